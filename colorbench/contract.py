@@ -1,0 +1,203 @@
+"""What a plugin author imports: how a model, a dataset and a metric present themselves to the harness.
+
+This module imports no torch, so that listing what is installed stays light. `build`, `open` and
+`compute` are called only when they are needed: import heavy modules inside them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+
+def constant(progress: float) -> float:
+    """The learning rate stays what it is."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """Half a cosine from 1 down to 0.01 over the stage."""
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def half_then_linear(progress: float) -> float:
+    """Constant for the first half of the stage, then linear to 0, as pix2pix trains."""
+    return min(1.0, 2 * (1 - progress))
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large a run is. `epochs` is the budget of a model that trains in one stage.
+
+    `width` multiplies the channel counts of every network; `train`, `val` and `test` cap the images.
+    """
+
+    name: str
+    summary: str
+    size: int
+    width: float
+    batch_size: int
+    epochs: int
+    train: int | None = None
+    val: int | None = None
+    test: int | None = None
+
+    def epochs_of(self, published: int, of: int = 30) -> int:
+        """`published` epochs of a schedule whose single-stage budget is `of`, scaled to this preset."""
+        return max(1, round(published * self.epochs / of))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One leg of a training schedule; every stage starts a fresh Adam for each player.
+
+    `images` takes the first so many of the training split (None: all). `frozen` names submodules that
+    do not learn in this stage. `settings` reach the network as `batch.settings`: what it is fed, say
+    `{"noise": False}`. `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate.
+    """
+
+    name: str
+    epochs: int
+    learning_rate: float = 1e-4
+    decay: Callable[[float], float] = cosine
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    images: int | None = None
+    frozen: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32."""
+
+    L: Tensor
+    ab: Tensor
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step: the sum of `losses` is minimised over the parameters of the submodule `player`.
+
+    The player "" is the whole network. Each loss is a scalar, already weighted, and is logged by its name.
+    """
+
+    losses: Mapping[str, Tensor]
+    player: str = ""
+
+
+class Network(Protocol):
+    """What `ModelSpec.build` returns: a `torch.nn.Module` with these two methods.
+
+    An attribute `notes`, a sequence of sentences, reaches the run record and the foot of the table: say there
+    what a reader of the numbers must know, such as a weight file that was absent.
+
+    Randomness comes from torch's global generator, which the harness seeds anew for every step: a
+    resumed training draws the same numbers. In eval mode `forward` draws none.
+    """
+
+    def forward(self, L: Tensor) -> Tensor:
+        """L float32 (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W), Lab units."""
+
+    def updates(self, batch: Batch) -> Iterator[Update]:
+        """Yield the updates of one training step; the harness steps after each before asking for the next.
+
+        In eval mode the same updates are asked for, without gradient, to log validation losses: nothing
+        may be learnt or counted then.
+        """
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper prints for a model. Shown in a block of its own, never as a row to compare with."""
+
+    source: str
+    mse: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model as the harness sees it.
+
+    `build(width=..., size=..., base=..., **options)` returns the network; `size` is the side of the images it
+    trains on, `base` the trained, frozen network of the model named by `refines`, or None. The network keeps
+    the base as a submodule; it is neither trained nor saved again. `schedule(preset)` returns the stages, none
+    for a model that learns nothing.
+    `reference` marks the model over which the table gives the other models' gain.
+    """
+
+    name: str
+    summary: str
+    build: Callable[..., nn.Module]
+    schedule: Callable[[Preset], Sequence[Stage]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    refines: str | None = None
+    parent: str | None = None
+    reference: bool = False
+    published: Published | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?", self.name):
+            raise ValueError(f"model name {self.name!r}: say it in lower-case letters, digits, dashes and dots")
+
+    def variant(self, change: str, **options: Any) -> ModelSpec:
+        """The same model with other options: an ablation, named `parent/change`."""
+        return replace(
+            self,
+            name=f"{self.name}/{change}",
+            summary=f"{self.name} with {', '.join(f'{key}={value}' for key, value in options.items())}",
+            options={**self.options, **options},
+            parent=self.name,
+            reference=False,
+            published=None,
+        )
+
+
+class Picture(Protocol):
+    """One image of a dataset. `digest` depends on the content alone; `name` is unique in its split."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def load(self, size: int) -> np.ndarray:
+        """uint8 RGB (h, w, 3). `size` is what the run will resize to: a drawn image may render at it.
+
+        Raises OSError or ValueError with the reason when the image cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A dataset as `--data NAME` or `--data NAME:ARGUMENT` opens it.
+
+    `open(argument)` returns the pictures of each split, "train", "val" and "test", or of those that exist.
+    It raises ValueError with one line that says what is wrong with the argument.
+    """
+
+    name: str
+    summary: str
+    open: Callable[[str], Mapping[str, Sequence[Picture]]]
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A score per image. `compute(predicted, truth)`: uint8 RGB (B, 3, H, W) twice -> (B,) floats."""
+
+    name: str
+    summary: str
+    compute: Callable[[Tensor, Tensor], Tensor]
+    lower_is_better: bool = True

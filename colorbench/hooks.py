@@ -1,0 +1,24 @@
+"""The plugin hooks. A plugin is a module with any of these functions, marked `@hookimpl`."""
+
+from collections.abc import Callable
+
+import pluggy
+
+from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+
+hookspec, hookimpl = pluggy.HookspecMarker("colorbench"), pluggy.HookimplMarker("colorbench")
+
+
+@hookspec
+def register_models(register: Callable[[ModelSpec], None]) -> None:
+    """Call `register` once for each model; `register(spec.variant(...))` adds an ablation."""
+
+
+@hookspec
+def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
+    """Call `register` once for each dataset that `--data` shall know by name."""
+
+
+@hookspec
+def register_metrics(register: Callable[[MetricSpec], None]) -> None:
+    """Call `register` once for each further column of the per-image scores."""
