@@ -1,0 +1,1 @@
+"""Where images come from, how they are split, and the decoded cache they are trained from."""

@@ -1,0 +1,163 @@
+"""Pictures decoded and resized once, into a memory-mapped file that later runs and epochs read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from colorbench.color import rgb_to_lab
+from colorbench.data.sources import FilePicture
+from colorbench.data.splits import Hashed
+from colorbench.errors import UserError
+from colorbench.protocol import PROTOCOL
+
+NEAR_GREY = 5.0  # max |ab|; the field drops such images from training, since they teach desaturation
+MOST_UNREADABLE = 0.05
+ITEMS = "pixels.u8", "index.json"
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split, decoded. `pixels` uint8 (N, H, W, 3), memory-mapped; the other fields have N entries each,
+    but for `unreadable`: name and reason of the files left out."""
+
+    pixels: np.ndarray
+    names: list[str]
+    digests: list[str]
+    near_grey: np.ndarray
+    unreadable: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of one dataset at one size. `fingerprint` depends on the images' content and their splits alone."""
+
+    name: str
+    splits: dict[str, Images]
+
+    @property
+    def fingerprint(self) -> str:
+        content = {split: images.digests for split, images in self.splits.items()}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+    def record(self) -> dict[str, Any]:
+        """What the run record says about the data."""
+        train = set(self.splits["train"].digests) if "train" in self.splits else set()
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "splits": {
+                split: {
+                    "images": len(images),
+                    "near_grey": int(images.near_grey.sum()),
+                    "unreadable": images.unreadable,
+                    **({} if split == "train" else {"also_in_train": sum(d in train for d in images.digests)}),
+                }
+                for split, images in self.splits.items()
+            },
+        }
+
+
+def decode_all(name: str, splits: Mapping[str, Hashed], size: int) -> Data:
+    """Decode every split at `size`, from the cache where it is there. Names unreadable files on standard error.
+
+    The cache is `$COLORBENCH_CACHE`, or the user's cache folder; its entries are keyed by content, size and resize
+    rule. Raises UserError when more than 5 % of a split cannot be read.
+    """
+    decoded = {split: _cached(split, pictures, size) for split, pictures in splits.items()}
+    for split, images in decoded.items():
+        bad, total = images.unreadable, len(images) + len(images.unreadable)
+        if not bad:
+            continue
+        first, reason = next(iter(bad.items()))
+        if len(bad) > MOST_UNREADABLE * total:
+            raise UserError(
+                f"{len(bad)} of {total} {split} images of {name!r} cannot be read, first {first} ({reason}); "
+                f"at most {MOST_UNREADABLE:.0%} may be left out: repair or remove them"
+            )
+        for file, reason in bad.items():
+            print(f"left out {file}: {reason}", file=sys.stderr)
+    return Data(name, decoded)
+
+
+def _cached(split: str, pictures: Hashed, size: int) -> Images:
+    content = json.dumps([PROTOCOL["resize"], size, [(digest, picture.name) for digest, picture in pictures]])
+    root = Path(os.environ.get("COLORBENCH_CACHE") or platformdirs.user_cache_dir("colorbench"))
+    entry = root / hashlib.sha256(content.encode()).hexdigest()[:24]
+    if not entry.exists():
+        aside = root / f".{entry.name}.{os.getpid()}"
+        try:
+            aside.mkdir(parents=True)
+            _decode_into(aside, split, pictures, size)
+            if not entry.exists():  # another process may have been faster
+                aside.rename(entry)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    index = json.loads((entry / ITEMS[1]).read_text())
+    shape = (len(index["names"]), size, size, 3)
+    pixels = np.memmap(entry / ITEMS[0], np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+    return Images(pixels, index["names"], index["digests"], np.array(index["near_grey"], bool), index["unreadable"])
+
+
+def _decode_into(folder: Path, split: str, pictures: Hashed, size: int) -> None:
+    index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}}
+
+    def decode(pair: tuple[str, Any]) -> np.ndarray | str:
+        try:
+            return fit(pair[1].load(size), size)
+        except (OSError, ValueError) as error:
+            return str(error)
+
+    # Files are decoded outside Python's lock, so that threads help. What Python code draws only gets in its own way.
+    threads = os.cpu_count() if all(isinstance(picture, FilePicture) for _, picture in pictures) else 1
+    with (folder / ITEMS[0]).open("wb") as file, ThreadPoolExecutor(threads) as pool:
+        bar = tqdm(
+            pool.map(decode, pictures),
+            f"decoding {split}",
+            len(pictures),
+            unit="img",
+            disable=None,
+            leave=False,
+        )
+        for (digest, picture), image in zip(pictures, bar, strict=True):
+            if isinstance(image, str):
+                index["unreadable"][picture.name] = image
+                continue
+            file.write(image.tobytes())
+            index["names"].append(picture.name)
+            index["digests"].append(digest)
+            index["near_grey"].append(_is_near_grey(image))
+    (folder / ITEMS[1]).write_text(json.dumps(index))
+
+
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """The protocol's resize: uint8 RGB (h, w, 3) -> (size, size, 3), center crop and bicubic."""
+    height, width = image.shape[:2]
+    if height == width == size:
+        return image
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = Image.fromarray(image).crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _is_near_grey(image: np.ndarray) -> bool:
+    rgb = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
+    return bool(rgb_to_lab(rgb)[1:].abs().max() <= NEAR_GREY)

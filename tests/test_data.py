@@ -1,0 +1,215 @@
+"""Sources, splits and the decoded cache."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import jpeg
+from PIL import Image
+
+from colorbench.contract import DatasetSpec
+from colorbench.data import cache
+from colorbench.data.cache import decode_all, fit
+from colorbench.data.sources import FilePicture, pictures
+from colorbench.data.splits import open_splits
+from colorbench.errors import UserError
+
+ALL = {"train": None, "val": None, "test": None}
+
+
+@pytest.fixture
+def photo_folder(tmp_path):
+    """60 JPEGs in a folder, without splits."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index in range(60):
+        (folder / f"{index:03}.jpg").write_bytes(jpeg(index))
+    return folder
+
+
+def names(splits):
+    return {split: {picture.name for _, picture in pairs} for split, pairs in splits.items()}
+
+
+def test_a_zip_with_splits_inside(photo_zip, registry):
+    splits = open_splits(str(photo_zip), registry, ALL)
+    assert {split: len(pairs) for split, pairs in splits.items()} == {"train": 24, "val": 6, "test": 6}
+
+
+def test_a_folder_and_its_zip_are_the_same_data(photo_folder, tmp_path, registry):
+    with zipfile.ZipFile(tmp_path / "same.zip", "w") as archive:
+        for file in photo_folder.iterdir():
+            archive.write(file, file.name)
+    folder, zipped = (open_splits(str(p), registry, ALL) for p in (photo_folder, tmp_path / "same.zip"))
+    assert names(folder) == names(zipped)
+    assert decode_all("a", folder, 16).fingerprint == decode_all("b", zipped, 16).fingerprint
+
+
+def test_a_folder_of_zips_is_split_by_their_names(tmp_path, photo_zip, registry):
+    for split in ALL:
+        with zipfile.ZipFile(photo_zip) as archive, zipfile.ZipFile(tmp_path / f"{split}.zip", "w") as out:
+            for name in archive.namelist():
+                if f"/{split}/" in name:
+                    out.writestr(name.rpartition("/")[2], archive.read(name))
+    splits = open_splits(str(tmp_path), registry, ALL)
+    assert {split: len(pairs) for split, pairs in splits.items()} == {"train": 24, "val": 6, "test": 6}
+
+
+def test_the_split_by_content_covers_all_and_adding_a_file_moves_no_other(photo_folder, registry):
+    before = names(open_splits(str(photo_folder), registry, ALL))
+    assert sum(map(len, before.values())) == 60
+    assert all(before.values())
+    (photo_folder / "000_new.jpg").write_bytes(jpeg(1000))
+    (photo_folder / "renamed.jpg").write_bytes((photo_folder / "007.jpg").read_bytes())
+    after = names(open_splits(str(photo_folder), registry, ALL))
+    assert all(before[split] <= after[split] for split in ALL)
+    assert any({"007.jpg", "renamed.jpg"} <= after[split] for split in ALL), "equal content must stay together"
+
+
+def test_a_limit_takes_the_same_first_images(photo_folder, registry):
+    digests = [digest for digest, _ in open_splits(str(photo_folder), registry, ALL)["train"]]
+    limited = open_splits(str(photo_folder), registry, ALL | {"train": 5})["train"]
+    assert [digest for digest, _ in limited] == digests[:5]
+
+
+def test_an_unsplit_folder_is_all_test_when_only_that_is_asked_for(photo_folder, registry):
+    assert len(open_splits(str(photo_folder), registry, {"test": None})["test"]) == 60
+
+
+def test_a_missing_val_is_taken_from_train(photo_folder, registry, tmp_path):
+    folder = tmp_path / "two"
+    photo_folder.rename(folder / "train") if folder.mkdir() is None else None
+    (folder / "test").mkdir()
+    (folder / "test" / "a.jpg").write_bytes(jpeg(99))
+    splits = names(open_splits(str(folder), registry, ALL))
+    assert splits["val"]
+    assert not splits["val"] & splits["train"]
+
+
+def test_later_runs_decode_nothing(photo_zip, registry, monkeypatch):
+    first = decode_all("photos", open_splits(str(photo_zip), registry, ALL), 24)
+    monkeypatch.setattr(FilePicture, "load", lambda self, size: pytest.fail("decoded again"))
+    again = decode_all("photos", open_splits(str(photo_zip), registry, ALL), 24)
+    for split in ALL:
+        np.testing.assert_array_equal(first.splits[split].pixels, again.splits[split].pixels)
+    assert isinstance(again.splits["test"].pixels, np.memmap)
+
+
+def test_another_size_is_another_entry(photo_zip, registry):
+    splits = open_splits(str(photo_zip), registry, ALL)
+    assert decode_all("photos", splits, 24).splits["test"].pixels.shape == (6, 24, 24, 3)
+    assert decode_all("photos", splits, 28).splits["test"].pixels.shape == (6, 28, 28, 3)
+
+
+def test_the_resize_rule_is_center_crop_and_pillow_bicubic():
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    expected = Image.fromarray(image[:, 10:60]).resize((16, 16), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(fit(image, 16), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no image at all", "not an image"),
+        (jpeg(0)[:200], "broken image"),
+        (b"", "not an image"),
+        (jpeg(0, (1, 1)), "1x1 pixels"),
+    ],
+)
+def test_an_unreadable_file_is_left_out_by_name(photo_folder, registry, capsys, content, reason):
+    (photo_folder / "bad.jpg").write_bytes(content)
+    splits = {"test": open_splits(str(photo_folder), registry, {"test": None})["test"]}
+    data = decode_all("photos", splits, 16)
+    assert len(data.splits["test"]) == 60
+    assert reason in data.record()["splits"]["test"]["unreadable"]["bad.jpg"]
+    assert "bad.jpg" in capsys.readouterr().err
+
+
+def test_more_than_a_twentieth_unreadable_is_refused(photo_folder, registry):
+    for index in range(4):
+        (photo_folder / f"bad{index}.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"4 of 64 test images .* cannot be read, first bad\d.jpg .*at most 5%"):
+        decode_all("photos", open_splits(str(photo_folder), registry, {"test": None}), 16)
+
+
+def test_near_grey_images_are_counted(photo_folder, registry):
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8))
+    grey.save(photo_folder / "grey.png")
+    images = decode_all("photos", open_splits(str(photo_folder), registry, {"test": None}), 16).splits["test"]
+    assert [n for n, g in zip(images.names, images.near_grey, strict=True) if g] == ["grey.png"]
+
+
+def test_an_image_of_the_training_in_the_test_is_counted(tmp_path, registry):
+    for split, indices in (("train", range(20)), ("val", (30,)), ("test", (3, 40))):
+        (tmp_path / split).mkdir()
+        for index in indices:
+            (tmp_path / split / f"{index}.jpg").write_bytes(jpeg(index))
+    record = decode_all("photos", open_splits(str(tmp_path), registry, ALL), 16).record()
+    assert record["splits"]["test"]["also_in_train"] == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16", "1"])
+def test_every_usual_mode_becomes_rgb(mode):
+    buffer = io.BytesIO()
+    source = Image.fromarray(np.full((20, 30, 3), 200, np.uint8))
+    if mode == "I;16":
+        Image.fromarray(np.full((20, 30), 200 * 257, np.uint16)).save(buffer, "PNG")
+    else:
+        source.convert(mode).save(buffer, "TIFF")
+    loaded = FilePicture("a", buffer.getvalue).load(16)
+    assert loaded.shape == (20, 30, 3)
+    if mode not in ("1", "P"):  # their few colors hold no such grey
+        np.testing.assert_allclose(loaded, 200, atol=1)
+
+
+def test_a_rotated_photo_is_set_upright():
+    image, exif = Image.new("RGB", (30, 20)), Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    assert FilePicture("a", buffer.getvalue).load(16).shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize("what", ["empty folder", "text file", "nothing"])
+def test_no_images_is_one_clear_line(tmp_path, registry, what):
+    path = tmp_path / "data"
+    if what == "empty folder":
+        path.mkdir()
+    elif what == "text file":
+        path.write_text("hello")
+    with pytest.raises(UserError, match=r"holds no image|neither a folder nor a zip|unknown dataset or path"):
+        open_splits(str(path), registry, ALL)
+
+
+def test_a_missing_split_is_named(tmp_path, registry):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "a.jpg").write_bytes(jpeg(0))
+    with pytest.raises(UserError, match="no train images"):
+        open_splits(str(tmp_path), registry, ALL)
+
+
+def test_a_dataset_that_refuses_its_argument(registry, monkeypatch):
+    def refuse(argument):
+        raise ValueError(f"no such year: {argument}")
+
+    monkeypatch.setitem(registry.specs["dataset"], "yearly", DatasetSpec("yearly", "", refuse))
+    with pytest.raises(UserError, match=r"yearly:1890.*no such year: 1890"):
+        open_splits("yearly:1890", registry, ALL)
+
+
+def test_a_decode_that_stops_leaves_no_entry(photo_zip, registry, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLORBENCH_CACHE", str(tmp_path))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache, "_is_near_grey", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode_all("photos", open_splits(str(photo_zip), registry, ALL), 16)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_are_sorted_and_only_images(photo_folder):
+    (photo_folder / "notes.txt").write_text("hello")
+    assert [p.name for p in pictures(photo_folder)] == [f"{index:03}.jpg" for index in range(60)]
