@@ -1,0 +1,44 @@
+"""SIGGRAPH17: the CNN of Zhang, Zhu et al. 2017, the base that the paper's refiner starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from colorbench.contract import ModelSpec, Preset, Published, Stage
+from colorbench.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@hookimpl
+def register_models(register: Callable[[ModelSpec], None]) -> None:
+    register(
+        ModelSpec(
+            name="siggraph17",
+            summary="Zhang, Zhu et al. 2017: dilated VGG-like CNN, color classes and regression",
+            build=build,
+            schedule=schedule,
+            reference=True,
+            published=Published(
+                source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
+                mse=78.807,
+                psnr=29.634,
+                ssim=0.982,
+                note="its MSE alone is 29.165 dB: the PSNR is averaged over images or batches, GAN's is not",
+            ),
+        )
+    )
+
+
+def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None) -> nn.Module:
+    from colorbench_siggraph17.model import Siggraph17
+
+    return Siggraph17(width)
+
+
+def schedule(preset: Preset) -> list[Stage]:
+    # 1e-4 is the authors' rate at full width. A weight of a narrow layer has fewer others to share a change
+    # with, so that the rate has to grow as the width shrinks.
+    return [Stage("base", preset.epochs_of(30), learning_rate=1e-4 / preset.width)]
