@@ -1,0 +1,61 @@
+"""The Enhanced U-Net of Wang, Hu and Zhao: a frozen base, and a network that predicts what it got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from colorbench.contract import ModelSpec, Preset, Published, Stage
+from colorbench.hooks import hookimpl
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@hookimpl
+def register_models(register: Callable[[ModelSpec], None]) -> None:
+    register(
+        ModelSpec(
+            name="enhanced-unet",
+            summary="Wang, Hu, Zhao: one-step residual refinement with color prior, noise and attention",
+            build=build,
+            schedule=schedule,
+            refines="siggraph17",
+            published=Published(
+                source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
+                mse=63.812,
+                psnr=30.500,
+                ssim=0.983,
+                note="its MSE alone is 30.082 dB: the PSNR is averaged over images or batches, GAN's is not",
+            ),
+        )
+    )
+
+
+def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, **options: Any) -> nn.Module:
+    """`options` are the fields of `colorbench_enhanced_unet.model.Options`."""
+    from colorbench_enhanced_unet.model import EnhancedUNet, Options
+
+    return EnhancedUNet(width, base, Options(**options))
+
+
+def schedule(preset: Preset) -> list[Stage]:
+    """Section 4 of the paper: first without attention, then with it, each time without noise to warm up."""
+
+    def stage(name: str, epochs: int, images: int, *, noise: bool, attention: bool) -> Stage:
+        return Stage(
+            name,
+            preset.epochs_of(epochs),
+            learning_rate=1e-4 / preset.width,  # a narrow network needs the larger steps, as its base does
+            images=images,
+            frozen=() if attention else ("attention",),
+            settings={"noise": noise, "attention": attention},
+        )
+
+    return [
+        stage("warm-up", 5, 10_000, noise=False, attention=False),
+        stage("refine", 15, 10_000, noise=True, attention=False),
+        stage("attention-warm-up", 5, 10_000, noise=False, attention=True),
+        stage("attention", 13, 10_000, noise=True, attention=True),
+        stage("more-images", 9, 24_000, noise=True, attention=True),
+    ]

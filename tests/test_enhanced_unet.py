@@ -1,0 +1,463 @@
+"""The refiner: what it leaves alone, what it sees, what it is taught."""
+
+import colorbench_enhanced_unet as plugin
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from colorbench_enhanced_unet import losses
+from colorbench_enhanced_unet.model import (
+    EnhancedUNet,
+    Options,
+    SelfAttention,
+    color_prior,
+    noise_schedule,
+    timestep_embedding,
+)
+from torch import nn
+
+from colorbench.color import lab_to_rgb
+from colorbench.contract import Batch, Preset
+
+PRESET = Preset("p", "", size=64, width=0.25, batch_size=8, epochs=30)
+QUIET = {"noise": False, "attention": True}
+
+
+class Base(nn.Module):
+    """A small stand-in for a trained colorizer, with a BatchNorm that must not move."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
+
+    def forward(self, L):
+        return 110 * torch.tanh(self.layers(L / 100).float())
+
+
+@pytest.fixture(autouse=True)
+def no_weights_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+
+def build(width=0.125, **options):
+    torch.manual_seed(0)
+    return plugin.build(width=width, base=Base(), **options)
+
+
+def pictures(count=2, height=32, width=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    L = F.interpolate(20 + 60 * torch.rand(count, 1, height // 8, width // 8, generator=generator), scale_factor=8)
+    return L, torch.cat((0.4 * L - 10, 30 - 0.3 * L), dim=1)
+
+
+def train(network, batch, steps, rate=2e-3):
+    network.train()
+    optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=rate)
+    for _ in range(steps):
+        (update,) = network.updates(batch)
+        optimizer.zero_grad()
+        sum(update.losses.values()).backward()
+        optimizer.step()
+    return network
+
+
+# --- what it leaves alone
+
+
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (40, 24)])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_untrained_it_gives_the_bases_ab_to_the_bit(size, bf16):
+    network, (L, _) = build().eval(), pictures(1, *size)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        ab = network(L)
+        assert torch.equal(ab, network.base(L))
+    assert ab.dtype == torch.float32
+    assert ab.shape == (1, 2, *size)
+
+
+def test_adding_attention_changes_nothing_until_its_gate_opens():
+    L, ab = pictures()
+    network = train(build(), Batch(L, ab, {"noise": True, "attention": False}), steps=3).eval()
+    with torch.no_grad():
+        start = network._start(L)
+        t = torch.zeros(len(L), dtype=torch.long)
+        with_it, without = (network._refine(L, start, start / 110, t, attend=attend) for attend in (True, False))
+        assert not torch.equal(with_it.ab, start)
+        assert torch.equal(with_it.ab, without.ab)
+        network.attention.gate.fill_(1.0)
+        assert not torch.equal(network(L), without.ab)
+
+
+def test_the_base_never_changes():
+    L, ab = pictures()
+    network = build()
+    before = {key: value.clone() for key, value in network.base.state_dict().items()}
+    train(network, Batch(L, ab), steps=3)
+    assert all(torch.equal(value, before[key]) for key, value in network.base.state_dict().items())
+    assert not any(module.training for module in network.base.modules())
+
+
+def test_a_stage_without_attention_does_not_touch_it():
+    L, ab = pictures()
+    network = build()
+    (update,) = network.updates(Batch(L, ab, {"noise": True, "attention": False}))
+    sum(update.losses.values()).backward()
+    assert "attention" not in update.losses
+    assert all(p.grad is None for p in network.attention.parameters())
+
+
+def test_needs_a_base_and_a_size_divisible_by_8():
+    with pytest.raises(ValueError, match="base"):
+        plugin.build(width=0.125, base=None)
+    with pytest.raises(ValueError, match="divisible by 8"):
+        build()(torch.zeros(1, 1, 32, 36))
+
+
+# --- what it sees
+
+
+@pytest.mark.parametrize("magnitude", ["mean-chroma", "literal"])
+def test_prior_matches_numpy(magnitude):
+    ab = torch.randn(3, 2, 16, 24, generator=torch.Generator().manual_seed(1)) * 0.2 + 0.1
+    rows = []
+    for a, b in ab.double().numpy():
+        length = np.sqrt(a**2 + b**2).mean() if magnitude == "mean-chroma" else np.sqrt((a**2 + b**2).sum()) / (16 * 24)
+        rows.append([a.mean(), b.mean(), a.std() + b.std(), length])
+    np.testing.assert_allclose(color_prior(ab, magnitude).numpy(), rows, rtol=1e-5, atol=1e-6)
+
+
+def test_mean_chroma_does_not_depend_on_the_size_and_the_printed_formula_does():
+    ab = torch.full((1, 2, 16, 16), 0.3)
+    large = torch.full((1, 2, 64, 64), 0.3)
+    torch.testing.assert_close(color_prior(ab, "mean-chroma"), color_prior(large, "mean-chroma"))
+    torch.testing.assert_close(color_prior(ab, "literal")[0, 3], 4 * color_prior(large, "literal")[0, 3])
+
+
+def test_prior_is_of_the_clean_base():
+    network, (L, _) = build(), pictures()
+    seen = []
+    network.prior.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    list(network.updates(Batch(L, _)))
+    assert torch.equal(seen[0], color_prior(network.base(L) / 110, "mean-chroma"))
+
+
+def test_noise_schedule_is_the_linear_one():
+    kept = noise_schedule().numpy()
+    assert kept.shape == (1001,)
+    assert kept[0] == 1
+    for t in (1, 2, 50, 1000):
+        betas = [1e-4 + (0.02 - 1e-4) * step / 999 for step in range(t)]
+        assert kept[t] == pytest.approx(np.prod([1 - beta for beta in betas]), rel=1e-5)
+
+
+def test_diffuse_keeps_the_variance_and_spares_t_0():
+    network = build()
+    x, noise = torch.randn(2, 3, 2, 64, 64, generator=torch.Generator().manual_seed(2)).unbind()
+    got = network.diffuse(x, torch.tensor([0, 50, 1000]), noise)
+    assert torch.equal(got[0], x[0])
+    kept = noise_schedule()[50]
+    torch.testing.assert_close(got[1], kept.sqrt() * x[1] + (1 - kept).sqrt() * noise[1])
+    torch.testing.assert_close(got[2], noise[2], atol=0.05, rtol=0)
+    assert got[1].std() == pytest.approx(1, abs=0.03)
+
+
+def test_noise_is_seen_but_does_not_leak_into_the_result():
+    network, (L, ab) = build(t_max=1000), pictures()
+    seen = []
+    network.down1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    (update,) = network.updates(Batch(L, ab))
+    base = network.base(L)
+    assert torch.equal(seen[0][:, :1], (L - 50) / 100)
+    assert (seen[0][:, 1:] - base / 110).std() > 0.1
+    torch.testing.assert_close(update.losses["output"], 0.25 * F.mse_loss(base / 110, ab / 110))
+
+
+def test_timesteps_are_told_apart():
+    embedding = timestep_embedding(torch.tensor([0, 1, 50]))
+    assert embedding.shape == (3, 128)
+    assert torch.equal(embedding[0], torch.cat((torch.zeros(64), torch.ones(64))))
+    assert embedding[1, 0] == pytest.approx(np.sin(1), rel=1e-6)
+    assert embedding[2, 63] == pytest.approx(np.sin(50 / 10_000), rel=1e-4)
+
+
+def test_only_training_draws_from_the_global_generator():
+    network, (L, ab) = build().eval(), pictures()
+    torch.nn.init.ones_(network.residual.weight)
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        first, second = network(L), network(L)
+    assert torch.equal(first, second)
+    list(network.updates(Batch(L, ab, QUIET)))
+    assert torch.equal(torch.get_rng_state(), state)
+    list(network.updates(Batch(L, ab)))
+    assert not torch.equal(torch.get_rng_state(), state)
+
+
+def test_attention_map_is_the_attention_received():
+    torch.manual_seed(1)
+    attention, x = SelfAttention(16), torch.randn(2, 16, 3, 5)
+    weight, bias = attention.query_key_value.weight[:, :, 0, 0], attention.query_key_value.bias
+    tokens = attention.norm(x).flatten(2).transpose(1, 2) @ weight.T + bias  # (2, 15, 48)
+    query, key, value = (part.unflatten(2, (4, 4)).transpose(1, 2) for part in tokens.chunk(3, dim=2))
+    matrix = (query @ key.transpose(2, 3) / 2).softmax(dim=3)
+    received = matrix.mean(dim=(1, 2))
+    expected = (received - received.amin(1, True)) / (received.amax(1, True) - received.amin(1, True))
+    got, attention_map = attention(x)
+    torch.testing.assert_close(attention_map.flatten(1), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(got, x)
+    with torch.no_grad():
+        attention.gate.fill_(1.0)
+    mixed = (matrix @ value).transpose(1, 2).flatten(2).transpose(1, 2).view(2, 16, 3, 5)
+    torch.testing.assert_close(attention(x)[0], x + attention.project(mixed), atol=1e-5, rtol=1e-4)
+
+
+def test_attention_map_of_a_network():
+    L, _ = pictures(3, 32, 64)
+    for place in ("decoder", "bottleneck"):
+        shown = build(attention=place).eval().attention_map(L)
+        assert shown.shape == (3, 1, 4, 8)
+        assert shown.amin() == 0
+        assert shown.amax() <= 1
+    with pytest.raises(ValueError, match="without attention"):
+        build(attention="none").attention_map(L)
+
+
+# --- what it is taught
+
+
+def test_losses_are_named_and_weighted_as_in_equation_1():
+    network, (L, ab) = build().eval(), pictures()
+    with torch.no_grad():
+        (update,) = network.updates(Batch(L, ab, QUIET))
+        base = network.base(L)
+    assert losses.WEIGHTS == {
+        "residual": 0.35, "output": 0.25, "perceptual": 0.1, "diversity": 0.1, "style": 0.1, "attention": 0.1,
+    }  # fmt: skip
+    assert sum(losses.WEIGHTS.values()) == pytest.approx(1)
+    assert update.losses.keys() == losses.WEIGHTS.keys()
+    assert all(loss.shape == () and loss.isfinite() for loss in update.losses.values())
+
+    error = ((base - ab) / 110).square().mean()
+    torch.testing.assert_close(update.losses["residual"], 0.35 * error)
+    torch.testing.assert_close(update.losses["output"], 0.25 * error)
+    assert update.losses["style"] == 0  # the untrained result is the base itself
+    lengths = (F.avg_pool2d(ab.square().sum(1, keepdim=True).sqrt(), 8)).flatten(1)
+    lengths = (lengths - lengths.amin(1, True)) / (lengths.amax(1, True) - lengths.amin(1, True))
+    expected = (network.attention_map(L).flatten(1) - lengths).square().mean()
+    torch.testing.assert_close(update.losses["attention"], 0.1 * expected)
+
+
+def test_perceptual_and_style_terms():
+    vgg, (L, ab) = losses.VGG16Features(None, 0.125), pictures()
+    terms = losses.appearance(vgg, L, ab * 0.5, ab * 0.8, ab)
+    final, base, truth = (vgg(lab_to_rgb(torch.cat((L, ab * s), 1))) for s in (0.5, 0.8, 1))
+    perceptual = sum((f - t).square().mean() for f, t in zip(final, truth, strict=True)) / 4
+
+    def gram(f):
+        return torch.einsum("bchw,bdhw->bcd", f, f) / f[0].numel()
+
+    style = sum((gram(f) - gram(b)).square().mean() for f, b in zip(final, base, strict=True)) / 4
+    torch.testing.assert_close(terms["perceptual"], perceptual)
+    torch.testing.assert_close(terms["style"], style, rtol=1e-4, atol=1e-9)
+
+
+def test_diversity_terms_and_their_signs():
+    truth = torch.full((1, 2, 8, 8), 0.3)
+    gray, vivid = 0 * truth, 2 * truth
+    assert losses.hinge(gray, gray, truth).item() == pytest.approx(0.3**2 * 2, rel=1e-4)
+    assert losses.hinge(vivid, gray, truth) == 0
+    assert losses.hinge(-truth, gray, truth) == 0  # of the hue it says nothing
+    assert losses.penalty(vivid, gray, truth).item() == pytest.approx(0.36)
+    assert losses.reward(vivid, gray, truth).item() == pytest.approx(-0.36)
+    gray.requires_grad_()
+    losses.hinge(gray, gray, truth).backward()
+    assert gray.grad.isfinite().all()
+
+
+def test_every_parameter_learns():
+    L, ab = pictures()
+    network = train(build(), Batch(L, ab), steps=4)
+    (update,) = network.updates(Batch(L, ab))
+    network.zero_grad()
+    sum(update.losses.values()).backward()
+    learning = {name: p for name, p in network.named_parameters() if not name.startswith("base.")}
+    assert [n for n, p in learning.items() if p.grad is None or not p.grad.isfinite().all() or not p.grad.any()] == []
+
+
+def test_thirty_steps_lower_the_error():
+    L, ab = pictures(4)
+    network = build().eval()
+    before = F.mse_loss(network(L), ab)
+    after = F.mse_loss(train(network, Batch(L, ab), steps=30).eval()(L), ab)
+    assert after < 0.5 * before
+
+
+def test_losses_are_float32_under_autocast():
+    L, ab = pictures()
+    network = build().to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        (update,) = network.updates(Batch(L, ab))
+        assert network._refine_at_test(L, network.base(L)).residual.dtype == torch.float32
+    assert {loss.dtype for loss in update.losses.values()} == {torch.float32}
+    sum(update.losses.values()).backward()
+    assert network.residual.weight.grad.isfinite().all()
+
+
+# --- VGG16
+
+
+def test_vgg_is_neither_state_nor_a_parameter():
+    network = build()
+    assert network.vgg is not None
+    assert not any("vgg" in key for key in network.state_dict())
+    assert not any("vgg" in name for name, _ in network.named_parameters())
+    assert "alpha_bar" not in network.state_dict()
+    assert network.to("meta").vgg.kernel0.device.type == "meta"
+
+
+def test_random_features_are_the_same_everywhere_and_disturb_no_generator():
+    state = torch.get_rng_state()
+    one = losses.VGG16Features(None, 0.25)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(123)
+    other = losses.VGG16Features(None, 0.25)
+    assert torch.equal(one.kernel21, other.kernel21)
+    maps = one(torch.rand(1, 3, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
+    assert losses.VGG16Features(None, 0.01).kernel0.shape == (8, 3, 3, 3)
+
+
+@pytest.fixture
+def vgg_file(tmp_path):
+    from torchvision.models import vgg16
+
+    torch.manual_seed(5)
+    with torch.device("meta"):
+        shapes = vgg16().features[:23].state_dict()
+    state = {f"features.{key}": 0.03 * torch.randn(value.shape) for key, value in shapes.items()}
+    torch.save(state, tmp_path / "vgg.pth")
+    return tmp_path / "vgg.pth", state
+
+
+def test_features_are_those_of_torchvision(vgg_file):
+    from torchvision.models import vgg16
+
+    file, state = vgg_file
+    with torch.device("meta"):
+        truth = vgg16().features[:23]
+    truth.load_state_dict({key.removeprefix("features."): value for key, value in state.items()}, assign=True)
+    rgb = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    x = (rgb - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+    expected = []
+    for index, layer in enumerate(truth):
+        x = layer(x)
+        if index in (3, 8, 15, 22):
+            expected.append(x.clone())
+    for got, wanted in zip(losses.VGG16Features(str(file), 0.1)(rgb), expected, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_weights_are_found_and_their_absence_is_noted(vgg_file, tmp_path):
+    file, _ = vgg_file
+    (note,) = build().notes
+    assert "random features" in note
+    assert build(weights={"perceptual": 0, "style": 0}).notes == []
+    assert build(vgg=str(file)).notes == []
+    (tmp_path / "checkpoints").mkdir()
+    file.rename(tmp_path / "checkpoints" / losses.VGG16Features.FILE)
+    assert build().notes == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a weight file", "no vgg"])
+def test_a_file_without_vgg_is_refused_in_one_line(content, tmp_path):
+    file = tmp_path / "weights.pth"
+    if content == "no vgg":
+        torch.save({"features.0.weight": torch.zeros(1)}, file)
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pth holds no VGG16") as caught:
+        build(vgg=str(file))
+    assert "\n" not in str(caught.value)
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "bottleneck"},
+        {"attention": "none"},
+        {"prior": "literal"},
+        {"prior": "none"},
+        {"t_max": 0},
+        {"sees_luminance": False},
+        {"diversity": "penalty"},
+        {"diversity": "reward"},
+        {"weights": {"perceptual": 0.0, "style": 0.0}},
+        {"steps": 2},
+        {"test_t": 20},
+    ],
+    ids=str,
+)
+def test_every_option_trains_and_predicts(options):
+    L, ab = pictures()
+    network = train(build(**options), Batch(L, ab), steps=2).eval()
+    plain = train(build(), Batch(L, ab), steps=2).eval()
+    with torch.no_grad():
+        result = network(L)
+        assert torch.equal(result, network(L))
+        assert not torch.equal(result, plain(L))  # of the same parameters at the start, and the same draws
+    assert result.isfinite().all()
+
+
+def test_dropped_losses_are_not_computed():
+    L, ab = pictures()
+    network = build(weights={"perceptual": 0, "style": 0, "diversity": 0, "residual": 1})
+    assert network.vgg is None
+    (update,) = network.updates(Batch(L, ab, QUIET))
+    assert update.losses.keys() == {"residual", "output", "attention"}
+    torch.testing.assert_close(update.losses["residual"], 4 * update.losses["output"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "encoder"},
+        {"prior": "x"},
+        {"diversity": "x"},
+        {"weights": {"x": 1}},
+        {"t_max": 1001},
+        {"test_t": -1},
+    ],
+    ids=str,
+)
+def test_unknown_choices_are_refused(options):
+    with pytest.raises(ValueError, match=f"enhanced-unet.*({'|'.join(options)}|losses)"):
+        Options(**options)
+
+
+def test_schedule_is_section_4():
+    specs = []
+    plugin.register_models(specs.append)
+    (spec,) = specs
+    assert (spec.name, spec.refines, spec.published.mse) == ("enhanced-unet", "siggraph17", 63.812)
+    stages = spec.schedule(PRESET)
+    assert [(s.name, s.epochs, s.images, s.settings["noise"], s.settings["attention"]) for s in stages] == [
+        ("warm-up", 5, 10_000, False, False),
+        ("refine", 15, 10_000, True, False),
+        ("attention-warm-up", 5, 10_000, False, True),
+        ("attention", 13, 10_000, True, True),
+        ("more-images", 9, 24_000, True, True),
+    ]
+    network = spec.build(width=0.125, base=Base(), attention="none")
+    for stage in stages:
+        assert stage.frozen == (() if stage.settings["attention"] else ("attention",))
+        assert all(network.get_submodule(name) is not None for name in stage.frozen)
+
+
+def test_published_widths():
+    with torch.device("meta"):
+        network = EnhancedUNet(1.0, Base(), Options(weights={"perceptual": 0, "style": 0}))
+    assert network.down1[0].weight.shape == (64, 3, 3, 3)
+    assert network.bottleneck.enter[0].weight.shape == (512, 512, 3, 3)
