@@ -1,0 +1,1 @@
+"""Train, predict, time: one loop each, for every model."""

@@ -1,0 +1,105 @@
+"""The timing itself, run by pytest-benchmark for one model: a training step and inference, at batch 1 and n.
+
+A step trains as the run does, in its precision; inference is the protocol's, in float32. Memory is the growth
+of the process since before the model was built, or, on a GPU, what torch allocated there at the most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from colorbench import plugins
+from colorbench.contract import Batch
+from colorbench.harness import device
+from colorbench.harness.load import from_cell
+from colorbench.harness.predict import colorize, to_lab
+from colorbench.harness.throughput import REQUEST
+from colorbench.harness.train import Stepper
+from colorbench.presets import PRESETS
+from colorbench.runs.folder import RunFolder
+
+request_ = json.loads(os.environ[REQUEST])
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """The trained network, its last stage, and a batch of the run's own pictures."""
+    accelerator = device.accelerator()
+    _warm_up(accelerator)
+    before = _process_peak()
+    registry, folder = plugins.load(request_["plugins"]), RunFolder(request_["run"])
+    (spec,) = registry.find("model", [request_["model"]])
+    network = from_cell(folder, spec, request_["seed"], registry)
+    network.to(accelerator.device).to(memory_format=torch.channels_last)
+    preset = replace(PRESETS[request_["preset"]], size=request_["size"], epochs=request_["epochs"])
+    stages = spec.schedule(preset)
+    with np.load(folder.path / "samples.npz") as samples:
+        truth = np.resize(samples["truth"], (request_["batch"], *samples["truth"].shape[1:]))
+    L, ab = to_lab(truth, accelerator.device)
+    return accelerator, network, stages[-1] if stages else None, L, ab, before
+
+
+@pytest.mark.parametrize("what", ["infer_1", "infer_n", "step_1", "step_n"])
+def test_speed(benchmark, subject, what):
+    accelerator, network, stage, L, ab, before = subject
+    if what.endswith("_1"):
+        L, ab = L[:1], ab[:1]
+    synchronize = torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
+    if what.startswith("infer"):
+
+        def work():
+            colorize(network, L)
+            synchronize()
+
+    else:
+        stepper = Stepper(network, stage, accelerator)
+        batch = Batch(L, ab, stage.settings if stage else {})
+        network.train()
+
+        def work():
+            if stage:
+                list(stepper.step(batch, 0.0))
+            synchronize()
+
+        work()
+        benchmark.extra_info["trains"] = bool(stepper.optimizers)
+    benchmark(work)
+    benchmark.extra_info |= _peak(accelerator.device, before)
+    if what == "step_n":  # last, since counting takes memory of its own
+        with FlopCounterMode(display=False) as flops:
+            colorize(network, L[:1])
+        benchmark.extra_info["macs"] = flops.get_total_flops() // 2
+
+
+def _warm_up(accelerator: Accelerator) -> None:
+    """What torch loads at its first training step is not the model's memory."""
+    network = torch.nn.Conv2d(1, 1, 3).to(accelerator.device)
+    with accelerator.autocast():
+        loss = network(torch.zeros(1, 1, 8, 8, device=accelerator.device)).float().mean()
+    loss.backward()
+    torch.optim.Adam(network.parameters(), fused=True).step()
+
+
+def _peak(where: torch.device, before: int) -> dict[str, float | str]:
+    if where.type == "cuda":
+        return {"peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20, "peak_memory_of": "device"}
+    return {"peak_memory_mib": (_process_peak() - before) / 2**20, "peak_memory_of": "process"}
+
+
+def _process_peak() -> int:
+    """The most bytes that this process has had in memory."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory too: Linux hands its maximum down
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

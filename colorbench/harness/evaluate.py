@@ -1,0 +1,60 @@
+"""The trained models of a run, scored on other images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from colorbench.data.cache import decode_all
+from colorbench.data.splits import open_splits
+from colorbench.errors import UserError
+from colorbench.harness.device import accelerator, describe
+from colorbench.harness.load import from_cell
+from colorbench.harness.run import Made, begin, save
+from colorbench.plugins import Registry
+from colorbench.protocol import protocol_id
+from colorbench.runs.environment import environment, identity
+from colorbench.runs.folder import DONE, RunFolder
+
+
+def evaluate_run(run: RunFolder, data: str, out: str | None, registry: Registry, command: str) -> RunFolder:
+    """Score every finished cell of `run` on the test images of `data`, at the run's size and under its protocol.
+
+    Returns the run folder that holds the scores, `out` or a folder inside `run`. Raises UserError when the run was
+    made under another protocol, has nothing finished, or holds a model that is not installed.
+    """
+    record = run.record
+    if record["protocol"]["id"] != protocol_id():
+        raise UserError(
+            f"{run.path} was made under protocol {record['protocol']['id']}, this is {protocol_id()}; "
+            "train it again to compare under one protocol"
+        )
+    cells = [outcome for outcome in run.outcomes() if outcome["status"] == DONE]
+    if not cells:
+        raise UserError(f"{run.path} has no finished model to evaluate; finish the run first")
+    specs = dict(
+        zip(
+            names := list(dict.fromkeys(c["model"] for c in cells)),
+            registry.find("model", names),
+            strict=True,
+        )
+    )
+    target = RunFolder(out or run.path / "evaluations" / (Path(data.partition(":")[0]).stem or "data"))
+    with target.held():
+        device = accelerator()
+        preset = record["preset"] | {"test": None}
+        images = decode_all(data, open_splits(data, registry, {"test": None}), preset["size"])
+        env = {**environment(), **describe(device)}
+        begin(target, images, preset, record["weights"], names, record["seeds"], command, env)
+        for cell in cells:
+            model, seed = cell["model"], cell["seed"]
+            if target.outcome(model, seed)["status"] == DONE:
+                continue
+            made = Made(cell | {"trained_on": record["data"]["name"], "environment": identity(env)})
+            made.score(
+                from_cell(run, specs[model], seed, registry).to(device.device),
+                images.splits["test"],
+                registry,
+            )
+            with target.making(model, seed) as place:
+                save(place, made)
+    return target

@@ -1,0 +1,149 @@
+"""Networks: built from a spec, filled with weights, saved without what they did not train."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from colorbench import plugins
+from colorbench.contract import ModelSpec
+from colorbench.errors import UserError
+from colorbench.harness.seeds import seed_for
+from colorbench.runs.folder import DONE, RunFolder
+
+PUBLISHED_WIDTH, PUBLISHED_SIZE = 1.0, 256  # of the weight files that authors of colorization models release
+
+
+def build(spec: ModelSpec, width: float, size: int, base: nn.Module | None = None, seed: int = 0) -> nn.Module:
+    """The untrained network for images of `size`, its first weights drawn from a seed of its own; `base` is frozen."""
+    # A variant starts from its parent's weights: the difference between them is then the change, not the draw.
+    torch.manual_seed(seed_for(seed, "init", spec.parent or spec.name))
+    if base is not None:
+        base.requires_grad_(False).eval()
+    return spec.build(width=width, size=size, base=base, **spec.options)
+
+
+def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tensor]:
+    """The network's state without that of its base, which is saved in a cell of its own."""
+    inside = [name for name, module in network.named_modules() if module is base]
+    return {k: v for k, v in network.state_dict().items() if not any(k.startswith(f"{name}.") for name in inside)}
+
+
+@torch.no_grad()
+def count_parameters(network: nn.Module, L: Tensor) -> int:
+    """The parameters that color `L`, base included: no discriminator, no head that only training uses."""
+    used: dict[int, int] = {}
+
+    def note(module: nn.Module, *_: Any) -> None:
+        used.update((id(p), p.numel()) for p in module.parameters(recurse=False))
+
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
+    try:
+        network.eval()(L)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sum(used.values())
+
+
+def fill(network: nn.Module, file: Path, base: nn.Module | None = None) -> None:
+    """Load `file`, a state dict, into all of the network but its base.
+
+    Nothing in the file is executed. Raises UserError when it is damaged, holds anything but tensors, or does not
+    fit by key and shape.
+    """
+    own = trained_state(network, base)
+    state = _read(file)
+    if missing := [key for key in own if key not in state]:
+        raise UserError(f"{file} does not fit: it lacks {_some(missing)}; give weights made for this model")
+    if surplus := [key for key in state if key not in own]:
+        raise UserError(f"{file} does not fit: the model has no {_some(surplus)}; give weights made for this model")
+    if wrong := [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(own[k].shape)}" for k in own if state[k].shape != own[k].shape
+    ]:
+        raise UserError(f"{file} does not fit: {_some(wrong)}; give weights made for this model at this width")
+    network.load_state_dict(state, strict=base is None)
+
+
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    run: str | Path | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    registry: plugins.Registry | None = None,
+) -> nn.Module:
+    """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
+
+    Either `weights`, a published state dict at full width, or `run`, a run folder (its first finished seed, or
+    `seed`). Raises UserError when the model is unknown, was not trained in that run, or the weights do not fit.
+    """
+    registry = registry or plugins.load()
+    (spec,) = registry.find("model", [name])
+    if weights is not None and run is None:
+        if spec.refines:
+            raise UserError(
+                f"{name!r} refines {spec.refines!r}, which a weight file does not hold; load it with run=FOLDER"
+            )
+        network = build(spec, PUBLISHED_WIDTH, PUBLISHED_SIZE)
+        fill(network, Path(weights))
+        return network.to(device).eval()
+    if run is None or weights is not None:
+        raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
+    folder = RunFolder(run)
+    seeds = folder.record["seeds"] if seed is None else [seed]
+    done = [s for s in seeds if folder.outcome(name, s)["status"] == DONE]
+    if not done:
+        raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
+    return from_cell(folder, spec, done[0], registry).to(device).eval()
+
+
+def from_cell(folder: RunFolder, spec: ModelSpec, seed: int, registry: plugins.Registry) -> nn.Module:
+    """The network that a finished cell holds, on its base from the same run. Raises UserError if either is gone."""
+    base = None
+    if spec.refines:
+        (base_spec,) = registry.find("model", [spec.refines])
+        base = from_cell(folder, base_spec, seed, registry)
+    outcome = folder.outcome(spec.name, seed)
+    if outcome["status"] != DONE:
+        raise UserError(f"{folder.path} has no finished {spec.name!r} of seed {seed}: {outcome['reason']}")
+    network = build(spec, outcome["width"], folder.record["preset"]["size"], base, seed)
+    fill(network, folder.place(spec.name, seed) / "weights.pt", base)
+    return network
+
+
+def fingerprint(file: Path) -> str:
+    """SHA-256 of a file. Raises UserError if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    try:
+        content = io.BytesIO(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
+    try:
+        with warnings.catch_warnings(action="ignore"):  # its advice on odd pickles would only blur our one line
+            state: Any = torch.load(content, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types here: all mean that this is no plain file of tensors
+        raise UserError(
+            f"{file} is truncated, or holds more than tensors, and was not loaded; "
+            "save the model's state_dict() with torch.save"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{file} holds no state dict of tensors; save the model's state_dict() with torch.save")
+    return state
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")

@@ -1,0 +1,72 @@
+"""Times each model with pytest-benchmark, in a process of its own: no model inherits another's memory or caches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from colorbench.contract import ModelSpec
+from colorbench.harness.run import Session, say
+from colorbench.runs.environment import identity
+from colorbench.runs.folder import DONE, write_aside
+
+BENCHMARK = Path(__file__).with_name("benchmark.py")
+REQUEST = "COLORBENCH_TIMING"  # the environment variable that tells the benchmark what to time
+
+
+def time_models(
+    session: Session, models: Sequence[ModelSpec], seeds: Sequence[int], plugin_files: Iterable[str]
+) -> None:
+    """Time every model that has a finished cell and no timing from this machine yet."""
+    if not session.accelerator.is_main_process:
+        return
+    env, known = identity(session.environment), session.folder.timings()
+    for spec in models:
+        seed = next((s for s in seeds if session.folder.outcome(spec.name, s)["status"] == DONE), None)
+        if seed is None or known.get(spec.name, {}).get("environment") == env:
+            continue
+        request = {
+            "run": str(session.folder.path.resolve()),
+            "plugins": [str(Path(file).resolve()) for file in plugin_files],
+            "model": spec.name,
+            "seed": seed,
+            "preset": session.preset.name,
+            "size": session.preset.size,
+            "epochs": session.preset.epochs,
+            "batch": max(session.preset.batch_size, 8),
+        }
+        say(session, f"timing {spec.name}")
+        timing = {"model": spec.name, "environment": env, "batch": request["batch"], **_measure(request)}
+        write_aside(session.folder.path / "timing" / f"{spec.name}.json", json.dumps(timing, indent=2) + "\n")
+
+
+def _measure(request: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        # An empty configuration, and no plugin but the benchmark's: whatever pytest is told where we stand stays out.
+        config, out = Path(folder, "pytest.ini"), Path(folder, "benchmark.json")
+        config.write_text("[pytest]\n")
+        command = [
+            sys.executable, "-m", "pytest", str(BENCHMARK), "-q",
+            "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
+            "-c", str(config), f"--benchmark-json={out}", "--benchmark-warmup=on", "--benchmark-warmup-iterations=3",
+            "--benchmark-max-time=0.4", "--benchmark-min-rounds=7", "--benchmark-calibration-precision=1",
+        ]  # fmt: skip
+        env = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
+        env |= {REQUEST: json.dumps(request), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")] or done.stderr.splitlines()
+            return {"failed": " ".join((errors or ["no output"])[-1].split())}
+        results: dict[str, Any] = {"step_1": None, "step_n": None}
+        for benchmark in json.loads(out.read_text())["benchmarks"]:
+            if benchmark["extra_info"].pop("trains", True):
+                stats = benchmark["stats"]
+                results[benchmark["params"]["what"]] = {key: stats[key] for key in ("median", "iqr", "rounds")}
+            results |= benchmark["extra_info"]
+        return results
