@@ -1,0 +1,161 @@
+"""Results -> one flat frame, a row per model: what comparison.csv holds and the Markdown shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from colorbench.report import statistics
+from colorbench.report.results import SCORES, Results
+from colorbench.runs.folder import DONE
+
+RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
+UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
+COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "batch_n")
+
+
+def compare(results: Results) -> pd.DataFrame:
+    """A row per model that the record names: worst MSE first, those without scores last.
+
+    Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
+    PSNR also `psnr_pooled` and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there
+    are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in `reference`, and
+    `wins_percent` of the images; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
+    `batch_n`); and last what was run on what, so that rows of several runs can be put together. What a row has no
+    value for is empty.
+    """
+    scores = _scores(results)
+    models = results.record["models"]
+    blocks = (
+        [_standing(results, model) for model in models],
+        [scores.get(model, {}) for model in models],
+        [_cost(results, model) for model in models],
+        [_identity(results, model) for model in models],
+    )
+    frame = pd.concat([pd.DataFrame(rows, index=models) for rows in blocks], axis=1)
+    frame = frame.astype({name: "Int64" for name in COUNTS if name in frame})
+    if "mse" not in frame:
+        return frame.reset_index(drop=True)
+    return frame.sort_values("mse", ascending=False, na_position="last", kind="stable", ignore_index=True)
+
+
+def status(cells: list[dict[str, Any]]) -> str:
+    """How many of a model's seeds are done, and why the others are not: "2 of 3 seeds; seed 2 failed: reason"."""
+    said = {o["seed"]: outcome(o) for o in cells if o["status"] != DONE}
+    if not said:
+        return DONE
+    if len(said) == len(cells) and len(set(said.values())) == 1:
+        return next(iter(said.values()))
+    seeds = "; ".join(f"seed {seed} {why}" for seed, why in said.items())
+    return f"{len(cells) - len(said)} of {len(cells)} seeds; {seeds}"
+
+
+def outcome(cell: dict[str, Any]) -> str:
+    """The status of a cell that is not done, and its reason."""
+    reason = " ".join(str(cell["reason"] or "no reason given").split())
+    return reason if reason.startswith(cell["status"]) else f"{cell['status']}: {reason}"
+
+
+def _standing(results: Results, model: str) -> dict[str, Any]:
+    cells, done = results.cells(model), results.cells(model, done=True)
+    return {"model": model, "status": status(cells), "seeds_done": len(done), "seeds_asked": len(cells)}
+
+
+def _scores(results: Results) -> dict[str, dict[str, Any]]:
+    """By model, the statistics of its images' scores, each image's first averaged over the seeds that are done."""
+    if results.scores.empty:
+        return {}
+    metrics = [*SCORES, *results.extra]
+    seeds: dict[str, list[np.ndarray]] = {}
+    for (model, _), cell in results.scores.groupby(["model", "seed"], sort=False):
+        seeds.setdefault(str(model), []).append(cell[metrics].to_numpy(float))
+    values = np.stack([np.mean(cells, axis=0) for cells in seeds.values()], axis=1)  # (images, models, metrics)
+    resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
+    mse = metrics.index("mse")
+    rows = {
+        model: _means(metrics, values[:, i], resampled[:, i])
+        | {"mse_seed_sd": _spread([c[:, mse].mean() for c in cells])}
+        for i, (model, cells) in enumerate(seeds.items())
+    }
+    if reference := _reference(results):
+        r = list(rows).index(reference)
+        for i, model in enumerate(rows):
+            if model != reference:
+                pair, pair_resampled = values[:, [i, r], mse].T, resampled[:, [i, r], mse].T
+                rows[model] |= {"reference": reference} | _gain(pair, pair_resampled)
+    return rows
+
+
+def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
+    """One model: its scores (images, metrics) and their resampled means (resamples, metrics)."""
+    row: dict[str, Any] = {"images": len(values)}
+    means, (lows, highs) = statistics.finite_mean(values), statistics.interval(resampled, len(values))
+    for i, metric in enumerate(metrics):
+        row |= {metric: means[i], f"{metric}_low": lows[i], f"{metric}_high": highs[i]}
+        if infinite := int(np.isinf(values[:, i]).sum()):
+            row[f"{metric}_infinite"] = infinite
+        if metric == "psnr":
+            mse = values[:, metrics.index("mse")]
+            row |= {"psnr_pooled": statistics.psnr_pooled(mse), "psnr_batch8": statistics.psnr_batched(mse)}
+    return row
+
+
+def _gain(mse: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
+    """Of a model and its reference, MSE by image (2, images) and the means of the same resamples (2, resamples)."""
+    low, high = statistics.interval(statistics.gain(*resampled), mse.shape[1])
+    return {
+        "gain_percent": float(statistics.gain(*mse.mean(1))),
+        "gain_percent_low": float(low),
+        "gain_percent_high": float(high),
+        "wins_percent": 100 * float((mse[0] < mse[1]).mean()),
+    }
+
+
+def _spread(means: list[float]) -> float:
+    return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
+
+
+def _reference(results: Results) -> str | None:
+    """The model over which gains are given: the first one marked as such that has scores."""
+    return next((o["model"] for o in results.outcomes if o["status"] == DONE and o["reference"]), None)
+
+
+def _cost(results: Results, model: str) -> dict[str, Any]:
+    done, timing = results.cells(model, done=True), results.timings.get(model, {})
+    row: dict[str, Any] = {}
+    if done:
+        row["parameters"] = done[0]["parameters"]
+        row["training_seconds"] = float(np.mean([cell["seconds"] for cell in done]))
+        row["images_seen"] = done[0]["images_seen"]
+    if not timing or "failed" in timing:
+        return row
+    row |= {"macs": timing["macs"], "batch_n": timing["batch"]}
+    unsteady = []
+    for name, column in RATES.items():
+        row[column] = np.nan
+        if measured := timing[name]:
+            row[column] = (timing["batch"] if name.endswith("_n") else 1) / measured["median"]
+            if measured["iqr"] > UNSTEADY_IQR * measured["median"] or measured["rounds"] < FEWEST_ROUNDS:
+                unsteady.append(column)
+    row |= {"peak_memory_mib": timing["peak_memory_mib"], "peak_memory_of": timing["peak_memory_of"]}
+    return row | {"unreliable": " ".join(unsteady) or None}
+
+
+def _identity(results: Results, model: str) -> dict[str, Any]:
+    record, preset, done = results.record, results.record["preset"], results.cells(model, done=True)
+    ids = [cell["environment"] for cell in done] + [results.timings.get(model, {}).get("environment")]
+    return {
+        "protocol": record["protocol"]["name"],
+        "protocol_id": record["protocol"]["id"],
+        "data": record["data"]["name"],
+        "data_fingerprint": record["data"]["fingerprint"],
+        "preset": preset["name"],
+        "size": preset["size"],
+        "width": done[0]["width"] if done else np.nan,
+        "epochs": preset["epochs"],
+        "batch_size": preset["batch_size"],
+        "seeds": " ".join(str(cell["seed"]) for cell in done) or None,
+        "environments": " ".join(dict.fromkeys(filter(None, ids))) or None,
+    }

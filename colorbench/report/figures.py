@@ -1,0 +1,131 @@
+"""The loss curves and the grid of pictures, each as the bytes of a PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from colorbench.report.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito: told apart with any color vision. Their yellow is too light for a line on white.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLES: dict[str, Any] = {"train": "-", "val": "--"}
+GREY = "#666666"
+MANY_TICKS = 300  # range of a logarithmic axis from which only powers of ten are named
+SMALLEST_PICTURE = 128  # pixels; smaller ones are enlarged
+GAP, TITLE_SIZE = 4, 14  # pixels
+
+
+def losses(frame: pd.DataFrame, models: Sequence[str]) -> bytes | None:
+    """Loss by epoch, counted on over the stages: an axes for each of `models` that has losses, None if none has.
+
+    Shows the first finished seed as it was: a mean over seeds would smooth away what went wrong in one of them.
+    Training is solid, validation dashed, a color for each component. Logarithmic if all values are positive.
+    """
+    rows_of = {} if frame.empty else dict(iter(frame.groupby("model")))
+    shown = {model: rows_of[model] for model in models if model in rows_of}
+    if not shown:
+        return None
+    # Not pyplot: no window system, no global state, and half the time to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 2.3 * len(shown) + 0.3), dpi=120, layout="constrained")
+    for axes, (model, rows) in zip(np.ravel(figure.subplots(len(shown), 1)), shown.items(), strict=True):
+        first = rows["seed"].iloc[0]
+        pad = 26 if rows["stage"].nunique() > 1 else 8  # room for the names of the stages
+        axes.set_title(f"{model}, seed {first}", loc="left", fontsize=10, fontweight="bold", pad=pad)
+        _draw(axes, rows[rows["seed"] == first])
+    axes.set_xlabel("epoch", fontsize=9)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(axes: Axes, rows: pd.DataFrame) -> None:
+    rows = rows[np.isfinite(rows["value"])]
+    axes.set_yscale("log" if (rows["value"] > 0).all() else "linear")
+    colors = {str(name): COLORS[i % len(COLORS)] for i, name in enumerate(rows["component"].unique())}
+    start = 0
+    for i, (stage, legs) in enumerate(rows.groupby("stage", sort=False)):
+        epochs = int(legs["epoch"].max())
+        if start:
+            axes.axvline(start + 0.5, color=GREY, linewidth=0.6)
+        if len(legs) < len(rows):
+            place = axes.get_xaxis_transform()  # x in epochs, y in heights of the axes
+            height = 1.01 + 0.07 * (i % 2)  # in turn, since a short stage may have a long name
+            axes.text(start + 0.5, height, f" {stage}", transform=place, fontsize=8, color=GREY)
+        # A stage at a time: a line across the boundary would join losses of different settings.
+        for (component, split), curve in legs.groupby(["component", "split"], sort=False):
+            style = {"color": colors[str(component)], "linestyle": STYLES[str(split)], "linewidth": 1.4}
+            if epochs == 1:  # no line: a point, hollow for the dashed
+                style |= {"marker": "o", "markersize": 4, "fillstyle": "full" if split == "train" else "none"}
+            axes.plot(start + curve["epoch"], curve["value"], **style)
+        start += epochs
+    axes.set_xlim(0.5, start + 0.5)
+    _finish(axes, colors)
+
+
+def _finish(axes: Axes, colors: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    keys = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    keys += [Line2D([], [], color=GREY, linestyle=style, label=split) for split, style in STYLES.items()]
+    axes.legend(
+        handles=keys, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False, handlelength=2.2
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    if axes.get_yscale() == "log":  # plain numbers instead of powers of ten
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < MANY_TICKS else (1,)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def pictures(results: Results, models: Sequence[str]) -> bytes | None:
+    """A row per kept test image: the grey input, each of `models` that has pictures, the truth. None if none has."""
+    shown = [(model, results.predicted[model]) for model in models if model in results.predicted]
+    if not shown:
+        return None
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns = [("input", results.samples["grey"]), *shown, ("truth", results.samples["truth"])]
+    enlarge = -(-SMALLEST_PICTURE // columns[0][1].shape[2])
+    font: Any = ImageFont.load_default(size=TITLE_SIZE)
+    height, width = (side * enlarge for side in columns[0][1].shape[1:3])
+    titles = [_wrapped(title, lambda text: font.getlength(text) <= width) for title, _ in columns]
+    head = max(map(len, titles)) * (TITLE_SIZE + 3) + 2 * GAP
+    rows = len(columns[0][1])
+    sheet = Image.new("RGB", (GAP + len(columns) * (width + GAP), head + rows * (height + GAP)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, ((_, images), lines) in enumerate(zip(columns, titles, strict=True)):
+        left = GAP + i * (width + GAP)
+        pen.multiline_text((left, head - GAP), "\n".join(lines), fill="black", font=font, anchor="ld", spacing=3)
+        for j, image in enumerate(images):
+            # Whole pixels, not interpolated ones: what is seen is what was scored.
+            pixels = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+            sheet.paste(Image.fromarray(pixels), (left, head + j * (height + GAP)))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _wrapped(title: str, fits: Any) -> list[str]:
+    """The title in lines that fit, broken after "/" and "-" where it has them."""
+    lines = [""]
+    for part in title.replace("/", "/\0").replace("-", "-\0").split("\0"):
+        if lines[-1] and not fits(lines[-1] + part):
+            lines.append("")
+        lines[-1] += part
+    return lines

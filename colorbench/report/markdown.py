@@ -1,0 +1,186 @@
+"""The frame and the record -> the Markdown that a reader sees: tables, the line under them, and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from colorbench.report import notes, statistics
+from colorbench.report.results import Results
+
+NONE, INFINITE = "–", "∞"  # noqa: RUF001
+LONGEST_STATUS = 72  # characters; the notes have the whole of it
+CAPTIONS = {"losses.png": "Losses by epoch: training solid, validation dashed", "pictures.png": "The first test images"}
+
+Row = pd.Series
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its title, what it shows of a row, and the badness of which the least is set in bold."""
+
+    title: str
+    show: Callable[[Row], str]
+    badness: Callable[[Row], float] | None = None
+    align: str = "right"
+
+
+def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str:
+    """The whole comparison.md; `figures` are the names of the pictures to show at its end."""
+    scored = frame[frame["seeds_done"] > 0]
+    timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
+    blocks = [
+        f"# Comparison on {results.record['data']['name']}",
+        _table(frame, _headline(frame)),
+        notes.made_with(results),
+        "Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters.",
+    ]
+    if len(scored):
+        blocks += ["## More scores", _table(scored, _more(results.extra)), "## Cost", _table(timed, _cost(timed))]
+    blocks += ["## Notes", "\n".join(f"- {note}" for note in notes.notes(frame, results))]
+    if published := notes.published(results):
+        blocks += ["## Published figures", notes.PUBLISHED, _table(pd.DataFrame(published), _published())]
+    blocks += [f"![{CAPTIONS[name]}]({name})" for name in figures]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _headline(frame: pd.DataFrame) -> list[Column]:
+    reference = [*frame["reference"].dropna().unique()] if "reference" in frame else []
+    return [
+        Column("model", lambda row: row["model"], align="left"),
+        _score("MSE ↓", "mse", 1, lower=True, ends=True),
+        _score("PSNR, dB ↑", "psnr", 2, ends=True),
+        _score("SSIM ↑", "ssim", 3, ends=True),
+        _score("CIEDE2000 ↓", "ciede2000", 2, lower=True),
+        _score(f"MSE gain over {', '.join(reference)}, % ↑", "gain_percent", 1, ends=True, sign="+"),
+        _score("images won, % ↑", "wins_percent", 0),
+        Column("status", lambda row: _shortened(row["status"]), align="left"),
+    ]
+
+
+def _more(extra: Sequence[str]) -> list[Column]:
+    return [
+        Column("model", lambda row: row["model"], align="left"),
+        _score("PSNR of the mean MSE, dB ↑", "psnr_pooled", 2),
+        _score("PSNR by batches of 8, dB ↑", "psnr_batch8", 2),
+        Column("colorfulness", lambda row: _number(row, "colorfulness", 1, ends=True)),
+        Column(
+            "colorfulness, predicted − true → 0",  # noqa: RUF001
+            lambda row: _number(row, "colorfulness_delta", 1, ends=True, sign="+"),
+            lambda row: abs(row["colorfulness_delta"]),
+        ),
+        # The folder does not say which way a plugin's metric points: no arrow, no bold.
+        *(Column(name, lambda row, name=name: _number(row, name, 3, ends=True)) for name in extra),  # type: ignore[misc]
+        Column("sd of the MSE over seeds", lambda row: _number(row, "mse_seed_sd", 1)),
+    ]
+
+
+def _cost(frame: pd.DataFrame) -> list[Column]:
+    batches = [*frame["batch_n"].dropna().unique()] if "batch_n" in frame else []
+    n = batches[0] if len(batches) == 1 else "n"
+    return [
+        Column("model", lambda row: row["model"], align="left"),
+        Column("parameters", lambda row: _scaled(row, "parameters")),
+        Column("MACs per image", lambda row: _scaled(row, "macs")),
+        Column("training, s", lambda row: _number(row, "training_seconds", 1)),
+        Column("images seen", lambda row: _number(row, "images_seen", 0)),
+        Column("training at batch 1, images/s", lambda row: _rate(row, "train_1")),
+        Column(f"at {n}", lambda row: _rate(row, "train_n")),
+        Column("inference at batch 1, images/s", lambda row: _rate(row, "infer_1")),
+        Column(f"at {n} ", lambda row: _rate(row, "infer_n")),
+        Column("peak memory, MiB", lambda row: _number(row, "peak_memory_mib", 0)),
+    ]
+
+
+def _published() -> list[Column]:
+    return [
+        Column("model", lambda row: row["model"], align="left"),
+        Column("MSE", lambda row: _number(row, "mse", 3)),
+        Column("PSNR, dB", lambda row: _number(row, "psnr", 3)),
+        Column("PSNR of that MSE, dB", lambda row: _text_of(float(statistics.psnr(row["mse"])), 3)),
+        Column("SSIM", lambda row: _number(row, "ssim", 3)),
+        Column("source", lambda row: row["source"], align="left"),
+        Column("note", lambda row: row["note"] or NONE, align="left"),
+    ]
+
+
+def _score(title: str, name: str, decimals: int, lower: bool = False, ends: bool = False, sign: str = "") -> Column:
+    return Column(
+        title,
+        lambda row: _number(row, name, decimals, ends, sign),
+        lambda row: row.get(name, float("nan")) * (1 if lower else -1),
+    )
+
+
+def _number(row: Row, name: str, decimals: int, ends: bool = False, sign: str = "") -> str:
+    text = _text_of(row.get(name), decimals, sign)
+    if not ends or pd.isna(row.get(f"{name}_low")):
+        return text
+    return f"{text} [{', '.join(_text_of(row[f'{name}_{end}'], decimals, sign) for end in ('low', 'high'))}]"
+
+
+def _text_of(value: Any, decimals: int, sign: str = "") -> str:
+    if pd.isna(value):
+        return NONE
+    return INFINITE if value == float("inf") else f"{value:{sign},.{decimals}f}"
+
+
+def _scaled(row: Row, name: str) -> str:
+    """Three digits and a unit: 2.71 M."""
+    value = row.get(name)
+    if pd.isna(value):
+        return NONE
+    power = next((p for p in (4, 3, 2, 1) if value >= 1000**p), 0)
+    return f"{value / 1000**power:.3g} {'kMGT'[power - 1]}" if power else f"{value:.0f}"
+
+
+def _rate(row: Row, name: str) -> str:
+    value = row.get(name)
+    if pd.isna(value):
+        return NONE
+    unreliable = row.get("unreliable")
+    mark = "~" if isinstance(unreliable, str) and name in unreliable.split() else ""
+    return f"{mark}{value:,.0f}" if value >= 100 else f"{mark}{value:.3g}"
+
+
+def _shortened(status: str) -> str:
+    return status if len(status) <= LONGEST_STATUS else f"{status[: LONGEST_STATUS - 1]}…"
+
+
+def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
+    """A Markdown table, padded so that it reads in a terminal too. Columns that show nothing are left out."""
+    rows = [row for _, row in frame.iterrows()]
+    shown = [(column, _cells(column, rows)) for column in columns]
+    shown = [(column, cells) for column, cells in shown if any(cell != NONE for cell in cells)]
+    widths = [max(map(len, [column.title, *cells])) for column, cells in shown]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = [
+            cell.rjust(width) if column.align == "right" else cell.ljust(width)
+            for cell, width, (column, _) in zip(cells, widths, shown, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    dashes = ["-" * (width - 1) for width in widths]
+    rule = [d + (":" if c.align == "right" else "-") for d, (c, _) in zip(dashes, shown, strict=True)]
+    body = zip(*(cells for _, cells in shown), strict=True)
+    return "\n".join([line(column.title.strip() for column, _ in shown), line(rule), *map(line, body)])
+
+
+def _cells(column: Column, rows: Sequence[Row]) -> list[str]:
+    cells = [column.show(row).replace("|", "\\|") for row in rows]
+    if column.badness is None:
+        return cells
+    rated = {i: column.badness(row) for i, row in enumerate(rows) if row["seeds_done"] and row["parameters"] > 0}
+    rivals = {i: badness for i, badness in rated.items() if pd.notna(badness)}
+    best = {cells[i].partition(" [")[0] for i, bad in rivals.items() if bad == min(rivals.values())}
+    # What prints alike is equally good: no digit that is not shown decides.
+    return [_bold(cell) if i in rivals and cell.partition(" [")[0] in best else cell for i, cell in enumerate(cells)]
+
+
+def _bold(cell: str) -> str:
+    value, bracket, ends = cell.partition(" [")
+    return f"**{value}**{bracket}{ends}"

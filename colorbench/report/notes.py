@@ -1,0 +1,181 @@
+"""What a reader must know beside the numbers: the line under the table, the notes, the published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from colorbench.report.comparison import FEWEST_ROUNDS, UNSTEADY_IQR, outcome
+from colorbench.report.results import Results
+from colorbench.report.statistics import RESAMPLES
+from colorbench.runs.folder import DONE
+
+PUBLISHED = (
+    "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
+    "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
+)
+MOST_NAMES = 3  # files of one kind that a note names
+
+
+def made_with(results: Results) -> str:
+    """One line: protocol, data, preset, seeds, and the environment if there was one only."""
+    record = results.record
+    protocol, data, preset = record["protocol"], record["data"], record["preset"]
+    images = ", ".join(f"{split['images']} {name}" for name, split in data["splits"].items())
+    seeds = record["seeds"]
+    used = [*_environments(results)]
+    made = f"{len(used)} environments, see the notes" if used else "nothing finished yet"
+    if len(used) == 1:
+        made = _environment(record["environments"][used[0]])
+    return "; ".join(
+        [
+            f"Protocol {protocol['name']} ({protocol['id']})",
+            f"data {data['name']} ({data['fingerprint']}): {images} images",
+            f"preset {preset['name']}: {preset['size']} px, width {preset['width']:g}, "
+            f"{_count(preset['epochs'], 'epoch', 'epochs')}, batch size {preset['batch_size']}",
+            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
+            made,
+        ]
+    ) + "."  # fmt: skip
+
+
+def notes(frame: pd.DataFrame, results: Results) -> list[str]:
+    """The sentences under the tables, the general ones first."""
+    return [
+        *_reading(frame),
+        *_left_out(frame, results.extra),
+        *_failures(results),
+        *_models(results),
+        *_differing_environments(results),
+        *_timings(frame, results),
+        *_data(results.record["data"]["splits"]),
+    ]
+
+
+def published(results: Results) -> list[dict[str, Any]]:
+    """A row per model for which a paper prints figures, in the record's order."""
+    figures = {o["model"]: o["published"] for o in results.outcomes if o.get("published")}
+    return [{"model": model, **row} for model, row in figures.items()]
+
+
+def _reading(frame: pd.DataFrame) -> Iterator[str]:
+    if not (frame["seeds_done"] > 0).any():
+        return
+    yield (
+        f"In brackets: 95 % percentile bootstrap intervals ({RESAMPLES:,} resamples of the test images). They cover "
+        "the choice of test images, not what another training seed would change."
+    )
+    if (frame["seeds_done"] > 1).any():
+        yield "Scores are averaged over the seeds image by image before anything else."
+    yield "PSNR is the mean over images; its other two aggregations are under More scores."
+    if "gain_percent" in frame and frame["gain_percent"].notna().any():
+        yield (
+            "The gain is paired: the same images, and the same resamples of them, for both models. An image is won "
+            f"when its MSE is below that of {frame['reference'].dropna().iloc[0]}."
+        )
+
+
+def _left_out(frame: pd.DataFrame, extra: Sequence[str]) -> Iterator[str]:
+    for name in frame.columns[frame.columns.str.endswith("_infinite")]:
+        metric = "PSNR" if name == "psnr_infinite" else name.removesuffix("_infinite")
+        counts = [f"{row['model']} {row[name]:.0f}" for _, row in frame[frame[name].notna()].iterrows()]
+        yield f"{metric} is infinite for some images, which its mean leaves out: {', '.join(counts)}."
+    for name in extra:
+        if absent := list(frame.loc[(frame["seeds_done"] > 0) & frame[name].isna(), "model"]):
+            yield f"No mean of {name} for {', '.join(absent)}: some image has no value of it."
+
+
+def _failures(results: Results) -> Iterator[str]:
+    for o in results.outcomes:
+        if o["status"] != DONE:
+            yield f"{o['model']}, seed {o['seed']}, {outcome(o).rstrip('.')}."
+
+
+def _models(results: Results) -> Iterator[str]:
+    preset, weights = results.record["preset"], results.record["weights"]
+    for model in results.record["models"]:
+        done = results.cells(model, done=True)
+        for width in dict.fromkeys(cell["width"] for cell in done):
+            if width != preset["width"]:
+                yield f"{model} has width {width:g}, not the preset's {preset['width']:g}."
+        if done and model in weights:
+            file = weights[model]
+            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
+        if done and (base := done[0]["refines"]):
+            yield f"{model} refines {base}: its training comes on top of that of {base}."
+        for note in dict.fromkeys(note for cell in done for note in cell["notes"]):
+            yield f"{model}: {note.rstrip('.')}."
+
+
+def _differing_environments(results: Results) -> Iterator[str]:
+    used = _environments(results)
+    if len(used) > 1:
+        for identity, what in used.items():
+            described = _environment(results.record["environments"][identity])
+            yield f"Environment {identity} ({', '.join(what)}): {described}."
+
+
+def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    for model, timing in results.timings.items():
+        if "failed" in timing:
+            yield f"{model} could not be timed: {timing['failed'].rstrip('.')}."
+    if "unreliable" in frame and frame["unreliable"].notna().any():
+        yield (
+            f"~ marks an unreliable timing: its quartiles lie more than {UNSTEADY_IQR * 100:.0f} % of the median "
+            f"apart, or it has fewer than {FEWEST_ROUNDS} rounds."
+        )
+    if "peak_memory_of" in frame:
+        for of, rows in frame.groupby("peak_memory_of"):
+            whose = "" if frame["peak_memory_of"].nunique() == 1 else f" of {', '.join(rows['model'])}"
+            yield f"The peak memory{whose} is that of the {of}."
+
+
+def _data(splits: dict[str, Any]) -> Iterator[str]:
+    for name, split in splits.items():
+        said = []
+        if grey := split["near_grey"]:
+            fate = ", left out of training" if name == "train" else ""
+            said.append(f"{_count(grey, 'image is', 'images are')} near grey{fate}")
+        if leaked := split.get("also_in_train"):
+            said.append(f"{_count(leaked, 'image is', 'images are')} also in train")
+        if unreadable := split["unreadable"]:
+            files = [f"{file} ({' '.join(reason.split())})" for file, reason in unreadable.items()]
+            more = [f"{len(files) - MOST_NAMES} more"] if len(files) > MOST_NAMES else []
+            count = _count(len(files), "file that cannot be read is", "files that cannot be read are")
+            said.append(f"{count} left out: {', '.join(files[:MOST_NAMES] + more)}")
+        if said:
+            yield f"In {name}, {'; '.join(said)}."
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def _environments(results: Results) -> dict[str, list[str]]:
+    """Which finished cells and timings came from which environment."""
+    used: dict[str, list[str]] = {}
+    for o in results.outcomes:
+        if o["status"] == DONE:
+            used.setdefault(o["environment"], []).append(f"{o['model']} seed {o['seed']}")
+    for model, timing in results.timings.items():
+        if "failed" not in timing:
+            used.setdefault(timing["environment"], []).append(f"{model} timing")
+    return used
+
+
+def _environment(env: dict[str, Any]) -> str:
+    code, packages = env["code"], env["packages"]
+    hardware = [env["cpu"], f"{env['cores']} cores", f"{env['memory_gib']} GiB"]
+    accelerators = [f"{env['accelerators'].count(name)} x {name}" for name in dict.fromkeys(env["accelerators"])]
+    processes = [f"{env['processes']} processes"] if env["processes"] > 1 else []
+    precision = "float32" if env["precision"] == "no" else env["precision"]
+    versions = [f"{name} {packages[name]}" for name in ("colorbench", "torch") if packages.get(name)]
+    commit = f"commit {code['commit'][:12]}" if code["commit"] else f"code {code['fingerprint']} of no commit"
+    return ", ".join(
+        [
+            *accelerators, *hardware, f"trained on {env['device']} in {precision}", *processes,
+            *versions, f"Python {env['python']}", commit + (" with uncommitted changes" if code["dirty"] else ""),
+        ]
+    )  # fmt: skip

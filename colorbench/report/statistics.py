@@ -1,0 +1,82 @@
+"""Means, their intervals and PSNR three ways, in numpy alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+def finite_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the rows of (n, k) -> (k,). Infinite values are left out (infinite if all are); NaN stays NaN."""
+    return _ratio(np.where(np.isinf(values), 0, values).sum(0), np.isfinite(values).sum(0), np.isnan(values).any(0))
+
+
+def bootstrap(values: np.ndarray) -> np.ndarray:
+    """`finite_mean` of RESAMPLES draws of n rows with replacement: (n, k) -> (RESAMPLES, k).
+
+    All columns see the same draws, so the difference of two columns is paired. The draws are always the same.
+
+    A bootstrap, since squared errors are skewed and a gain in percent is a ratio: the normal interval fits neither.
+    """
+    n, rng = len(values), np.random.default_rng(0)
+    infinite, missing = np.isinf(values), np.isnan(values).any(0)
+    filled, counted = np.where(infinite, 0, values), ~infinite if infinite.any() else None
+    means = np.empty((RESAMPLES, values.shape[1]))
+    for start in range(0, RESAMPLES, 100):  # in blocks: the counts of 70,000 images would not fit in memory at once
+        stop = min(start + 100, RESAMPLES)
+        drawn = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(start, stop)]
+        counts = np.array(drawn, dtype=float)
+        total = counts @ counted if counted is not None else np.full(means[start:stop].shape, n)
+        means[start:stop] = _ratio(counts @ filled, total, missing)
+    return means
+
+
+def interval(resampled: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the central 95 % of `resampled` (R, ...), the percentile bootstrap interval.
+
+    It covers the choice of test images: where the mean of these very networks would lie on other images of the same
+    source. It does not cover what another training seed would change, and it is too narrow below some 20 images.
+    One image has no interval: NaN.
+    """
+    if images < 2:
+        return (np.full(resampled.shape[1:], np.nan),) * 2
+    tail = (1 - CONFIDENCE) / 2
+    with np.errstate(invalid="ignore"):  # between two infinite values
+        low, high = np.quantile(resampled, [tail, 1 - tail], axis=0)
+    return low, high
+
+
+def gain(mse: Any, reference: Any) -> np.ndarray:
+    """How much smaller `mse` is than `reference`, in percent of the latter; NaN over a reference of 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(reference > 0, 100 * (1 - np.divide(mse, reference)), np.nan)
+
+
+def psnr(mse: np.ndarray | float) -> np.ndarray:
+    """10 log10(255^2 / MSE) in dB, infinite for 0."""
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(255.0**2 / np.asarray(mse, dtype=float))
+
+
+def psnr_pooled(mse: np.ndarray) -> float:
+    """PSNR of the mean of the images' MSE (n,): never above the mean of their PSNR."""
+    return float(psnr(mse.mean()))
+
+
+def psnr_batched(mse: np.ndarray, size: int = 8) -> float:
+    """Mean over batches of `size` consecutive images of the batch's pooled PSNR, as training loops print it.
+
+    Copied batches, of an infinite PSNR, are left out; the last batch may be smaller.
+    """
+    batches = np.array([mse[i : i + size].mean() for i in range(0, len(mse), size)])
+    return float(finite_mean(psnr(batches)[:, None])[0])
+
+
+def _ratio(total: np.ndarray, count: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """total / count; infinite where nothing was counted, NaN where a value is missing."""
+    quotient = np.divide(total, count, out=np.full(total.shape, np.inf), where=count > 0)
+    return np.where(missing, np.nan, quotient)

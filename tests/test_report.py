@@ -1,0 +1,411 @@
+"""The report, on a run folder written by hand: what a reader is told must follow from the files, all of them."""
+
+import json
+import subprocess
+import sys
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from colorbench import report
+from colorbench.errors import UserError
+from colorbench.report import statistics
+from colorbench.runs.folder import RunFolder
+
+IMAGES = 200
+FILES = "comparison.csv", "comparison.md", "losses.png", "pictures.png"
+ENVIRONMENT = {
+    "python": "3.11.9",
+    "system": "Linux",
+    "packages": {"colorbench": "0.1.0", "torch": "2.9.0", "piq": None},
+    "cpu": "AMD EPYC 9R14",
+    "cores": 2,
+    "memory_gib": 8,
+    "accelerators": [],
+    "device": "cpu",
+    "precision": "no",
+    "processes": 1,
+    "code": {"fingerprint": "0123456789ab", "commit": "fedcba9876543210", "dirty": True},
+}
+GPU = {**ENVIRONMENT, "accelerators": ["NVIDIA H200"], "device": "cuda", "precision": "bf16"}
+TABLE_2 = {"source": "Table 2", "mse": 337.021, "psnr": 24.673, "ssim": 0.926, "note": "a mean over images"}
+
+
+class Fake:
+    """A run folder in the making: `record` and the files of `cell` are what the harness would write."""
+
+    def __init__(self, path: Path, models: list[str], seeds: tuple[int, ...] = (0, 1)) -> None:
+        self.folder = RunFolder(path)
+        split = {"images": IMAGES, "near_grey": 0, "unreadable": {}}
+        self.record: dict[str, Any] = {
+            "protocol": {"id": "aaaabbbbcccc", "name": "colorbench-1"},
+            "data": {"name": "portraits", "fingerprint": "ddddeeeeffff", "splits": {"train": split, "test": split}},
+            "preset": {"name": "quick", "size": 64, "width": 0.25, "batch_size": 16, "epochs": 6},
+            "weights": {},
+            "models": models,
+            "seeds": list(seeds),
+            "commands": ["colorbench run"],
+            "environments": {"e0000001": ENVIRONMENT},
+        }
+        self.save("record.json", self.record)
+
+    def save(self, name: str, content: dict[str, Any]) -> None:
+        file = self.folder.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+
+    def cell(self, model: str, seed: int, mse: np.ndarray | None = None, **fields: Any) -> None:
+        """A finished cell with this MSE per image, or one with the fields of a failed one."""
+        place = f"cells/{model}/seed-{seed}"
+        cell = {"model": model, "seed": seed, "status": "done", "reason": None, "refines": None, "parent": None}
+        cell |= {"reference": False, "published": None, "environment": "e0000001"}
+        if mse is not None:
+            cell |= {"width": 0.25, "parameters": 1000, "seconds": 60.0, "images_seen": 9000, "notes": []}
+        self.save(f"{place}/cell.json", cell | fields)
+        if mse is not None:
+            self.scores(model, seed, mse).to_csv(self.folder.path / place / "scores.csv", index=False)
+            shade = np.full((2, 64, 64, 3), int(mse.mean()) % 256, np.uint8)
+            np.savez_compressed(self.folder.path / place / "samples.npz", predicted=shade)
+
+    @staticmethod
+    def scores(model: str, seed: int, mse: np.ndarray) -> pd.DataFrame:
+        frame = pd.DataFrame({"image": [f"{i:05}.png" for i in range(len(mse))], "model": model, "seed": seed})
+        scores = {"mse": mse, "psnr": statistics.psnr(mse), "ssim": 1 - mse / 5000, "ciede2000": mse / 50}
+        return frame.assign(**scores, colorfulness=20.0, colorfulness_delta=-2.5)
+
+    def losses(self, model: str, seed: int, stages: dict[str, int], components: tuple[str, ...]) -> None:
+        rows = [
+            (model, seed, stage, epoch, component, split, (i + 1) / (epoch + 1) + 0.1 * (split == "val"))
+            for stage, epochs in stages.items()
+            for epoch in range(1, epochs + 1)
+            for i, component in enumerate(components)
+            for split in ("train", "val")
+        ]
+        names = ["model", "seed", "stage", "epoch", "component", "split", "value"]
+        file = self.folder.path / f"cells/{model}/seed-{seed}/losses.csv"
+        pd.DataFrame(rows, columns=names).to_csv(file, index=False)
+
+    def samples(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+        names = np.array(["00000.png", "00001.png"])
+        np.savez_compressed(self.folder.path / "samples.npz", names=names, truth=pixels, grey=pixels // 2)
+
+    def timing(self, model: str, **fields: Any) -> None:
+        steady = {"median": 0.5, "iqr": 0.01, "rounds": 7}
+        timing = {
+            "model": model,
+            "environment": "e0000001",
+            "batch": 16,
+            "macs": 1_230_000_000,
+            "peak_memory_mib": 512.0,
+        }
+        timing |= {"peak_memory_of": "process", "step_1": None, "step_n": None, "infer_1": steady, "infer_n": steady}
+        self.save(f"timing/{model}.json", timing | fields)
+
+    def frame(self) -> pd.DataFrame:
+        """The comparison.csv that the report writes, by model."""
+        report.write(self.folder)
+        return pd.read_csv(self.folder.path / "comparison.csv").set_index("model")
+
+
+@pytest.fixture
+def errors() -> np.ndarray:
+    return np.random.default_rng(7).lognormal(5, 0.8, IMAGES)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, errors: np.ndarray) -> Fake:
+    """Good and bad: two finished models, one with a failed seed, one that failed, one that was interrupted."""
+    fake = Fake(tmp_path / "run", ["plain", "better", "broken", "stopped"])
+    fake.record["environments"]["e0000002"] = GPU
+    fake.record["weights"] = {"better": {"file": "better.pth", "sha256": "5" * 64}}
+    fake.record["data"]["splits"]["train"] = {
+        "images": 1500,
+        "near_grey": 3,
+        "unreadable": {f"{name}.png": "truncated" for name in "abcd"},
+    }
+    fake.record["data"]["splits"]["test"] = {"images": IMAGES, "near_grey": 0, "unreadable": {}, "also_in_train": 1}
+    fake.save("record.json", fake.record)
+    for seed in (0, 1):
+        fake.cell("plain", seed, errors + seed, reference=True, published=TABLE_2, notes=["no ImageNet weights"])
+        fake.losses("plain", seed, {"train": 6}, ("l2",))
+        fake.cell("broken", seed, status="failed", reason="Diverged: the loss | is\nnot finite")
+    copied = np.where(np.arange(IMAGES) == 3, 0.0, errors * 0.8)
+    fake.cell("better", 0, copied, refines="plain", environment="e0000002", width=1.0)
+    fake.cell("better", 1, status="skipped", reason="its base plain is not there")
+    fake.losses("better", 0, {"warm-up": 2, "normal": 4}, ("residual", "style"))
+    (fake.folder.path / "cells/stopped/seed-0.part").mkdir(parents=True)
+    fake.samples()
+    fake.timing("plain", step_n={"median": 0.5, "iqr": 0.2, "rounds": 7})
+    fake.save("timing/better.json", {"model": "better", "failed": "out of memory"})
+    return fake
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """The cells of the first table of a Markdown text, by the first of them."""
+    lines = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.replace("\\|", "\0").strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in cells}
+
+
+def notes_of(text: str) -> str:
+    return text.partition("## Notes")[2].partition("##")[0]
+
+
+def test_the_interval_is_that_of_the_mean():
+    values = np.random.default_rng(0).normal(100, 20, (2000, 1))
+    low, high = statistics.interval(statistics.bootstrap(values), len(values))
+    half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says():
+    rng, covered = np.random.default_rng(1), 0
+    samples = rng.lognormal(0, 0.5, (200, 300))  # 200 images, 300 repetitions of the study
+    low, high = statistics.interval(statistics.bootstrap(samples), 200)
+    covered = np.mean((low < np.exp(0.125)) & (np.exp(0.125) < high))
+    assert 0.91 < covered < 0.98
+
+
+def test_one_image_has_no_interval():
+    assert np.isnan(statistics.interval(statistics.bootstrap(np.ones((1, 1))), 1)).all()
+
+
+def test_infinite_values_are_left_out_and_missing_ones_are_not():
+    values = np.array([[1.0, np.inf, 1.0], [3.0, np.inf, np.nan], [np.inf, np.inf, 2.0]])
+    assert statistics.finite_mean(values) == pytest.approx([2.0, np.inf, np.nan], nan_ok=True)
+    resampled = statistics.bootstrap(values)
+    assert {*resampled[:, 0].round(2)} == {1.0, 1.67, 2.0, 2.33, 3.0, np.inf}
+    assert np.isnan(resampled[:, 2]).all()
+
+
+def test_psnr_three_ways(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain"])
+    for seed in (0, 1):
+        fake.cell("plain", seed, errors * (1 + seed))
+    row = fake.frame().loc["plain"]
+    mean = errors * 1.5  # over the seeds
+    batches = [10 * np.log10(65025 / mean[i : i + 8].mean()) for i in range(0, IMAGES, 8)]
+    per_image = (10 * np.log10(65025 / errors)).mean() - 10 * np.log10(2) / 2
+    assert row["psnr"] == pytest.approx(per_image)
+    assert row["psnr_pooled"] == pytest.approx(10 * np.log10(65025 / row["mse"]))
+    assert row["psnr_batch8"] == pytest.approx(np.mean(batches))
+    assert row["psnr_low"] < row["psnr"] < row["psnr_high"]
+
+
+def test_seeds_are_averaged_by_image_and_their_spread_is_told(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain"])
+    for seed in (0, 1):
+        fake.cell("plain", seed, errors + 10 * seed)
+    row = fake.frame().loc["plain"]
+    assert row["mse"] == pytest.approx(errors.mean() + 5)
+    assert row["mse_seed_sd"] == pytest.approx(10 / np.sqrt(2))
+    assert (row["images"], row["seeds_done"], row["seeds"]) == (IMAGES, 2, "0 1")
+
+
+def test_a_gain_that_every_image_shares_has_no_uncertainty(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain", "better"], seeds=(0,))
+    fake.cell("plain", 0, errors, reference=True)
+    fake.cell("better", 0, errors * 0.8)
+    frame = fake.frame()
+    gain = frame.loc["better", ["gain_percent", "gain_percent_low", "gain_percent_high", "wins_percent"]]
+    assert list(gain) == pytest.approx([20, 20, 20, 100])
+    assert frame.loc["better", "reference"] == "plain"
+    assert pd.isna(frame.loc["plain", "gain_percent"])
+
+
+def test_the_interval_of_a_gain_is_paired(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain", "better"], seeds=(0,))
+    noise = np.random.default_rng(3).normal(10, 20, IMAGES)
+    fake.cell("plain", 0, errors + 200, reference=True)
+    fake.cell("better", 0, errors + 200 - noise)
+    row = fake.frame().loc["better"]
+    reference = (errors + 200).mean()
+    half = 100 * 1.96 * noise.std(ddof=1) / np.sqrt(IMAGES) / reference
+    assert row["gain_percent"] == pytest.approx(100 * noise.mean() / reference)
+    assert row["gain_percent_high"] - row["gain_percent_low"] == pytest.approx(2 * half, rel=0.15)
+    assert row["wins_percent"] == pytest.approx(100 * (noise > 0).mean())
+
+
+def test_without_a_reference_there_is_no_gain(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain", "better"], seeds=(0,))
+    fake.cell("plain", 0, errors)
+    fake.cell("better", 0, status="failed", reason="no", reference=True)
+    assert "gain_percent" not in fake.frame()
+    assert "gain" not in report.write(fake.folder)
+
+
+def test_every_model_has_a_row_worst_first_and_without_scores_last(mixed):
+    assert list(mixed.frame().index) == ["plain", "better", "broken", "stopped"]
+    rows = rows_of(report.write(mixed.folder))
+    assert list(rows)[2:] == ["plain", "better", "broken", "stopped"]
+    assert rows["plain"][-1] == "done"
+    assert rows["better"][-1] == "1 of 2 seeds; seed 1 skipped: its base plain is not there"
+    assert rows["broken"][-1] == "failed: Diverged: the loss \0 is not finite"
+    assert rows["broken"][0] == "–"  # noqa: RUF001
+    assert rows["stopped"][-1].startswith("0 of 2 seeds; seed 0 interrupted: run the same command again; seed 1 mi")
+    assert "seed 1 missing: run the same command again" in mixed.frame().loc["stopped", "status"]
+
+
+def test_the_notes_tell_what_the_numbers_do_not(mixed):
+    notes = notes_of(report.write(mixed.folder))
+    for told in (
+        "PSNR is infinite for some images, which its mean leaves out: better 1.",
+        "broken, seed 0, failed: Diverged: the loss | is not finite.",
+        "better, seed 1, skipped: its base plain is not there.",
+        "plain: no ImageNet weights.",
+        "better has width 1, not the preset's 0.25.",
+        "better was not trained: published weights better.pth (SHA-256 555555555555).",
+        "better refines plain",
+        "Environment e0000001 (plain seed 0, plain seed 1, plain timing): AMD EPYC 9R14, 2 cores",
+        "Environment e0000002 (better seed 0): 1 x NVIDIA H200",
+        "better could not be timed: out of memory.",
+        "~ marks an unreliable timing",
+        "The peak memory is that of the process.",
+        "In train, 3 images are near grey, left out of training; 4 files that cannot be read are left out: "
+        "a.png (truncated), b.png (truncated), c.png (truncated), 1 more.",
+        "In test, 1 image is also in train.",
+    ):
+        assert told in notes
+
+
+def test_one_line_names_what_was_compared(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain"], seeds=(0,))
+    fake.cell("plain", 0, errors)
+    (line,) = [line for line in report.write(fake.folder).splitlines() if "Protocol" in line]
+    for named in (
+        "colorbench-1 (aaaabbbbcccc)", "portraits (ddddeeeeffff)", "200 train, 200 test", "quick", "64 px",
+        "width 0.25", "6 epochs", "batch size 16", "seed 0", "AMD EPYC 9R14", "float32", "colorbench 0.1.0",
+        "torch 2.9.0",        "commit fedcba987654 with uncommitted changes",
+    ):  # fmt: skip
+        assert named in line
+
+
+def test_the_best_of_the_models_with_parameters_is_bold(tmp_path, errors):
+    fake = Fake(tmp_path, ["bound", "plain", "better"], seeds=(0,))
+    for name, factor, parameters in (("bound", 0.1, 0), ("plain", 2, 9), ("better", 1, 9)):
+        fake.cell(name, 0, errors * factor, parameters=parameters)
+    rows = rows_of(report.write(fake.folder))
+    assert [rows[name][0].startswith("**") for name in ("bound", "plain", "better")] == [False, False, True]
+    assert [rows[name][1].startswith("**") for name in ("bound", "plain", "better")] == [False, False, True]
+
+
+def test_published_figures_stand_apart_and_never_in_the_table(mixed):
+    text = report.write(mixed.folder)
+    ours, _, printed = text.partition("## Published figures")
+    assert "337.021" not in ours
+    assert "337.021 | " in printed
+    assert "22.854" in printed  # the PSNR of that MSE, unlike the one printed
+    assert "not to be compared" in printed
+    assert 337.021 not in mixed.frame().to_numpy()
+
+
+def test_a_plugin_metric_is_a_column_and_a_hole_in_it_is_told(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain", "better"], seeds=(0,))
+    for name, values in (("plain", errors), ("better", np.where(np.arange(IMAGES) == 5, np.nan, 0.25))):
+        fake.cell(name, 0, errors)
+        fake.scores(name, 0, errors).assign(hue=values).to_csv(fake.folder.place(name, 0) / "scores.csv", index=False)
+    frame = fake.frame()
+    assert frame.loc["plain", "hue"] == pytest.approx(errors.mean())
+    assert pd.isna(frame.loc["better", "hue"])
+    assert "No mean of hue for better" in report.write(fake.folder)
+
+
+def test_rates_are_images_per_second(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain"], seeds=(0,))
+    fake.cell("plain", 0, errors)
+    fake.timing(
+        "plain", infer_1={"median": 0.02, "iqr": 0.003, "rounds": 9}, step_n={"median": 2.0, "iqr": 0, "rounds": 4}
+    )
+    row = fake.frame().loc["plain"]
+    assert (row["infer_1"], row["infer_n"], row["train_n"]) == (50, 32, 8)
+    assert pd.isna(row["train_1"])  # it does not train
+    assert set(row["unreliable"].split()) == {"infer_1", "train_n"}
+    text = report.write(fake.folder)
+    assert "~50 " in text
+    assert "~32" not in text
+
+
+def test_the_table_of_numbers_reads_back(mixed):
+    frame = mixed.frame()
+    assert frame["mse"].dtype == frame["gain_percent"].dtype == float
+    assert frame.loc["plain", "parameters"] == 1000
+    assert frame.loc[["broken", "stopped"], "mse"].isna().all()
+    assert set(frame["protocol_id"]) == {"aaaabbbbcccc"}
+    assert frame.loc["better", "width"] == 1.0
+    assert frame.loc["better", "psnr_infinite"] == 1
+
+
+def test_the_same_files_give_the_same_report(mixed):
+    report.write(mixed.folder)
+    first = {name: (mixed.folder.path / name).read_bytes() for name in FILES}
+    report.write(mixed.folder)
+    assert {name: (mixed.folder.path / name).read_bytes() for name in FILES} == first
+
+
+def test_the_pictures_show_input_models_and_truth_enlarged(mixed):
+    report.write(mixed.folder)
+    with Image.open(BytesIO((mixed.folder.path / "pictures.png").read_bytes())) as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape[1] == 4 + 4 * (128 + 4)  # grey, plain, better, truth, 64 px doubled
+    truth = np.load(mixed.folder.path / "samples.npz")["truth"][1]
+    assert (pixels[-132:-4, -132:-4] == truth.repeat(2, 0).repeat(2, 1)).all()
+
+
+def test_figures_without_content_are_absent(mixed, tmp_path):
+    fake = Fake(tmp_path / "other", ["plain"])
+    for name in FILES:
+        (fake.folder.path / name).write_text("of an earlier report")
+    text = report.write(fake.folder)
+    assert "missing: run the same command again" in text
+    assert "; nothing finished yet." in text
+    assert "png" not in text
+    assert [(fake.folder.path / name).exists() for name in FILES] == [True, True, False, False]
+
+
+def test_a_model_without_losses_leaves_the_figure_to_the_others(mixed, errors):
+    mixed.cell("stopped", 0, errors)
+    mixed.losses("stopped", 0, {}, ())
+    report.write(mixed.folder)
+    assert (mixed.folder.path / "losses.png").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["cells/plain/seed-0/cell.json", "timing/plain.json", "cells/better/seed-0/samples.npz", "record.json"]
+)
+def test_a_damaged_file_is_named(mixed, name):
+    (mixed.folder.path / name).write_text('{"model": ')
+    with pytest.raises(UserError, match=Path(name).name):
+        report.write(mixed.folder)
+
+
+def test_scores_with_holes_are_refused(mixed):
+    file = mixed.folder.place("plain", 1) / "scores.csv"
+    lines = file.read_text().splitlines()
+    for content in ("\n".join(lines[:-1]), "image,model\n", ""):
+        file.write_text(content)
+        with pytest.raises(UserError, match="plain"):
+            report.write(mixed.folder)
+    file.unlink()
+    with pytest.raises(UserError, match="plain/seed-1"):
+        report.write(mixed.folder)
+
+
+def test_the_report_needs_no_torch_and_is_quick(tmp_path):
+    names, rng = [f"m{i}" for i in range(8)], np.random.default_rng(0)
+    fake = Fake(tmp_path, names, seeds=(0,))
+    for name in names:
+        fake.cell(name, 0, rng.lognormal(5, 1, 2000), reference=name == "m0")
+    code = "import sys, pathlib; from colorbench import report; from colorbench.runs.folder import RunFolder;"
+    code += "report.write(RunFolder(sys.argv[1])); print('torch' in sys.modules, 'matplotlib.pyplot' in sys.modules)"
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+    assert time.monotonic() - started < 10  # two seconds on an idle machine; this only catches a slow algorithm
