@@ -1,0 +1,5 @@
+"""`python -m colorbench`, and `accelerate launch -m colorbench` for several GPUs."""
+
+from colorbench.cli import main
+
+main(prog_name="colorbench")

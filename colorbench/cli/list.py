@@ -1,0 +1,37 @@
+"""`colorbench list`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from colorbench.cli.options import plugin_option
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["models", "datasets", "metrics", "presets", "plugins"]), default="models")
+@plugin_option
+def list_(what: str, plugin_files: Sequence[str]) -> None:
+    """What there is: models (unless told otherwise), datasets, metrics, presets or plugins."""
+    from colorbench import plugins
+    from colorbench.presets import PRESETS
+
+    registry = plugins.load(plugin_files)
+    if what == "presets":
+        rows = [(p.name, p.summary, f"{p.size} px, width {p.width:g}, {p.epochs} epochs") for p in PRESETS.values()]
+    elif what == "plugins":
+        rows = [
+            (
+                p.name,
+                f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) or "registers nothing",
+                p.origin,
+            )
+            for p in registry.plugins
+        ]
+    else:
+        kind = what.removesuffix("s")
+        rows = [(name, s.summary, registry.origins[kind, name]) for name, s in registry.specs[kind].items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

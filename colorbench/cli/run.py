@@ -1,0 +1,131 @@
+"""`colorbench run`"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from colorbench.cli.options import plugin_option
+from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data
+
+
+@click.command(epilog="The same command again does only what is missing.")
+@click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default).")
+@click.option(
+    "--data",
+    default="portraits",
+    metavar="DATA",
+    help="A dataset, NAME:ARGUMENT, or a folder or zip of images.",
+)
+@click.option("--preset", default="quick", metavar="NAME", help="smoke, quick (the default) or paper.")
+@click.option("--size", type=click.IntRange(16), help="Side of the images in pixels, instead of the preset's.")
+@click.option("--width", type=click.FloatRange(0, min_open=True), help="Factor on every network's channels.")
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of a single-stage model; longer schedules scale along.")
+@click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes.")
+@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="0 unless given; may be repeated.")
+@click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights: the model is not trained.")
+@click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given.")
+@click.option("--no-timing", is_flag=True, help="Leave out the throughput timings.")
+@plugin_option
+def run(
+    models: str, data: str, preset: str, seeds: Sequence[int], weights: Sequence[str], out: str | None,
+    no_timing: bool, plugin_files: Sequence[str], **overrides: Any,
+) -> None:  # fmt: skip
+    """Train, score and compare models.
+
+    \b
+    colorbench run --models all
+    colorbench run --models siggraph17,enhanced-unet --data photos.zip --preset paper --seed 1
+    """
+    from colorbench import plugins
+    from colorbench.presets import PRESETS
+
+    registry = plugins.load(plugin_files)
+    for plugin in registry.plugins:
+        if plugin.broken:
+            click.echo(f"plugin {plugin.name} is broken and left out: {plugin.broken}", err=True)
+    names = [n for n, s in registry.specs["model"].items() if not s.parent] if models == "all" else _listed(models)
+    files = _weights(weights)
+    _refuse_all(
+        lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
+        lambda: refuse_unknown("preset", [preset], PRESETS),
+        lambda: refuse_unknown_data(data, registry.specs["dataset"]),
+    )
+    chosen = replace(PRESETS[preset], **{key: value for key, value in overrides.items() if value is not None})
+    folder = out or str(Path("results", f"{Path(data.partition(':')[0]).stem or 'data'}-{preset}"))
+    _run(
+        registry,
+        names,
+        data,
+        chosen,
+        list(dict.fromkeys(seeds)) or [0],
+        files,
+        folder,
+        no_timing,
+        plugin_files,
+    )
+
+
+def _run(
+    registry: Any, names: list[str], data: str, preset: Any, seeds: list[int], weights: dict[str, Path], out: str,
+    no_timing: bool, plugin_files: Sequence[str],
+) -> None:  # fmt: skip
+    from colorbench import report
+    from colorbench.data.cache import decode_all
+    from colorbench.data.splits import open_splits
+    from colorbench.harness.device import accelerator
+    from colorbench.harness.run import Session, run_cells, with_bases
+    from colorbench.harness.throughput import time_models
+    from colorbench.runs.folder import DONE, RunFolder
+
+    specs = with_bases(registry.find("model", names), registry)
+    device = accelerator()
+    folder = RunFolder(out)
+    with folder.held() if device.is_main_process else contextlib.nullcontext():
+        splits = open_splits(data, registry, {"train": preset.train, "val": preset.val, "test": preset.test})
+        session = Session(folder, registry, decode_all(data, splits, preset.size), preset, device, weights)
+        session.begin(specs, seeds, shlex.join(["colorbench", *sys.argv[1:]]))
+        run_cells(session, specs, seeds)
+        if not no_timing:
+            time_models(session, specs, seeds, plugin_files)
+        if device.is_main_process:
+            click.echo(report.write(folder))
+            click.echo(f"in {folder.path}", err=True)
+    failed = [o for s in seeds for m in specs if (o := folder.outcome(m.name, s))["status"] != DONE]
+    for outcome in failed:
+        click.echo("colorbench: {model} seed {seed} {status}: {reason}".format(**outcome), err=True)
+    if failed:
+        sys.exit(1)
+
+
+def _listed(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise UserError("--models names no model; say all, or names with commas between")
+    return names
+
+
+def _weights(pairs: Sequence[str]) -> dict[str, Path]:
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
+        raise UserError(f"--weights {', '.join(wrong)}: say MODEL=FILE")
+    return {name: Path(file) for name, _, file in split}
+
+
+def _refuse_all(*checks: Callable[[], Any]) -> None:
+    """Run every check and raise all that they say at once: nobody wants to mend a command one word at a time."""
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("; ".join(problems))
