@@ -59,45 +59,30 @@ def run(
         lambda: refuse_unknown_data(data, registry.specs["dataset"]),
     )
     chosen = replace(PRESETS[preset], **{key: value for key, value in overrides.items() if value is not None})
-    folder = out or str(Path("results", f"{Path(data.partition(':')[0]).stem or 'data'}-{preset}"))
-    _run(
-        registry,
-        names,
-        data,
-        chosen,
-        list(dict.fromkeys(seeds)) or [0],
-        files,
-        folder,
-        no_timing,
-        plugin_files,
-    )
 
-
-def _run(
-    registry: Any, names: list[str], data: str, preset: Any, seeds: list[int], weights: dict[str, Path], out: str,
-    no_timing: bool, plugin_files: Sequence[str],
-) -> None:  # fmt: skip
     from colorbench import report
     from colorbench.data.cache import decode_all
-    from colorbench.data.splits import open_splits
+    from colorbench.data.splits import label, open_splits
     from colorbench.harness.device import accelerator
     from colorbench.harness.run import Session, run_cells, with_bases
     from colorbench.harness.throughput import time_models
     from colorbench.runs.folder import DONE, RunFolder
 
-    specs = with_bases(registry.find("model", names), registry)
-    device = accelerator()
-    folder = RunFolder(out)
+    specs, seeds = with_bases(registry.find("model", names), registry), seeds or (0,)
+    device, folder = accelerator(), RunFolder(out or Path("results", f"{label(data)}-{preset}"))
     with folder.held() if device.is_main_process else contextlib.nullcontext():
-        splits = open_splits(data, registry, {"train": preset.train, "val": preset.val, "test": preset.test})
-        session = Session(folder, registry, decode_all(data, splits, preset.size), preset, device, weights)
+        with device.main_process_first():  # the others then find the images decoded
+            splits = open_splits(data, registry, {"train": chosen.train, "val": chosen.val, "test": chosen.test})
+            images = decode_all(data, splits, chosen.size)
+        session = Session(folder, registry, images, chosen, device, files)
         session.begin(specs, seeds, shlex.join(["colorbench", *sys.argv[1:]]))
         run_cells(session, specs, seeds)
+        if not device.is_main_process:
+            return
         if not no_timing:
             time_models(session, specs, seeds, plugin_files)
-        if device.is_main_process:
-            click.echo(report.write(folder))
-            click.echo(f"in {folder.path}", err=True)
+        click.echo(report.write(folder))
+        click.echo(f"in {folder.path}", err=True)
     failed = [o for s in seeds for m in specs if (o := folder.outcome(m.name, s))["status"] != DONE]
     for outcome in failed:
         click.echo("colorbench: {model} seed {seed} {status}: {reason}".format(**outcome), err=True)

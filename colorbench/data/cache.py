@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from colorbench.color import rgb_to_lab
 from colorbench.data.sources import FilePicture
-from colorbench.data.splits import Hashed
+from colorbench.data.splits import Hashed, label
 from colorbench.errors import UserError
 from colorbench.protocol import PROTOCOL
 
@@ -75,7 +75,7 @@ class Data:
         }
 
 
-def decode_all(name: str, splits: Mapping[str, Hashed], size: int) -> Data:
+def decode_all(data: str, splits: Mapping[str, Hashed], size: int) -> Data:
     """Decode every split at `size`, from the cache where it is there. Names unreadable files on standard error.
 
     The cache is `$COLORBENCH_CACHE`, or the user's cache folder; its entries are keyed by content, size and resize
@@ -89,12 +89,12 @@ def decode_all(name: str, splits: Mapping[str, Hashed], size: int) -> Data:
         first, reason = next(iter(bad.items()))
         if len(bad) > MOST_UNREADABLE * total:
             raise UserError(
-                f"{len(bad)} of {total} {split} images of {name!r} cannot be read, first {first} ({reason}); "
+                f"{len(bad)} of {total} {split} images of {data!r} cannot be read, first {first} ({reason}); "
                 f"at most {MOST_UNREADABLE:.0%} may be left out: repair or remove them"
             )
         for file, reason in bad.items():
             print(f"left out {file}: {reason}", file=sys.stderr)
-    return Data(name, decoded)
+    return Data(label(data), decoded)
 
 
 def _cached(split: str, pictures: Hashed, size: int) -> Images:

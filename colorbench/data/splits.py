@@ -16,6 +16,11 @@ SPLITS = ("train", "val", "test")
 Hashed = list[tuple[str, Picture]]  # (digest, picture)
 
 
+def label(data: str) -> str:
+    """What a run calls its data: the dataset, or the last part of the path, since a record travels."""
+    return Path(data.partition(":")[0]).resolve().stem
+
+
 def open_splits(data: str, registry: Registry, limits: Mapping[str, int | None]) -> dict[str, Hashed]:
     """The pictures of each split that `limits` names, at most so many, in an order that depends on content alone.
 

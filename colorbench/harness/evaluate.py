@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from colorbench.data.cache import decode_all
-from colorbench.data.splits import open_splits
+from colorbench.data.splits import label, open_splits
 from colorbench.errors import UserError
 from colorbench.harness.device import accelerator, describe
 from colorbench.harness.load import from_cell
@@ -38,7 +36,7 @@ def evaluate_run(run: RunFolder, data: str, out: str | None, registry: Registry,
             strict=True,
         )
     )
-    target = RunFolder(out or run.path / "evaluations" / (Path(data.partition(":")[0]).stem or "data"))
+    target = RunFolder(out or run.path / "evaluations" / label(data))
     with target.held():
         device = accelerator()
         preset = record["preset"] | {"test": None}
@@ -47,7 +45,7 @@ def evaluate_run(run: RunFolder, data: str, out: str | None, registry: Registry,
         begin(target, images, preset, record["weights"], names, record["seeds"], command, env)
         for cell in cells:
             model, seed = cell["model"], cell["seed"]
-            if target.outcome(model, seed)["status"] == DONE:
+            if target.outcome(model, seed).get("weights_sha256") == cell["weights_sha256"]:
                 continue
             made = Made(cell | {"trained_on": record["data"]["name"], "environment": identity(env)})
             made.score(

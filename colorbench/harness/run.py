@@ -61,7 +61,7 @@ class Session:
         self.environment = {**environment(), **describe(accelerator)}
 
     def begin(self, models: Sequence[ModelSpec], seeds: Sequence[int], command: str) -> None:
-        """Check everything that can be checked before the first hour of training, and write the record.
+        """Check what can be checked before the first hour of training, and write the record.
 
         Raises UserError for weights that do not fit, or a folder made under another protocol, data or setting.
         """

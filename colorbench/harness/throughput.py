@@ -19,6 +19,8 @@ from colorbench.runs.folder import DONE, write_aside
 BENCHMARK = Path(__file__).with_name("benchmark.py")
 REQUEST = "COLORBENCH_TIMING"  # the environment variable that tells the benchmark what to time
 
+NOT_ITS = ("PYTEST_ADDOPTS", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
+
 
 def time_models(
     session: Session, models: Sequence[ModelSpec], seeds: Sequence[int], plugin_files: Iterable[str]
@@ -57,7 +59,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
             "-c", str(config), f"--benchmark-json={out}", "--benchmark-warmup=on", "--benchmark-warmup-iterations=3",
             "--benchmark-max-time=0.4", "--benchmark-min-rounds=7", "--benchmark-calibration-precision=1",
         ]  # fmt: skip
-        env = {k: v for k, v in os.environ.items() if k != "PYTEST_ADDOPTS"}
+        # Nor does it belong to the processes of `accelerate launch`, which would have it wait for the others.
+        env = {k: v for k, v in os.environ.items() if not k.startswith(NOT_ITS)}
         env |= {REQUEST: json.dumps(request), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:

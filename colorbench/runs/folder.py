@@ -27,7 +27,8 @@ import pandas as pd
 from colorbench.errors import UserError
 
 DONE, FAILED, SKIPPED, INTERRUPTED, MISSING = "done", "failed", "skipped", "interrupted", "missing"
-FOREVER = ("protocol", "data", "preset", "weights")  # what all cells of one folder have in common
+# What all cells of one folder have in common, and what of it tells one from another.
+COMMON = {"protocol": ("id",), "data": ("fingerprint",), "preset": None, "weights": None}
 
 
 class RunFolder:
@@ -76,7 +77,7 @@ class RunFolder:
     ) -> None:
         """Write the record, or add this command to the one there.
 
-        `common` has the fields of FOREVER. Raises UserError naming each field in which the record there differs.
+        `common` has the fields of COMMON. Raises UserError naming each field in which the record there differs.
         """
         from colorbench.runs.environment import identity
 
@@ -160,15 +161,9 @@ def _aside(place: Path) -> Path:
     return place.with_name(place.name + ".part")
 
 
-def _differences(record: Mapping[str, Any], common: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    for key in common:
-        here, there = common[key], record.get(key)
-        name = f"{path}{key}"
-        if isinstance(here, Mapping) and isinstance(there, Mapping):
-            yield from _differences(
-                {k: there.get(k) for k in {*here, *there}},
-                {k: here.get(k) for k in {*here, *there}},
-                f"{name}.",
-            )
-        elif here != there:
-            yield f"{name} ({there!r} there, {here!r} here)"
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    for part, identity in COMMON.items():
+        for key in identity or sorted({*there[part], *here[part]}):
+            old, new = there[part].get(key), here[part].get(key)
+            if old != new:
+                yield f"{part}.{key} ({old!r} there, {new!r} here)"
