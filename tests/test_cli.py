@@ -222,6 +222,21 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
 
 
+def test_two_processes_share_the_work(tmp_path, colorbench):
+    """Under `accelerate launch`: counts are joined, gradients averaged, and one process alone saves and reports."""
+    arguments = ["run", "--models", "mean-color,gan", "--preset", "smoke", "--no-timing", "--out"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "colorbench"]
+    done = subprocess.run([*launch, *arguments, str(tmp_path / "two")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("# Comparison on") == 1
+    (env,) = json.loads((tmp_path / "two" / "record.json").read_text())["environments"].values()
+    assert env["processes"] == 2
+    assert colorbench(*arguments, tmp_path / "one").exit_code == 0
+    one, two = (pd.read_csv(tmp_path / n / "comparison.csv").set_index("model").mse for n in ("one", "two"))
+    assert one["mean-color"] == pytest.approx(two["mean-color"], rel=1e-6)
+    assert one["gan"] == pytest.approx(two["gan"], rel=0.1)
+
+
 def test_all_bad_names_are_told_at_once(colorbench, tmp_path):
     result = colorbench(
         "run", "--models", "cnnn,gann", "--preset", "quik", "--data", "portrait", "--out", tmp_path / "r"

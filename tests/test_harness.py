@@ -113,6 +113,12 @@ def test_near_grey_images_do_not_train(images):
     assert len({round(mean, 3) for mean, _ in network.seen}) == 1
 
 
+def test_a_training_set_without_color_is_refused(images):
+    grey = Images(images.pixels, images.names, images.digests, np.ones(10, bool), {})
+    with pytest.raises(ValueError, match="all 10 training images are near grey"):
+        trainer(Toy(), grey).run((STAGE,))
+
+
 def test_a_stage_takes_its_first_images_settings_and_learning_rate(images):
     network = Toy()
     run = trainer(network, images)

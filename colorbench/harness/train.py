@@ -92,15 +92,17 @@ class Trainer:
     def run(self, stages: Sequence[Stage]) -> pd.DataFrame:
         """Train through the stages. Returns the losses: stage, epoch, component, split, value.
 
-        Raises DivergedError as soon as a loss is seen not to be finite.
+        Raises DivergedError as soon as a loss is seen not to be finite, ValueError without an image to train on.
         """
+        if stages and not len(self.colorful):
+            raise ValueError(f"all {len(self.train_images)} training images are near grey: there is no color to learn")
         for stage in stages:
             self._run_stage(stage)
         return pd.DataFrame(self._rows, columns=["stage", "epoch", "component", "split", "value"])
 
     def _run_stage(self, stage: Stage) -> None:
         chosen = self.colorful[: stage.images]
-        trainable = _freeze(self.network, stage.frozen)
+        stopped = _freeze(self.network, stage.frozen)
         stepper = Stepper(self.network, stage, self.accelerator)
         steps = stage.epochs * -(-len(chosen) // self.batch_size)
         bar = tqdm(
@@ -117,7 +119,9 @@ class Trainer:
             sums, read = _Sums(stage, epoch), time.monotonic()
             for indices in _batches(order.permutation(chosen), self.batch_size):
                 rate = stage.learning_rate * stage.decay(step / steps)
-                batch = self._batch(self.train_images, indices, stage, order.random(len(indices)) < 0.5)
+                flips = order.random(len(indices)) < 0.5
+                mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+                batch = self._batch(self.train_images, indices[mine], stage, flips[mine])
                 # Every draw of this step comes from here, so that a training can be taken up at any step.
                 torch.manual_seed(
                     seed_for(self.seed, "step", self.name, stage.name, epoch, step, self.accelerator.process_index)
@@ -133,7 +137,7 @@ class Trainer:
             self.images_seen += len(chosen)
             self._close_epoch(stage, epoch, sums, bar, started)
         bar.close()
-        for parameter in trainable:
+        for parameter in stopped:
             parameter.requires_grad_(True)
 
     def _average_buffers(self) -> None:
@@ -170,13 +174,8 @@ class Trainer:
         return sums.means()
 
     def _batch(self, images: Images, indices: np.ndarray, stage: Stage, flips: np.ndarray) -> Batch:
-        mine = slice(
-            self.accelerator.process_index,
-            None,
-            self.accelerator.num_processes if self.network.training else 1,
-        )
-        L, ab = to_lab(images.pixels[indices[mine]], self.accelerator.device)
-        flipped = torch.from_numpy(flips[mine]).to(L.device)[:, None, None, None]
+        L, ab = to_lab(images.pixels[indices], self.accelerator.device)
+        flipped = torch.from_numpy(flips).to(L.device)[:, None, None, None]
         return Batch(torch.where(flipped, L.flip(3), L), torch.where(flipped, ab.flip(3), ab), stage.settings)
 
 
