@@ -223,10 +223,24 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
 
 
 def test_two_processes_share_the_work(tmp_path, colorbench):
-    """Under `accelerate launch`: counts are joined, gradients averaged, and one process alone saves and reports."""
+    """Counts are joined, gradients averaged, and one process alone saves and reports.
+
+    torchrun is what `accelerate launch` calls for several GPUs; on the CPU it would start one process.
+    """
     arguments = ["run", "--models", "mean-color,gan", "--preset", "smoke", "--no-timing", "--out"]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "colorbench"]
-    done = subprocess.run([*launch, *arguments, str(tmp_path / "two")], capture_output=True, text=True, check=False)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "colorbench",
+    ]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [*launch, *arguments, str(tmp_path / "two")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("# Comparison on") == 1
     (env,) = json.loads((tmp_path / "two" / "record.json").read_text())["environments"].values()
