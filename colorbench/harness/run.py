@@ -228,7 +228,7 @@ def save(place: Path, made: Made) -> None:
     """Write a cell's files; its record last, so that it speaks only of what is there."""
     for name, frame in (("losses", made.losses), ("scores", made.scores)):
         if frame is not None:
-            frame.to_csv(place / f"{name}.csv", index=False)
+            frame.to_csv(place / f"{name}.csv", index=False, float_format="%.8g")  # what float32 holds
     if made.state is not None:
         torch.save(made.state, place / "weights.pt")
         made.record["weights_sha256"] = fingerprint(place / "weights.pt")
