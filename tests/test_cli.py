@@ -201,25 +201,30 @@ def test_a_failed_model_is_a_row_and_the_others_go_on(colorbench, doomed, tmp_pa
 
 
 def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "colorbench", "run", "--models", "grey,mean-color,cnn", "--preset", "smoke"]
-    command += ["--epochs", "400", "--no-timing", "--out", str(run)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=tmp_path)
+    arguments = ["run", "--models", "grey,cnn,gan", "--preset", "smoke", "--epochs", "150", "--no-timing", "--out"]
+    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    command = [sys.executable, "-m", "colorbench", *arguments, str(run)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
     deadline = time.monotonic() + 120
-    while not (run / "cells/cnn/seed-0.part").exists():
+    while not (run / "cells/gan/seed-0.part/training.pt").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
-        time.sleep(0.1)
+        time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     finished = {file: file.stat().st_mtime_ns for file in run.rglob("cell.json")}
     assert len(finished) == 2
     assert "interrupted" in colorbench("report", run).stdout
-    again = colorbench(
-        "run", "--models", "grey,mean-color", "--preset", "smoke", "--epochs", 400, "--no-timing", "--out", run
-    )
+    again = colorbench(*arguments, run)
     assert again.exit_code == 0, again.stderr
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
+    assert "starts over" not in again.stderr
+    assert "gan seed 0  train 1/150" not in again.stderr
+    assert not list(run.rglob("training.pt"))
+    assert colorbench(*arguments, undisturbed).exit_code == 0
+    states = [torch.load(folder / "cells/gan/seed-0/weights.pt", weights_only=True) for folder in (run, undisturbed)]
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
 def test_two_processes_share_the_work(tmp_path, colorbench):

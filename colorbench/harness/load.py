@@ -114,6 +114,8 @@ def from_cell(folder: RunFolder, spec: ModelSpec, seed: int, registry: plugins.R
     outcome = folder.outcome(spec.name, seed)
     if outcome["status"] != DONE:
         raise UserError(f"{folder.path} has no finished {spec.name!r} of seed {seed}: {outcome['reason']}")
+    if base is not None and outcome["base_sha256"] != folder.outcome(spec.refines or "", seed)["weights_sha256"]:
+        raise UserError(f"{spec.name!r} was trained on other weights of {spec.refines!r} than {folder.path} holds now")
     network = build(spec, outcome["width"], folder.record["preset"]["size"], base, seed)
     fill(network, folder.place(spec.name, seed) / "weights.pt", base)
     return network

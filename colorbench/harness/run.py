@@ -7,7 +7,6 @@ import errno
 import io
 import json
 import sys
-import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset, Stage
 from colorbench.data.cache import Data, Images
 from colorbench.errors import UserError
+from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.device import describe
 from colorbench.harness.load import (
     PUBLISHED_WIDTH,
@@ -39,7 +39,7 @@ from colorbench.harness.train import Trainer
 from colorbench.plugins import Registry
 from colorbench.protocol import PROTOCOL, protocol_id
 from colorbench.runs.environment import environment, identity
-from colorbench.runs.folder import DONE, FAILED, SKIPPED, RunFolder, write_aside
+from colorbench.runs.folder import DONE, FAILED, SKIPPED, TRAINING, RunFolder, write_aside
 
 SAMPLES = 8  # test images kept as pictures
 
@@ -174,6 +174,7 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
     if spec.refines:
         (base_spec,) = session.registry.find("model", [spec.refines])
         base = from_cell(session.folder, base_spec, seed, session.registry)
+        made.record["base_sha256"] = session.folder.outcome(spec.refines, seed)["weights_sha256"]
     if spec.name in session.weights:
         width, stages = PUBLISHED_WIDTH, ()
     network = build(spec, width, session.preset.size, base, seed)
@@ -181,15 +182,20 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
         fill(network, session.weights[spec.name])
     network.to(device).to(memory_format=torch.channels_last)
     train, val, test = (session.data.splits[split] for split in ("train", "val", "test"))
-    trainer = Trainer(
-        network, train, val, session.accelerator, spec.parent or spec.name, seed, session.preset.batch_size
-    )
-    started = time.monotonic()
+    env = session.environment
+    same = {key: env[key] for key in ("packages", "device", "precision", "processes")} | {
+        "code": env["code"]["fingerprint"],
+        "base": made.record["base_sha256"],
+        "options": repr(spec.options),
+    }
+    resume = Checkpoint(session.folder.unfinished(spec.name, seed) / TRAINING, identity(same), device)
+    name, batch_size = spec.parent or spec.name, session.preset.batch_size
+    trainer = Trainer(network, train, val, session.accelerator, name, seed, batch_size, base, resume)
     made.losses = trainer.run(stages)
     made.record |= {
         "width": width,
         "stages": [_stage_record(stage, len(trainer.colorful)) for stage in stages],
-        "seconds": round(time.monotonic() - started, 2),
+        "seconds": round(trainer.seconds, 2),
         "images_seen": trainer.images_seen,
         "parameters": count_parameters(network, to_lab(test.pixels[:1], device)[0]),
         "notes": list(getattr(network, "notes", ())),
@@ -209,6 +215,7 @@ def _identity(session: Session, spec: ModelSpec, seed: int) -> dict[str, Any]:
         "origin": session.registry.origins["model", spec.name],
         "options": dict(spec.options),
         "refines": spec.refines,
+        "base_sha256": None,
         "parent": spec.parent,
         "reference": spec.reference,
         "published": asdict(spec.published) if spec.published else None,

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from colorbench.contract import Batch, Stage, Update
 from colorbench.data.cache import Images
+from colorbench.harness.checkpoint import Checkpoint
+from colorbench.harness.load import trained_state
 from colorbench.harness.predict import to_lab
+from colorbench.harness.progress import Progress
 from colorbench.harness.seeds import seed_for
-
-LOG_SECONDS = 1.0  # how often the losses are read from the device: reading makes it wait
 
 
 class DivergedError(RuntimeError):
@@ -52,6 +52,12 @@ class Stepper:
             optimizer.step()
             yield update
 
+    def load(self, states: Mapping[str, Any]) -> None:
+        """Take the optimizers up where `states`, their state dicts by player, left them."""
+        for player, state in states.items():
+            self.optimizers[player] = self._adam(player)
+            self.optimizers[player].load_state_dict(state)
+
     def _adam(self, player: str) -> torch.optim.Optimizer:
         parameters = [p for p in self.network.get_submodule(player).parameters() if p.requires_grad]
         return torch.optim.Adam(parameters, betas=self.stage.betas, weight_decay=self.stage.weight_decay, fused=True)
@@ -70,7 +76,9 @@ class Trainer:
     """Trains one network by its stages on `train`, following its losses on `val`.
 
     Flips images at random from left to right, as the field does; nothing else augments. `batch_size` counts
-    the images of a step over all processes. `name` and `seed` fix every random choice.
+    the images of a step over all processes. `name` and `seed` fix every random choice, whatever ran before.
+    With a `checkpoint`, a training that was stopped is taken up at the step it had saved and ends as if it
+    had not been stopped; `base` is left out of the file.
     """
 
     def __init__(
@@ -82,11 +90,14 @@ class Trainer:
         name: str,
         seed: int,
         batch_size: int,
+        base: nn.Module | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.train_images, self.val_images = network, train, val
         self.accelerator, self.name, self.seed, self.batch_size = accelerator, name, seed, batch_size
+        self.base, self.checkpoint = base, checkpoint
         self.colorful = np.flatnonzero(~train.near_grey)
-        self.images_seen = 0
+        self.images_seen, self.seconds = 0, 0.0
         self._rows: list[tuple[str, int, str, str, float]] = []
 
     def run(self, stages: Sequence[Stage]) -> pd.DataFrame:
@@ -96,49 +107,69 @@ class Trainer:
         """
         if stages and not len(self.colorful):
             raise ValueError(f"all {len(self.train_images)} training images are near grey: there is no color to learn")
-        for stage in stages:
-            self._run_stage(stage)
+        saved = self.checkpoint.read() if self.checkpoint else None
+        if saved:
+            self.network.load_state_dict(saved["network"], strict=self.base is None)
+            self.images_seen, self.seconds, self._rows = saved["images_seen"], saved["seconds"], saved["rows"]
+        for index, stage in enumerate(stages):
+            if saved and index < saved["stage"]:
+                continue
+            self._run_stage(index, stage, saved if saved and index == saved["stage"] else None)
         return pd.DataFrame(self._rows, columns=["stage", "epoch", "component", "split", "value"])
 
-    def _run_stage(self, stage: Stage) -> None:
+    def _run_stage(self, index: int, stage: Stage, saved: dict[str, Any] | None) -> None:
         chosen = self.colorful[: stage.images]
         stopped = _freeze(self.network, stage.frozen)
         stepper = Stepper(self.network, stage, self.accelerator)
-        steps = stage.epochs * -(-len(chosen) // self.batch_size)
-        bar = tqdm(
-            total=stage.epochs * len(chosen),
-            desc=f"{self.name} {stage.name}",
-            unit="img",
-            disable=None,
-            leave=False,
-        )
-        started, step = time.monotonic(), 0
-        for epoch in range(1, stage.epochs + 1):
+        first, done = (saved["epoch"], saved["step"]) if saved else (1, 0)
+        if saved:
+            stepper.load(saved["optimizers"])
+        steps = -(-len(chosen) // self.batch_size)  # of an epoch
+        behind = (first - 1) * len(chosen) + min(done * self.batch_size, len(chosen))
+        title, shown = f"{self.name} seed {self.seed}", self.accelerator.is_main_process
+        progress = Progress(title, stage, len(chosen), behind, shown)
+        before, started = self.seconds, time.monotonic()
+        for epoch in range(first, stage.epochs + 1):
             order = np.random.default_rng(seed_for(self.seed, "order", self.name, stage.name, epoch))
+            shuffled, flips = order.permutation(chosen), order.random(len(chosen)) < 0.5
+            sums = _Sums(f"stage {stage.name!r}, epoch {epoch}", saved)
             self.network.train()
-            sums, read = _Sums(stage, epoch), time.monotonic()
-            for indices in _batches(order.permutation(chosen), self.batch_size):
-                rate = stage.learning_rate * stage.decay(step / steps)
-                flips = order.random(len(indices)) < 0.5
+            for step in range(done, steps):
+                rate = stage.learning_rate * stage.decay(((epoch - 1) * steps + step) / (stage.epochs * steps))
+                part = slice(step * self.batch_size, (step + 1) * self.batch_size)
                 mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-                batch = self._batch(self.train_images, indices[mine], stage, flips[mine])
+                batch = self._batch(self.train_images, shuffled[part][mine], stage, flips[part][mine])
                 # Every draw of this step comes from here, so that a training can be taken up at any step.
-                torch.manual_seed(
-                    seed_for(self.seed, "step", self.name, stage.name, epoch, step, self.accelerator.process_index)
-                )
+                draws = (self.name, stage.name, epoch, step, self.accelerator.process_index)
+                torch.manual_seed(seed_for(self.seed, "step", *draws))
                 for update in stepper.step(batch, rate):
-                    sums.add(update, len(indices))
-                step += 1
-                bar.update(len(indices))
-                if time.monotonic() - read > LOG_SECONDS:
-                    read = time.monotonic()
-                    bar.set_postfix(loss=f"{sum(sums.means().values()):.4f}")
+                    sums.add(update, len(shuffled[part]))
+                progress.advance(len(shuffled[part]), sums.means)
+                self.seconds = before + time.monotonic() - started
+                if self.checkpoint and self.checkpoint.is_due() and self.accelerator.is_main_process:
+                    sums.means()  # what has diverged must not be taken up again
+                    self.checkpoint.write(self._state(stepper, sums, stage=index, epoch=epoch, step=step + 1))
             self._average_buffers()
             self.images_seen += len(chosen)
-            self._close_epoch(stage, epoch, sums, bar, started)
-        bar.close()
+            train, val = sums.means(), self._validate(stage)
+            for split, means in (("train", train), ("val", val)):
+                self._rows += [(stage.name, epoch, component, split, value) for component, value in means.items()]
+            progress.close_epoch(epoch, train, val)
+            done, saved = 0, None
+        progress.close()
         for parameter in stopped:
             parameter.requires_grad_(True)
+
+    def _state(self, stepper: Stepper, sums: _Sums, **position: int) -> dict[str, Any]:
+        return position | {
+            "network": trained_state(self.network, self.base),
+            "optimizers": {player: optimizer.state_dict() for player, optimizer in stepper.optimizers.items()},
+            "totals": sums.totals,
+            "counts": dict(sums.counts),
+            "rows": self._rows,
+            "images_seen": self.images_seen,
+            "seconds": self.seconds,
+        }
 
     def _average_buffers(self) -> None:
         # Statistics and counts that each process gathered from its own share: batch normalization's, a model's own.
@@ -147,26 +178,14 @@ class Trainer:
                 if buffer.is_floating_point():
                     buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
-    def _close_epoch(self, stage: Stage, epoch: int, sums: _Sums, bar: tqdm, started: float) -> None:
-        train, val = sums.means(), self._validate(stage, epoch)
-        for split, means in (("train", train), ("val", val)):
-            self._rows += [(stage.name, epoch, component, split, value) for component, value in means.items()]
-        if bar.disable and self.accelerator.is_main_process:  # no terminal: a plain line for each epoch
-            elapsed, share = time.monotonic() - started, epoch / stage.epochs
-            losses = f"loss {sum(train.values()):.4f}, val {sum(val.values()):.4f}" if train else "no loss"
-            print(
-                f"{self.name} seed {self.seed}  {stage.name} {epoch}/{stage.epochs}  {losses}  "
-                f"{bar.total * share / elapsed:.0f} img/s  {elapsed * (1 / share - 1):.0f} s left",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
-
     @torch.no_grad()
-    def _validate(self, stage: Stage, epoch: int) -> dict[str, float]:
+    def _validate(self, stage: Stage) -> dict[str, float]:
         self.network.eval()
-        sums = _Sums(stage, epoch)
+        sums = _Sums(f"stage {stage.name!r}, validation")
         # The same draws in every epoch: the curve then shows the network, not the noise.
         torch.manual_seed(seed_for(self.seed, "validation", self.name, stage.name))
-        for indices in _batches(np.arange(len(self.val_images)), self.batch_size):
+        for start in range(0, len(self.val_images), self.batch_size):
+            indices = np.arange(start, min(start + self.batch_size, len(self.val_images)))
             batch = self._batch(self.val_images, indices, stage, np.zeros(len(indices), bool))
             with self.accelerator.autocast():
                 for update in self.network.updates(batch):  # type: ignore[operator]
@@ -180,12 +199,12 @@ class Trainer:
 
 
 class _Sums:
-    """Losses by component, summed on the device over an epoch."""
+    """Losses by component, summed on the device over an epoch; `saved` are those that a checkpoint holds."""
 
-    def __init__(self, stage: Stage, epoch: int) -> None:
-        self.where = f"stage {stage.name!r}, epoch {epoch}"
-        self.totals: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = defaultdict(int)
+    def __init__(self, where: str, saved: Mapping[str, Any] | None = None) -> None:
+        self.where = where
+        self.totals: dict[str, Tensor] = dict(saved["totals"]) if saved else {}
+        self.counts: dict[str, int] = defaultdict(int, saved["counts"] if saved else {})
 
     def add(self, update: Update, images: int) -> None:
         for name, value in update.losses.items():
@@ -195,17 +214,12 @@ class _Sums:
             self.counts[component] += images
 
     def means(self) -> dict[str, float]:
-        """Read the means from the device. Raises DivergedError if one is not finite."""
+        """Read the means from the device, which waits for it. Raises DivergedError if one is not finite."""
         means = {name: total.item() / self.counts[name] for name, total in self.totals.items()}
         for name, value in means.items():
             if not np.isfinite(value):
                 raise DivergedError(f"loss {name!r} is {value} in {self.where}; try a lower learning rate")
         return means
-
-
-def _batches(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(indices), size):
-        yield indices[start : start + size]
 
 
 def _freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:

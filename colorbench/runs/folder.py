@@ -8,6 +8,7 @@ cells/MODEL/seed-N/cell.json    the outcome of one model and seed
                    weights.pt   what was trained
                    samples.npz  `predicted`, uint8 (K, H, W, 3)
 cells/MODEL/seed-N.part/        the same while it is being made: what a killed run leaves behind
+                   training.pt  how far its training had got
 timing/MODEL.json               throughput and memory
 """
 
@@ -26,6 +27,7 @@ import pandas as pd
 
 from colorbench.errors import UserError
 
+TRAINING = "training.pt"
 DONE, FAILED, SKIPPED, INTERRUPTED, MISSING = "done", "failed", "skipped", "interrupted", "missing"
 # What all cells of one folder have in common, and what of it tells one from another.
 COMMON = {"protocol": ("id",), "data": ("fingerprint",), "preset": None, "weights": None}
@@ -99,12 +101,17 @@ class RunFolder:
         """Where the cell of this model and seed lies once it is finished."""
         return self.path / "cells" / model / f"seed-{seed}"
 
+    def unfinished(self, model: str, seed: int) -> Path:
+        """Where the cell of this model and seed is made."""
+        place = self.place(model, seed)
+        return place.with_name(place.name + ".part")
+
     def outcome(self, model: str, seed: int) -> dict[str, Any]:
         """The cell's record; for a cell that has none yet, one with the status "missing" or "interrupted"."""
         place = self.place(model, seed)
         if (place / "cell.json").exists():
             return json.loads((place / "cell.json").read_text())
-        status = INTERRUPTED if _aside(place).exists() else MISSING
+        status = INTERRUPTED if self.unfinished(model, seed).exists() else MISSING
         return {
             "model": model,
             "seed": seed,
@@ -119,12 +126,17 @@ class RunFolder:
 
     @contextmanager
     def making(self, model: str, seed: int) -> Iterator[Path]:
-        """A folder to make the cell in; it becomes the cell when the block ends without an exception."""
-        place = self.place(model, seed)
-        aside = _aside(place)
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
+        """A folder to make the cell in; it becomes the cell when the block ends without an exception.
+
+        A TRAINING file that an earlier try left in it is still there, and is gone from the finished cell.
+        """
+        place, aside = self.place(model, seed), self.unfinished(model, seed)
+        aside.mkdir(parents=True, exist_ok=True)
+        for left in aside.iterdir():
+            if left.name != TRAINING:
+                left.unlink()
         yield aside
+        (aside / TRAINING).unlink(missing_ok=True)
         shutil.rmtree(place, ignore_errors=True)  # a failed try before this one
         aside.rename(place)
 
@@ -155,10 +167,6 @@ def write_aside(file: Path, content: str | bytes) -> None:
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _aside(place: Path) -> Path:
-    return place.with_name(place.name + ".part")
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
