@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from colorbench.harness.load import packed_tensors
 from colorbench.runs.folder import write_aside
 
 COST = 0.05  # the share of the training's time that writing may take
@@ -39,8 +39,7 @@ class Checkpoint:
 
     def write(self, training: dict[str, Any]) -> None:
         """Replace the file, in one go."""
-        started, buffer = time.monotonic(), io.BytesIO()
-        torch.save({"identity": self.identity, "training": training}, buffer)
-        write_aside(self.file, buffer.getvalue())
+        started = time.monotonic()
+        write_aside(self.file, packed_tensors({"identity": self.identity, "training": training}))
         self.written = time.monotonic()
         self.pause = max(LEAST_SECONDS, (self.written - started) / COST)

@@ -53,6 +53,13 @@ def count_parameters(network: nn.Module, L: Tensor) -> int:
     return sum(used.values())
 
 
+def packed_tensors(state: Mapping[str, Any]) -> bytes:
+    """What torch.save would write. On a full disk it raises no OSError: so the writing is left to Python."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
 def fill(network: nn.Module, file: Path, base: nn.Module | None = None) -> None:
     """Load `file`, a state dict, into all of the network but its base.
 

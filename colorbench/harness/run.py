@@ -32,6 +32,7 @@ from colorbench.harness.load import (
     fill,
     fingerprint,
     from_cell,
+    packed_tensors,
     trained_state,
 )  # fmt: skip
 from colorbench.harness.predict import score_all, to_lab
@@ -237,7 +238,7 @@ def save(place: Path, made: Made) -> None:
         if frame is not None:
             frame.to_csv(place / f"{name}.csv", index=False, float_format="%.8g")  # what float32 holds
     if made.state is not None:
-        torch.save(made.state, place / "weights.pt")
+        (place / "weights.pt").write_bytes(packed_tensors(made.state))
         made.record["weights_sha256"] = fingerprint(place / "weights.pt")
     if made.samples is not None:
         (place / "samples.npz").write_bytes(packed(predicted=made.samples))
