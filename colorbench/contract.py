@@ -49,9 +49,9 @@ class Preset:
     val: int | None = None
     test: int | None = None
 
-    def epochs_of(self, published: int, of: int = 30) -> int:
-        """`published` epochs of a schedule whose single-stage budget is `of`, scaled to this preset."""
-        return max(1, round(published * self.epochs / of))
+    def epochs_of(self, published: int) -> int:
+        """So many of a schedule's published epochs, where a single stage would take 30, scaled to this preset."""
+        return max(1, round(published * self.epochs / 30))
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,8 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A score per image. `compute(predicted, truth)`: uint8 RGB (B, 3, H, W) twice -> (B,) floats."""
+    """A further score per image, in a column of its own: uint8 RGB (B, 3, H, W) predicted and true -> (B,) floats."""
 
     name: str
     summary: str
     compute: Callable[[Tensor, Tensor], Tensor]
-    lower_is_better: bool = True

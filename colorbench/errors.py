@@ -1,8 +1,11 @@
 """What the user is told when input is bad: one line naming the thing, the reason and the remedy."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):

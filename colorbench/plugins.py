@@ -16,6 +16,7 @@ import pluggy
 
 from colorbench import hooks
 from colorbench.errors import UserError, refuse_unknown
+from colorbench.protocol import KEYS, SCORES
 
 KINDS = ("model", "dataset", "metric")
 
@@ -48,7 +49,7 @@ class Registry:
 
 def load(files: Iterable[str | Path] = ()) -> Registry:
     """Load every installed plugin, remembering those that break, then `files`, where a broken one raises UserError."""
-    registry = Registry()
+    registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:

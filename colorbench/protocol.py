@@ -14,8 +14,12 @@ PROTOCOL = {
     "ssim": "Gaussian 11x11, sigma 1.5, RGB, no downsampling, mean over channels",
     "ciede2000": "mean over pixels, of the uint8 pictures",
     "colorfulness": "Hasler and Suesstrunk 2003, signed opponents",
+    "colorfulness_delta": "colorfulness of the prediction minus that of the truth",
     "near_grey": "max |ab| <= 5 in every pixel: counted, left out of training, scored like any other",
 }
+
+SCORES = ("mse", "psnr", "ssim", "ciede2000", "colorfulness", "colorfulness_delta")  # described above, by these names
+KEYS = ("image", "model", "seed")  # what a row of scores is about
 
 
 def protocol_id() -> str:

@@ -17,7 +17,7 @@ COMMON = {"protocol": {"id": "p"}, "data": {"fingerprint": "d"}, "preset": {"siz
 @pytest.fixture
 def folder(tmp_path):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(COMMON, ["a", "b/c"], [0, 1], "colorbench run", {"python": "3"})
+    folder.begin(COMMON, [("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1)], "colorbench run", {"python": "3"})
     return folder
 
 
@@ -62,14 +62,16 @@ def test_a_failed_cell_is_replaced(folder):
 def test_other_conditions_are_refused_with_the_field_that_differs(folder, part, changed, field):
     before = folder.record
     with pytest.raises(UserError, match=field):
-        folder.begin(COMMON | {part: changed}, ["a"], [0], "colorbench run", {"python": "3"})
+        folder.begin(COMMON | {part: changed}, [("a", 0)], "colorbench run", {"python": "3"})
     assert folder.record == before
 
 
 def test_more_models_and_seeds_join_the_record(folder):
-    folder.begin(COMMON, ["d", "a"], [2], "colorbench run --models d", {"python": "4"})
+    folder.begin(COMMON, [("d", 2), ("a", 0)], "colorbench run --models d", {"python": "4"})
     record = folder.record
     assert (record["models"], record["seeds"], len(record["environments"])) == (["a", "b/c", "d"], [0, 1, 2], 2)
+    asked = {(o["model"], o["seed"]) for o in folder.outcomes()}
+    assert asked == {("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1), ("d", 2)}
 
 
 def _hold(path, held, done):

@@ -72,7 +72,7 @@ def images():
 
 
 def trainer(network, images, seed=0, name="toy"):
-    return Trainer(network, images, images, accelerator(), name, seed, batch_size=4)
+    return Trainer(network, images, images, accelerator(), spec(name), seed, batch_size=4)
 
 
 def trained(images, stages=(STAGE,), seed=0, kind=Toy):

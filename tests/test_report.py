@@ -50,6 +50,7 @@ class Fake:
             "weights": {},
             "models": models,
             "seeds": list(seeds),
+            "cells": [[model, seed] for model in models for seed in seeds],
             "commands": ["colorbench run"],
             "environments": {"e0000001": ENVIRONMENT},
         }

@@ -51,7 +51,7 @@ def training(name, images, file, stop_after=None):
     network.updates = counted
     checkpoint = Checkpoint(file, "same", torch.device("cpu")) if file else None
     stages = [replace(stage, epochs=2) for stage in spec.schedule(SMOKE)]
-    losses = Trainer(network, images, images, accelerator(), name, 0, 4, base, checkpoint).run(stages)
+    losses = Trainer(network, images, images, accelerator(), spec, 0, 4, base, checkpoint).run(stages)
     return trained_state(network, base), losses, asked
 
 

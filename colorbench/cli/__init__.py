@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ from colorbench.cli.evaluate import evaluate
 from colorbench.cli.list import list_
 from colorbench.cli.report import report
 from colorbench.cli.run import run
-from colorbench.errors import UserError
+from colorbench.errors import DISK_FULL, UserError
 
 
 class _Group(click.Group):
@@ -25,7 +24,7 @@ class _Group(click.Group):
         except UserError as error:
             _stop(str(error), 2)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in DISK_FULL:
                 raise
             where = f" ({error.filename})" if error.filename else ""
             _stop(

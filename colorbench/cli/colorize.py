@@ -28,7 +28,7 @@ def colorize(
     """Color a photo of any size; its luminance stays as it is.
 
     \b
-    colorbench colorize old.jpg --model enhanced-unet --run results/portraits-quick
+    colorbench colorize old.jpg --model MODEL --run results/portraits-quick
     """
     from colorbench import plugins
     from colorbench.harness.photo import colorize_file

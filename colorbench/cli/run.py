@@ -42,7 +42,7 @@ def run(
 
     \b
     colorbench run --models all
-    colorbench run --models siggraph17,enhanced-unet --data photos.zip --preset paper --seed 1
+    colorbench run --models MODEL,MODEL --data photos.zip --preset paper --seed 0 --seed 1
     """
     from colorbench import plugins
     from colorbench.presets import PRESETS
@@ -68,7 +68,7 @@ def run(
     from colorbench.harness.throughput import time_models
     from colorbench.runs.folder import DONE, RunFolder
 
-    specs, seeds = with_bases(registry.find("model", names), registry), seeds or (0,)
+    specs, seeds = with_bases(registry.find("model", names), registry), tuple(dict.fromkeys(seeds)) or (0,)
     device, folder = accelerator(), RunFolder(out or Path("results", f"{label(data)}-{preset}"))
     with folder.held() if device.is_main_process else contextlib.nullcontext():
         with device.main_process_first():  # the others then find the images decoded

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorbench.color import rgb_to_lab
+from colorbench.contract import Picture
 from colorbench.data.sources import FilePicture
 from colorbench.data.splits import Hashed, label
 from colorbench.errors import UserError
@@ -27,7 +30,8 @@ from colorbench.protocol import PROTOCOL
 
 NEAR_GREY = 5.0  # max |ab|; the field drops such images from training, since they teach desaturation
 MOST_UNREADABLE = 0.05
-ITEMS = "pixels.u8", "index.json"
+PIXELS, INDEX = "pixels.u8", "index.json"
+CHUNK = 256  # pictures decoded ahead of the writing: a whole split would not fit in memory
 
 
 @dataclass(frozen=True)
@@ -102,49 +106,51 @@ def _cached(split: str, pictures: Hashed, size: int) -> Images:
     root = Path(os.environ.get("COLORBENCH_CACHE") or platformdirs.user_cache_dir("colorbench"))
     entry = root / hashlib.sha256(content.encode()).hexdigest()[:24]
     if not entry.exists():
-        aside = root / f".{entry.name}.{os.getpid()}"
         try:
-            aside.mkdir(parents=True)
+            root.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=".", dir=root))
+        except OSError as error:
+            raise UserError(f"cannot write the cache {root}: {error.strerror}; set COLORBENCH_CACHE") from error
+        try:
             _decode_into(aside, split, pictures, size)
             if not entry.exists():  # another process may have been faster
                 aside.rename(entry)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    index = json.loads((entry / ITEMS[1]).read_text())
+    index = json.loads((entry / INDEX).read_text())
     shape = (len(index["names"]), size, size, 3)
-    pixels = np.memmap(entry / ITEMS[0], np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+    pixels = np.memmap(entry / PIXELS, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
     return Images(pixels, index["names"], index["digests"], np.array(index["near_grey"], bool), index["unreadable"])
 
 
 def _decode_into(folder: Path, split: str, pictures: Hashed, size: int) -> None:
     index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}}
-
-    def decode(pair: tuple[str, Any]) -> np.ndarray | str:
-        try:
-            return fit(pair[1].load(size), size)
-        except (OSError, ValueError) as error:
-            return str(error)
-
     # Files are decoded outside Python's lock, so that threads help. What Python code draws only gets in its own way.
     threads = os.cpu_count() if all(isinstance(picture, FilePicture) for _, picture in pictures) else 1
-    with (folder / ITEMS[0]).open("wb") as file, ThreadPoolExecutor(threads) as pool:
-        bar = tqdm(
-            pool.map(decode, pictures),
-            f"decoding {split}",
-            len(pictures),
-            unit="img",
-            disable=None,
-            leave=False,
-        )
-        for (digest, picture), image in zip(pictures, bar, strict=True):
-            if isinstance(image, str):
-                index["unreadable"][picture.name] = image
-                continue
-            file.write(image.tobytes())
-            index["names"].append(picture.name)
-            index["digests"].append(digest)
-            index["near_grey"].append(_is_near_grey(image))
-    (folder / ITEMS[1]).write_text(json.dumps(index))
+    bar = tqdm(desc=f"decoding {split}", total=len(pictures), unit="img", disable=None, leave=False)
+    with (folder / PIXELS).open("wb") as file, ThreadPoolExecutor(threads) as pool, bar:
+        for start in range(0, len(pictures), CHUNK):
+            chunk = pictures[start : start + CHUNK]
+            for (digest, picture), decoded in zip(chunk, pool.map(partial(_decode, size), chunk), strict=True):
+                bar.update()
+                if isinstance(decoded, str):
+                    index["unreadable"][picture.name] = decoded
+                    continue
+                pixels, near_grey = decoded
+                file.write(pixels.tobytes())
+                index["names"].append(picture.name)
+                index["digests"].append(digest)
+                index["near_grey"].append(near_grey)
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def _decode(size: int, pair: tuple[str, Picture]) -> tuple[np.ndarray, bool] | str:
+    """Pixels uint8 (size, size, 3) and whether they are near grey; or why there are none."""
+    try:
+        pixels = fit(pair[1].load(size), size)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return pixels, _is_near_grey(pixels)
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,12 +27,19 @@ class FilePicture:
 
     @property
     def digest(self) -> str:
-        """BLAKE2b of the file's bytes: the same file hashes alike in a folder and in a zip."""
-        return hashlib.blake2b(self.read(), digest_size=16).hexdigest()
+        """BLAKE2b of the file's bytes: the same file hashes alike in a folder and in a zip. Raises OSError."""
+        return hashlib.blake2b(self._content(), digest_size=16).hexdigest()
 
     def load(self, size: int) -> np.ndarray:
-        """uint8 RGB (h, w, 3), upright. Raises ValueError with the reason if that cannot be had."""
-        return np.asarray(decode(self.read()).convert("RGB"))
+        """uint8 RGB (h, w, 3), upright. Raises OSError or ValueError with the reason if that cannot be had."""
+        return np.asarray(decode(self._content()).convert("RGB"))
+
+    def _content(self) -> bytes:
+        try:
+            return self.read()
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error) as error:
+            # A damaged, encrypted or oddly compressed member of a zip is to its caller a file that cannot be read.
+            raise OSError(str(error)) from error
 
 
 def decode(data: bytes) -> Image.Image:
@@ -54,17 +62,25 @@ def pictures(path: Path) -> list[FilePicture]:
 
     Raises ValueError with one line if the path does not exist, is neither, or holds no image.
     """
+    files: dict[str, Callable[[], bytes]]
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        found = [FilePicture(p.relative_to(path).as_posix(), p.read_bytes) for p in files]
+        files = {p.relative_to(path).as_posix(): p.read_bytes for p in path.rglob("*") if p.is_file()}
     elif zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)  # stays open: the pictures read from it, safely from several threads
-        names = sorted(n for n in archive.namelist() if PurePosixPath(n).suffix.lower() in SUFFIXES)
-        found = [FilePicture(name, partial(archive.read, name)) for name in names]
+        try:
+            archive = zipfile.ZipFile(path)  # stays open: the pictures read from it, safely from several threads
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{path} is a damaged zip: {error}") from error
+        files = {name: partial(archive.read, name) for name in archive.namelist()}
     elif path.exists():
         raise ValueError(f"{path} is neither a folder nor a zip of images")
     else:
         raise ValueError(f"there is no {path}")
+    found = [FilePicture(name, files[name]) for name in sorted(files) if _is_image(PurePosixPath(name))]
     if not found:
         raise ValueError(f"{path} holds no image (looked for {', '.join(sorted(SUFFIXES))})")
     return found
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    # macOS puts a "._photo.jpg" beside each photo of a zip, with its own notes inside.
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts

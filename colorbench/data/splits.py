@@ -58,7 +58,8 @@ def _named(data: str, registry: Registry) -> Mapping[str, Sequence[Picture]] | N
 
 
 def _inside(path: Path) -> dict[str, Sequence[Picture]] | None:
-    """The splits of a folder, or of a zip, that holds train, val or test as folders or zips; None if it holds none."""
+    """The splits of a folder that holds train, val or test as folders or zips, or of a zip that holds such folders;
+    None if there are none."""
     if path.is_dir():
         places = {split: [p for p in (path / split, path / f"{split}.zip") if p.exists()] for split in SPLITS}
         return {split: pictures(place[0]) for split, place in places.items() if place} or None
@@ -74,8 +75,15 @@ def _inside(path: Path) -> dict[str, Sequence[Picture]] | None:
 def _hashed(found: Sequence[Picture]) -> Hashed:
     """Digest every picture and sort by a hash of it: a first part of the list is then a fair sample."""
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(lambda picture: picture.digest, found))
+        digests = list(pool.map(_digest, found))
     return sorted(zip(digests, found, strict=True), key=lambda pair: (_hash(pair[0]), pair[1].name))
+
+
+def _digest(picture: Picture) -> str:
+    try:
+        return picture.digest
+    except OSError:  # it is named and counted where it cannot be decoded either
+        return f"unreadable {picture.name}"
 
 
 def _by_hash(found: Hashed) -> dict[str, Hashed]:

@@ -10,7 +10,6 @@ import json
 import os
 import resource
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +19,12 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from colorbench import plugins
-from colorbench.contract import Batch
+from colorbench.contract import Batch, Preset
 from colorbench.harness import device
 from colorbench.harness.load import from_cell
 from colorbench.harness.predict import colorize, to_lab
 from colorbench.harness.throughput import REQUEST
-from colorbench.harness.train import Stepper
-from colorbench.presets import PRESETS
+from colorbench.harness.train import Stepper, freeze
 from colorbench.runs.folder import RunFolder
 
 request_ = json.loads(os.environ[REQUEST])
@@ -42,8 +40,9 @@ def subject():
     (spec,) = registry.find("model", [request_["model"]])
     network = from_cell(folder, spec, request_["seed"], registry)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
-    preset = replace(PRESETS[request_["preset"]], size=request_["size"], epochs=request_["epochs"])
-    stages = spec.schedule(preset)
+    stages = spec.schedule(Preset(**request_["preset"]))
+    if stages:
+        freeze(network, stages[-1].frozen)
     with np.load(folder.path / "samples.npz") as samples:
         truth = np.resize(samples["truth"], (request_["batch"], *samples["truth"].shape[1:]))
     L, ab = to_lab(truth, accelerator.device)
@@ -69,7 +68,7 @@ def test_speed(benchmark, subject, what):
 
         def work():
             if stage:
-                list(stepper.step(batch, 0.0))
+                list(stepper.step(batch, 0.0, len(L)))
             synchronize()
 
         work()

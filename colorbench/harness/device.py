@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from typing import Any
 
@@ -14,14 +13,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def accelerator() -> Accelerator:
-    """The processes and the device of this run: CPU, one GPU, or several under `accelerate launch`.
+    """The processes and the device of this run: the CPU, one GPU of NVIDIA or AMD, or several.
 
-    Trains in bf16 where the device computes it in hardware, unless `accelerate launch --mixed_precision` says
-    otherwise.
+    Trains in bf16 where the device computes it in hardware, in float32 elsewhere.
     """
     _keep_freed_memory()
-    chosen = os.environ.get("ACCELERATE_MIXED_PRECISION")
-    return Accelerator(mixed_precision=chosen or ("bf16" if _gains_from_bf16() else "no"))
+    # Both are said here: `accelerate launch` would ask for float32 unasked, and Apple's GPUs lack the scores' float64.
+    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if _gains_from_bf16() else "no")
 
 
 def describe(accelerator: Accelerator) -> dict[str, Any]:

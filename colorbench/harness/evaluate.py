@@ -7,7 +7,7 @@ from colorbench.data.splits import label, open_splits
 from colorbench.errors import UserError
 from colorbench.harness.device import accelerator, describe
 from colorbench.harness.load import from_cell
-from colorbench.harness.run import Made, begin, save
+from colorbench.harness.run import Made, open_record, save
 from colorbench.plugins import Registry
 from colorbench.protocol import protocol_id
 from colorbench.runs.environment import environment, identity
@@ -29,30 +29,25 @@ def evaluate_run(run: RunFolder, data: str, out: str | None, registry: Registry,
     cells = [outcome for outcome in run.outcomes() if outcome["status"] == DONE]
     if not cells:
         raise UserError(f"{run.path} has no finished model to evaluate; finish the run first")
-    specs = dict(
-        zip(
-            names := list(dict.fromkeys(c["model"] for c in cells)),
-            registry.find("model", names),
-            strict=True,
-        )
-    )
+    specs = {spec.name: spec for spec in registry.find("model", dict.fromkeys(cell["model"] for cell in cells))}
+    seen = set((run.path / "trained_on.txt").read_text().split())
     target = RunFolder(out or run.path / "evaluations" / label(data))
     with target.held():
         device = accelerator()
         preset = record["preset"] | {"test": None}
         images = decode_all(data, open_splits(data, registry, {"test": None}), preset["size"])
-        env = {**environment(), **describe(device)}
-        begin(target, images, preset, record["weights"], names, record["seeds"], command, env)
+        env = {**environment(registry.plugins), **describe(device)}
+        source = {"run": run.path.resolve().name, **{key: record["data"][key] for key in ("name", "fingerprint")}}
+        source["seen"] = sum(digest in seen for digest in images.splits["test"].digests)
+        asked = [(cell["model"], cell["seed"]) for cell in cells]
+        open_record(target, images, preset, record["weights"], asked, command, env, trained=source)
         for cell in cells:
             model, seed = cell["model"], cell["seed"]
             if target.outcome(model, seed).get("weights_sha256") == cell["weights_sha256"]:
                 continue
-            made = Made(cell | {"trained_on": record["data"]["name"], "environment": identity(env)})
-            made.score(
-                from_cell(run, specs[model], seed, registry).to(device.device),
-                images.splits["test"],
-                registry,
-            )
+            made = Made(cell | {"environment": identity(env)})
+            network = from_cell(run, specs[model], seed, registry).to(device.device)
+            made.score(network, images.splits["test"], registry, device.device)
             with target.making(model, seed) as place:
                 save(place, made)
     return target

@@ -23,11 +23,21 @@ PUBLISHED_WIDTH, PUBLISHED_SIZE = 1.0, 256  # of the weight files that authors o
 
 def build(spec: ModelSpec, width: float, size: int, base: nn.Module | None = None, seed: int = 0) -> nn.Module:
     """The untrained network for images of `size`, its first weights drawn from a seed of its own; `base` is frozen."""
-    # A variant starts from its parent's weights: the difference between them is then the change, not the draw.
-    torch.manual_seed(seed_for(seed, "init", spec.parent or spec.name))
     if base is not None:
         base.requires_grad_(False).eval()
-    return spec.build(width=width, size=size, base=base, **spec.options)
+    with torch.random.fork_rng(devices=[]):  # whoever loads a model keeps the random numbers that he had
+        # A variant of its parent's shapes starts from its weights: the difference is then the change, not the draw.
+        torch.manual_seed(seed_for(seed, "init", spec.parent or spec.name))
+        return spec.build(width=width, size=size, base=base, **spec.options)
+
+
+def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
+    """The network at full width with published weights. Raises UserError when they do not fit."""
+    if spec.refines:
+        raise UserError(f"{spec.name!r} refines {spec.refines!r}, which a weight file does not hold; give a run")
+    network = build(spec, PUBLISHED_WIDTH, size)
+    fill(network, file)
+    return network
 
 
 def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tensor]:
@@ -95,13 +105,7 @@ def load_model(
     registry = registry or plugins.load()
     (spec,) = registry.find("model", [name])
     if weights is not None and run is None:
-        if spec.refines:
-            raise UserError(
-                f"{name!r} refines {spec.refines!r}, which a weight file does not hold; load it with run=FOLDER"
-            )
-        network = build(spec, PUBLISHED_WIDTH, PUBLISHED_SIZE)
-        fill(network, Path(weights))
-        return network.to(device).eval()
+        return build_published(spec, PUBLISHED_SIZE, Path(weights)).to(device).eval()
     if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
     folder = RunFolder(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from colorbench.errors import UserError
 from colorbench.harness.load import PUBLISHED_SIZE, load_model
 from colorbench.harness.predict import colorize
 from colorbench.plugins import Registry
-from colorbench.runs.folder import RunFolder
+from colorbench.runs.folder import RunFolder, write_aside
 
 
 def colorize_file(photo: Path, out: Path, model: str, run: str | None, weights: str | None, registry: Registry) -> None:
@@ -30,7 +31,12 @@ def colorize_file(photo: Path, out: Path, model: str, run: str | None, weights: 
         raise UserError(f"cannot read {photo}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"cannot read {photo}: {error}") from error
-    Image.fromarray(colorize_pixels(network, pixels, size)).save(out, format="PNG")
+    png = io.BytesIO()
+    Image.fromarray(colorize_pixels(network, pixels, size)).save(png, format="PNG")
+    try:
+        write_aside(out, png.getvalue())
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; name another file with --out") from error
 
 
 def colorize_pixels(network: nn.Module, pixels: np.ndarray, size: int) -> np.ndarray:

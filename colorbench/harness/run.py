@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
+import itertools
 import json
 import sys
 import traceback
@@ -22,21 +22,22 @@ from torch import nn
 from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset, Stage
 from colorbench.data.cache import Data, Images
-from colorbench.errors import UserError
+from colorbench.errors import DISK_FULL, UserError, refuse_unknown
 from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.device import describe
 from colorbench.harness.load import (
     PUBLISHED_WIDTH,
     build,
+    build_published,
     count_parameters,
-    fill,
     fingerprint,
     from_cell,
     packed_tensors,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import score_all, to_lab
+from colorbench.harness.predict import score_all, to_lab, to_rgb
 from colorbench.harness.train import Trainer
+from colorbench.metrics import score
 from colorbench.plugins import Registry
 from colorbench.protocol import PROTOCOL, protocol_id
 from colorbench.runs.environment import environment, identity
@@ -59,36 +60,61 @@ class Session:
     ) -> None:
         self.folder, self.registry, self.data, self.preset = folder, registry, data, preset
         self.accelerator, self.weights = accelerator, weights
-        self.environment = {**environment(), **describe(accelerator)}
+        self.environment = {**environment(registry.plugins), **describe(accelerator)}
 
     def begin(self, models: Sequence[ModelSpec], seeds: Sequence[int], command: str) -> None:
         """Check what can be checked before the first hour of training, and write the record.
 
-        Raises UserError for weights that do not fit, or a folder made under another protocol, data or setting.
+        Raises UserError for weights that do not fit, a metric that fails, or a folder made under another protocol,
+        data or setting.
         """
-        weights = {}
+        names, weights = [spec.name for spec in models], {}
+        refuse_unknown("model for --weights among those that run", self.weights, names)
         for name, file in self.weights.items():
             (spec,) = self.registry.find("model", [name])
-            fill(build(spec, PUBLISHED_WIDTH, self.preset.size), file)
+            build_published(spec, self.preset.size, file)
             weights[name] = {"file": file.name, "sha256": fingerprint(file)}
+        self._try_metrics()
         if self.accelerator.is_main_process:
             preset = {key: value for key, value in asdict(self.preset).items() if key != "summary"}
-            names = [spec.name for spec in models]
-            begin(self.folder, self.data, preset, weights, names, seeds, command, self.environment)
+            cells = [(name, seed) for name in names for seed in seeds]
+            open_record(self.folder, self.data, preset, weights, cells, command, self.environment)
+            write_aside(self.folder.path / "trained_on.txt", "\n".join(self.data.splits["train"].digests) + "\n")
+
+    def is_done(self, spec: ModelSpec, seed: int) -> bool:
+        """Whether the cell is finished, and, if it refines a base, on the base that the run holds now."""
+        outcome = self.folder.outcome(spec.name, seed)
+        if outcome["status"] != DONE:
+            return False
+        base = self.folder.outcome(spec.refines, seed) if spec.refines else {"weights_sha256": None}
+        return outcome["base_sha256"] == base.get("weights_sha256")
+
+    def _try_metrics(self) -> None:
+        truth = to_rgb(self.data.splits["test"].pixels[:1], torch.device("cpu"))
+        for metric in self.registry.specs["metric"].values():
+            try:
+                score(truth, truth, [metric])
+            except Exception as error:  # whatever a plugin raises, it shall not cost a training
+                reason = f"{type(error).__name__}: {error}"
+                raise UserError(f"the metric {metric.name!r} fails ({reason}); mend or remove its plugin") from error
 
 
-def begin(
-    folder: RunFolder, data: Data, preset: Mapping[str, Any], weights: Mapping[str, Any], models: Sequence[str],
-    seeds: Sequence[int], command: str, env: dict[str, Any],
+def open_record(
+    folder: RunFolder, data: Data, preset: Mapping[str, Any], weights: Mapping[str, Any],
+    cells: Sequence[tuple[str, int]], command: str, env: dict[str, Any], trained: Mapping[str, Any] | None = None,
 ) -> None:  # fmt: skip
-    """Write a run folder's record and its sample pictures. Raises UserError if it was made under other conditions."""
+    """Write a run folder's record and its sample pictures; `trained` tells of the run that the weights are from.
+
+    Raises UserError if the folder was made under other conditions.
+    """
     common = {
         "protocol": {"id": protocol_id(), **PROTOCOL},
         "data": data.record(),
         "preset": dict(preset),
         "weights": dict(weights),
+        "trained": trained,
     }
-    folder.begin(common, list(models), list(seeds), command, env)
+    folder.begin(common, cells, command, env)
     test = data.splits["test"]
     truth = test.pixels[:SAMPLES]
     L, ab = to_lab(truth, torch.device("cpu"))
@@ -97,26 +123,28 @@ def begin(
 
 
 def with_bases(specs: Sequence[ModelSpec], registry: Registry) -> list[ModelSpec]:
-    """The models to run: each once, every base before what refines it."""
+    """The models to run: each once, every base that is installed before what refines it."""
     ordered: dict[str, ModelSpec] = {}
     for spec in specs:
         chain = [spec]
-        while refined := chain[0].refines:
-            if refined in (s.name for s in chain):
-                raise UserError(f"model {refined!r} refines itself")
-            chain = [*registry.find("model", [refined]), *chain]
+        while base := registry.specs["model"].get(chain[0].refines or ""):
+            if base in chain:
+                raise UserError(f"model {base.name!r} refines itself")
+            chain = [base, *chain]
         ordered.update({s.name: s for s in chain if s.name not in ordered})
     return list(ordered.values())
 
 
 def run_cells(session: Session, models: Sequence[ModelSpec], seeds: Sequence[int]) -> None:
     """Make every cell that is not done yet, bases first. A model that fails is a cell with its reason."""
-    todo = [(s, m) for s in seeds for m in models if session.folder.outcome(m.name, s)["status"] != DONE]
-    finished = len(seeds) * len(models) - len(todo)
-    if finished:
-        say(session, f"{finished} of {len(seeds) * len(models)} are done already in {session.folder.path}")
-    session.accelerator.wait_for_everyone()  # nobody may save before everybody has seen what is missing
-    for seed, spec in todo:
+    kept = sum(session.is_done(spec, seed) for seed in seeds for spec in models)
+    if kept:
+        say(session, f"{kept} of {len(seeds) * len(models)} are done already in {session.folder.path}")
+    for seed, spec in itertools.product(seeds, models):
+        done = session.is_done(spec, seed)
+        session.accelerator.wait_for_everyone()  # nobody may save before everybody has seen what is missing
+        if done:
+            continue
         with contextlib.ExitStack() as stack:
             # Entered before the work, so that a run that is killed leaves a trace of what it was at.
             main = session.accelerator.is_main_process
@@ -139,9 +167,8 @@ class Made:
     samples: np.ndarray | None = None
     traceback: str | None = None
 
-    def score(self, network: nn.Module, test: Images, registry: Registry) -> None:
+    def score(self, network: nn.Module, test: Images, registry: Registry, device: torch.device) -> None:
         """Fill in the scores and the sample pictures."""
-        device = next(iter(network.state_dict().values()), torch.empty(0)).device
         scores, self.samples = score_all(network, test, device, registry.specs["metric"].values(), SAMPLES)
         self.scores = _labelled(scores, self.record["model"], self.record["seed"])
 
@@ -152,21 +179,25 @@ def _labelled(frame: pd.DataFrame, model: str, seed: int) -> pd.DataFrame:
 
 def _attempt(session: Session, spec: ModelSpec, seed: int) -> Made:
     made = Made(_identity(session, spec, seed))
-    if spec.refines and (base := session.folder.outcome(spec.refines, seed))["status"] != DONE:
-        made.record |= {
-            "status": SKIPPED,
-            "reason": f"its base {spec.refines} is not there: {base['reason']}",
-        }
+    if spec.refines and (missing := _why_no_base(session, spec.refines, seed)):
+        made.record |= {"status": SKIPPED, "reason": f"its base {spec.refines} {missing}"}
         return made
     try:
         _make(session, spec, seed, made)
         made.record["status"] = DONE
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise  # not the model's fault: the command ends, and takes the model up again next time
         made = Made(made.record, traceback=traceback.format_exc())
         made.record |= {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
     return made
+
+
+def _why_no_base(session: Session, base: str, seed: int) -> str | None:
+    if base not in session.registry.specs["model"]:
+        return "is not installed"
+    outcome = session.folder.outcome(base, seed)
+    return None if outcome["status"] == DONE else f"is not there: {outcome['reason']}"
 
 
 def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
@@ -178,9 +209,9 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
         made.record["base_sha256"] = session.folder.outcome(spec.refines, seed)["weights_sha256"]
     if spec.name in session.weights:
         width, stages = PUBLISHED_WIDTH, ()
-    network = build(spec, width, session.preset.size, base, seed)
-    if spec.name in session.weights:
-        fill(network, session.weights[spec.name])
+        network = build_published(spec, session.preset.size, session.weights[spec.name])
+    else:
+        network = build(spec, width, session.preset.size, base, seed)
     network.to(device).to(memory_format=torch.channels_last)
     train, val, test = (session.data.splits[split] for split in ("train", "val", "test"))
     env = session.environment
@@ -190,8 +221,8 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
         "options": repr(spec.options),
     }
     resume = Checkpoint(session.folder.unfinished(spec.name, seed) / TRAINING, identity(same), device)
-    name, batch_size = spec.parent or spec.name, session.preset.batch_size
-    trainer = Trainer(network, train, val, session.accelerator, name, seed, batch_size, base, resume)
+    batch_size = session.preset.batch_size
+    trainer = Trainer(network, train, val, session.accelerator, spec, seed, batch_size, base, resume)
     made.losses = trainer.run(stages)
     made.record |= {
         "width": width,
@@ -202,7 +233,7 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
         "notes": list(getattr(network, "notes", ())),
     }
     made.losses = _labelled(made.losses, spec.name, seed)
-    made.score(network, test, session.registry)
+    made.score(network, test, session.registry, device)
     made.state = {key: value.cpu().contiguous() for key, value in trained_state(network, base).items()}
 
 

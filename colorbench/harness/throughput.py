@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,15 @@ def time_models(
     env, known = identity(session.environment), session.folder.timings()
     for spec in models:
         seed = next((s for s in seeds if session.folder.outcome(spec.name, s)["status"] == DONE), None)
-        if seed is None or known.get(spec.name, {}).get("environment") == env:
+        timed = known.get(spec.name, {})
+        if seed is None or (timed.get("environment") == env and "failed" not in timed):
             continue
         request = {
             "run": str(session.folder.path.resolve()),
             "plugins": [str(Path(file).resolve()) for file in plugin_files],
             "model": spec.name,
             "seed": seed,
-            "preset": session.preset.name,
-            "size": session.preset.size,
-            "epochs": session.preset.epochs,
+            "preset": asdict(session.preset),
             "batch": max(session.preset.batch_size, 8),
         }
         say(session, f"timing {spec.name}")

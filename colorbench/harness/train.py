@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from colorbench.contract import Batch, Stage, Update
+from colorbench.contract import Batch, ModelSpec, Stage, Update
 from colorbench.data.cache import Images
 from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.load import trained_state
@@ -33,8 +33,8 @@ class Stepper:
         self.network, self.stage, self.accelerator = network, stage, accelerator
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
 
-    def step(self, batch: Batch, rate: float) -> Iterator[Update]:
-        """Train on one batch at the learning rate `rate`, yielding each update once its step is taken."""
+    def step(self, batch: Batch, rate: float, images: int) -> Iterator[Update]:
+        """Train on this process's share of a batch of `images`, yielding each update once its step is taken."""
         updates: Iterator[Update] = self.network.updates(batch)  # type: ignore[operator]
         while True:
             with self.accelerator.autocast():
@@ -46,7 +46,7 @@ class Stepper:
             optimizer = self.optimizers[update.player]
             optimizer.zero_grad()  # here, not after the step: another player's update may have left gradients
             self.accelerator.backward(sum(update.losses.values()))
-            self._average_gradients(optimizer)
+            self._average_gradients(optimizer, share=len(batch.L) / images)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -62,12 +62,12 @@ class Stepper:
         parameters = [p for p in self.network.get_submodule(player).parameters() if p.requires_grad]
         return torch.optim.Adam(parameters, betas=self.stage.betas, weight_decay=self.stage.weight_decay, fused=True)
 
-    def _average_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+    def _average_gradients(self, optimizer: torch.optim.Optimizer, share: float) -> None:
         # By hand: DistributedDataParallel hooks into one forward per step, and a generator of updates has any number.
         if self.accelerator.num_processes == 1:
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), reduction="mean")
+        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]) * share, reduction="sum")
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
@@ -76,7 +76,7 @@ class Trainer:
     """Trains one network by its stages on `train`, following its losses on `val`.
 
     Flips images at random from left to right, as the field does; nothing else augments. `batch_size` counts
-    the images of a step over all processes. `name` and `seed` fix every random choice, whatever ran before.
+    the images of a step over all processes. `seed` and the model's name fix every random choice, whatever ran before.
     With a `checkpoint`, a training that was stopped is taken up at the step it had saved and ends as if it
     had not been stopped; `base` is left out of the file.
     """
@@ -87,14 +87,16 @@ class Trainer:
         train: Images,
         val: Images,
         accelerator: Accelerator,
-        name: str,
+        spec: ModelSpec,
         seed: int,
         batch_size: int,
         base: nn.Module | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.network, self.train_images, self.val_images = network, train, val
-        self.accelerator, self.name, self.seed, self.batch_size = accelerator, name, seed, batch_size
+        self.accelerator, self.seed, self.batch_size = accelerator, seed, batch_size
+        # A variant sees what its parent saw: the difference between them is then the change, not the draw.
+        self.title, self.name = f"{spec.name} seed {seed}", spec.parent or spec.name
         self.base, self.checkpoint = base, checkpoint
         self.colorful = np.flatnonzero(~train.near_grey)
         self.images_seen, self.seconds = 0, 0.0
@@ -119,20 +121,23 @@ class Trainer:
 
     def _run_stage(self, index: int, stage: Stage, saved: dict[str, Any] | None) -> None:
         chosen = self.colorful[: stage.images]
-        stopped = _freeze(self.network, stage.frozen)
+        stopped = freeze(self.network, stage.frozen)
         stepper = Stepper(self.network, stage, self.accelerator)
         first, done = (saved["epoch"], saved["step"]) if saved else (1, 0)
         if saved:
             stepper.load(saved["optimizers"])
         steps = -(-len(chosen) // self.batch_size)  # of an epoch
+        if 0 < len(chosen) % self.batch_size < self.accelerator.num_processes and steps > 1:
+            steps -= 1  # the last few are not enough for a share each
         behind = (first - 1) * len(chosen) + min(done * self.batch_size, len(chosen))
-        title, shown = f"{self.name} seed {self.seed}", self.accelerator.is_main_process
-        progress = Progress(title, stage, len(chosen), behind, shown)
+        progress = Progress(self.title, stage, len(chosen), behind, self.accelerator.is_main_process)
         before, started = self.seconds, time.monotonic()
         for epoch in range(first, stage.epochs + 1):
             order = np.random.default_rng(seed_for(self.seed, "order", self.name, stage.name, epoch))
             shuffled, flips = order.permutation(chosen), order.random(len(chosen)) < 0.5
             sums = _Sums(f"stage {stage.name!r}, epoch {epoch}", saved)
+            # Of several processes, one that stopped before the end of the epoch would leave the others waiting.
+            look = sums.finite_means if self.accelerator.num_processes == 1 else sums.means
             self.network.train()
             for step in range(done, steps):
                 rate = stage.learning_rate * stage.decay(((epoch - 1) * steps + step) / (stage.epochs * steps))
@@ -142,16 +147,17 @@ class Trainer:
                 # Every draw of this step comes from here, so that a training can be taken up at any step.
                 draws = (self.name, stage.name, epoch, step, self.accelerator.process_index)
                 torch.manual_seed(seed_for(self.seed, "step", *draws))
-                for update in stepper.step(batch, rate):
-                    sums.add(update, len(shuffled[part]))
-                progress.advance(len(shuffled[part]), sums.means)
+                for update in stepper.step(batch, rate, len(shuffled[part])):
+                    sums.add(update, len(batch.L))
+                progress.advance(len(shuffled[part]), look)
                 self.seconds = before + time.monotonic() - started
                 if self.checkpoint and self.checkpoint.is_due() and self.accelerator.is_main_process:
-                    sums.means()  # what has diverged must not be taken up again
+                    look()  # what has diverged must not be taken up again
                     self.checkpoint.write(self._state(stepper, sums, stage=index, epoch=epoch, step=step + 1))
             self._average_buffers()
             self.images_seen += len(chosen)
-            train, val = sums.means(), self._validate(stage)
+            sums.join(self.accelerator)
+            train, val = sums.finite_means(), self._validate(stage)
             for split, means in (("train", train), ("val", val)):
                 self._rows += [(stage.name, epoch, component, split, value) for component, value in means.items()]
             progress.close_epoch(epoch, train, val)
@@ -190,7 +196,7 @@ class Trainer:
             with self.accelerator.autocast():
                 for update in self.network.updates(batch):  # type: ignore[operator]
                     sums.add(update, len(indices))
-        return sums.means()
+        return sums.finite_means()
 
     def _batch(self, images: Images, indices: np.ndarray, stage: Stage, flips: np.ndarray) -> Batch:
         L, ab = to_lab(images.pixels[indices], self.accelerator.device)
@@ -213,16 +219,28 @@ class _Sums:
             self.totals[component] = self.totals[component] + value if component in self.totals else value
             self.counts[component] += images
 
+    def join(self, accelerator: Accelerator) -> None:
+        """Add up what the processes have seen, each of its own share."""
+        if accelerator.num_processes > 1:
+            for name, total in self.totals.items():
+                count = torch.tensor(float(self.counts[name]), device=total.device)
+                joined = accelerator.reduce(torch.stack((total, count)), reduction="sum")
+                self.totals[name], self.counts[name] = joined[0], round(joined[1].item())
+
     def means(self) -> dict[str, float]:
-        """Read the means from the device, which waits for it. Raises DivergedError if one is not finite."""
-        means = {name: total.item() / self.counts[name] for name, total in self.totals.items()}
+        """Read the means from the device, which waits for it."""
+        return {name: total.item() / self.counts[name] for name, total in self.totals.items()}
+
+    def finite_means(self) -> dict[str, float]:
+        """The means. Raises DivergedError if one is not finite: in every process alike, once they are joined."""
+        means = self.means()
         for name, value in means.items():
             if not np.isfinite(value):
                 raise DivergedError(f"loss {name!r} is {value} in {self.where}; try a lower learning rate")
         return means
 
 
-def _freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
+def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:
     """Stop the named submodules from learning. Returns the parameters that were stopped."""
     stopped = [p for name in frozen for p in network.get_submodule(name).parameters() if p.requires_grad]
     for parameter in stopped:

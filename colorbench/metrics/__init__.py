@@ -31,5 +31,6 @@ def score(predicted: Tensor, truth: Tensor, extra: Iterable[MetricSpec] = ()) ->
             )
     if predicted.shape != truth.shape:
         raise ValueError(f"predicted {tuple(predicted.shape)} and truth {tuple(truth.shape)} differ in shape")
-    columns = {metric.name: metric.compute(predicted, truth) for metric in (*STANDARD, *extra)}
+    metrics = STANDARD | {metric.name: metric.compute for metric in extra}
+    columns = {name: compute(predicted, truth) for name, compute in metrics.items()}
     return pd.DataFrame({name: values.double().cpu().numpy() for name, values in columns.items()})

@@ -7,12 +7,12 @@ Suesstrunk 2003) see what those three do not: SSIM and PSNR hardly notice a pict
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from colorbench.color import rgb_to_lab
-from colorbench.contract import MetricSpec
 
 
 def mse(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -83,15 +83,11 @@ def _saturation(chroma: Tensor) -> Tensor:
     return (chroma**7 / (chroma**7 + 25.0**7)).sqrt()
 
 
-STANDARD = (
-    MetricSpec("mse", "mean squared error over RGB 0..255", mse),
-    MetricSpec("psnr", "peak signal-to-noise ratio, dB", psnr, lower_is_better=False),
-    MetricSpec("ssim", "structural similarity, Gaussian window, RGB", ssim, lower_is_better=False),
-    MetricSpec("ciede2000", "CIEDE2000 color difference, mean over pixels", ciede2000),
-    MetricSpec("colorfulness", "colorfulness of the prediction", lambda p, t: colorfulness(p), lower_is_better=False),
-    MetricSpec(
-        "colorfulness_delta",
-        "colorfulness, predicted minus true",
-        lambda p, t: colorfulness(p) - colorfulness(t),
-    ),
-)
+STANDARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": mse,
+    "psnr": psnr,
+    "ssim": ssim,
+    "ciede2000": ciede2000,
+    "colorfulness": lambda predicted, truth: colorfulness(predicted),
+    "colorfulness_delta": lambda predicted, truth: colorfulness(predicted) - colorfulness(truth),
+}

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from colorbench.protocol import SCORES
 from colorbench.report import statistics
-from colorbench.report.results import SCORES, Results
+from colorbench.report.results import Results
 from colorbench.runs.folder import DONE
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column

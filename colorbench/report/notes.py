@@ -50,6 +50,7 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
         *_models(results),
         *_differing_environments(results),
         *_timings(frame, results),
+        *_source(results.record),
         *_data(results.record["data"]["splits"]),
     ]
 
@@ -132,6 +133,14 @@ def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             yield f"The peak memory{whose} is that of the {of}."
 
 
+def _source(record: dict[str, Any]) -> Iterator[str]:
+    if trained := record.get("trained"):
+        run, data = trained["run"], f"{trained['name']} ({trained['fingerprint']})"
+        yield f"Nothing was trained here: the weights are those of the run {run}, trained on {data}."
+        if seen := trained["seen"]:
+            yield f"{_count(seen, 'of these images was', 'of these images were')} trained on in that run."
+
+
 def _data(splits: dict[str, Any]) -> Iterator[str]:
     for name, split in splits.items():
         said = []
@@ -175,7 +184,7 @@ def _environment(env: dict[str, Any]) -> str:
     commit = f"commit {code['commit'][:12]}" if code["commit"] else f"code {code['fingerprint']} of no commit"
     return ", ".join(
         [
-            *accelerators, *hardware, f"trained on {env['device']} in {precision}", *processes,
+            *accelerators, *hardware, f"computed on {env['device']}, training in {precision}", *processes,
             *versions, f"Python {env['python']}", commit + (" with uncommitted changes" if code["dirty"] else ""),
         ]
     )  # fmt: skip

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 
 from colorbench.errors import UserError
+from colorbench.protocol import KEYS, SCORES
 from colorbench.runs.folder import DONE, RunFolder
 
-KEYS = ("image", "model", "seed")
-SCORES = ("mse", "psnr", "ssim", "ciede2000", "colorfulness", "colorfulness_delta")
 DAMAGED = (ValueError, OSError, zipfile.BadZipFile)  # what the readers of JSON, CSV and .npz raise
 
 

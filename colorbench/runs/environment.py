@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, distribution, entry_points, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from colorbench.plugins import Plugin
+
 PACKAGES = ("colorbench", "torch", "torchvision", "accelerate", "piq", "numpy", "pandas", "pillow")
 
 
-def environment() -> dict[str, Any]:
+def environment(plugins: Iterable[Plugin] = ()) -> dict[str, Any]:
     """Python, packages, hardware (without accelerators, which the harness adds) and code."""
     return {
         "python": platform.python_version(),
@@ -24,28 +28,49 @@ def environment() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
-        "code": code(),
+        "code": code(plugins),
     }
 
 
-def code() -> dict[str, Any]:
-    """A hash over the Python files of colorbench and of every plugin's package, and the commit they came from.
+def code(plugins: Iterable[Plugin]) -> dict[str, Any]:
+    """A hash over the Python files of colorbench and of every plugin, and the commit they came from.
 
-    The commit is that of the checkout which was installed from, None where there is none; `dirty` says
-    whether it had uncommitted changes, or files that differ from those that run.
+    The commit is that of the folder which pip installed colorbench from, None where there is none; `dirty` says
+    whether it had uncommitted changes, or has gone on since: other files than those that run.
     """
-    root = Path(__file__).parents[1]
-    packages = {root, *(root.parent / e.value.split(".")[0] for e in entry_points(group="colorbench"))}
+    ours = {"colorbench": _home("colorbench")}
+    others: dict[str, Path | None] = {}
+    for entry in entry_points(group="colorbench"):
+        mine = entry.dist is not None and entry.dist.name == "colorbench"
+        (ours if mine else others)[entry.module] = _home(entry.module)
+    others |= {plugin.name: Path(plugin.origin) for plugin in plugins if Path(plugin.origin).is_file()}
+    commit = dirty = None
+    if (source := _source()) and (commit := _git(source, "rev-parse", "HEAD")):
+        places = {name: (source / name, source / "plugins" / name) for name in ours}
+        there = {name: next(filter(Path.exists, place), None) for name, place in places.items()}
+        dirty = bool(_git(source, "status", "--porcelain")) or _hash(there) != _hash(ours)
+    return {"fingerprint": _hash(ours | others), "commit": commit, "dirty": dirty}
+
+
+def _home(module: str) -> Path | None:
+    """The folder of a package, the file of a module; None for one that cannot be found."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+
+def _hash(homes: Mapping[str, Path | None]) -> str:
     digest = hashlib.sha256()
-    for file in sorted((f for p in packages for f in p.rglob("*.py")), key=lambda f: (f.parent.name, f.name)):
-        digest.update(file.name.encode() + file.read_bytes())
-    source = _source() or root.parent
-    commit = _git(source, "rev-parse", "HEAD")
-    return {
-        "fingerprint": digest.hexdigest()[:12],
-        "commit": commit,
-        "dirty": bool(_git(source, "status", "--porcelain")) if commit else None,
-    }
+    for name, home in sorted(homes.items()):
+        if home is None:
+            continue
+        for file in sorted(home.rglob("*.py")) if home.is_dir() else [home]:
+            digest.update(f"{name}/{'/'.join(file.parts[len(home.parts) :])}".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def identity(env: dict[str, Any]) -> str:

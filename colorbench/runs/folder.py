@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import filelock
 import pandas as pd
 
 from colorbench.errors import UserError
+from colorbench.runs.environment import identity
 
 TRAINING = "training.pt"
 DONE, FAILED, SKIPPED, INTERRUPTED, MISSING = "done", "failed", "skipped", "interrupted", "missing"
@@ -66,24 +67,19 @@ class RunFolder:
             ) from error
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; name another folder with --out") from error
-        with lock:
+        try:
             yield
+        finally:
+            lock.release()
 
     def begin(
-        self,
-        common: Mapping[str, Any],
-        models: list[str],
-        seeds: list[int],
-        command: str,
-        env: dict[str, Any],
+        self, common: Mapping[str, Any], cells: Sequence[tuple[str, int]], command: str, env: dict[str, Any]
     ) -> None:
-        """Write the record, or add this command to the one there.
+        """Write the record, or add this command and the cells (model, seed) that it asks for to the one there.
 
         `common` has the fields of COMMON. Raises UserError naming each field in which the record there differs.
         """
-        from colorbench.runs.environment import identity
-
-        record: dict[str, Any] = {**common, "models": [], "seeds": [], "commands": [], "environments": {}}
+        record: dict[str, Any] = {**common, "models": [], "seeds": [], "cells": [], "commands": [], "environments": {}}
         if (self.path / "record.json").exists():
             record = self.record
             if differing := list(_differences(record, common)):
@@ -91,8 +87,9 @@ class RunFolder:
                     f"{self.path} was made under another {'; '.join(differing)}; "
                     "name another folder with --out, or give the options it was made with"
                 )
-        record["models"] += [name for name in models if name not in record["models"]]
-        record["seeds"] = sorted({*record["seeds"], *seeds})
+        record["cells"] += [[model, seed] for model, seed in cells if [model, seed] not in record["cells"]]
+        record["models"] = list(dict.fromkeys(model for model, _ in record["cells"]))
+        record["seeds"] = sorted({seed for _, seed in record["cells"]})
         record["commands"] += [command] if command not in record["commands"] else []
         record["environments"][identity(env)] = env
         write_aside(self.path / "record.json", json.dumps(record, indent=2) + "\n")
@@ -120,9 +117,10 @@ class RunFolder:
         }
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """The outcome of every model and seed that the record names, in its order."""
+        """The outcome of every model and seed that was asked for, by model in the record's order."""
         record = self.record
-        return [self.outcome(model, seed) for model in record["models"] for seed in record["seeds"]]
+        asked = sorted(record["cells"], key=lambda cell: (record["models"].index(cell[0]), cell[1]))
+        return [self.outcome(model, seed) for model, seed in asked]
 
     @contextmanager
     def making(self, model: str, seed: int) -> Iterator[Path]:
@@ -170,8 +168,8 @@ def write_aside(file: Path, content: str | bytes) -> None:
 
 
 def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    for part, identity in COMMON.items():
-        for key in identity or sorted({*there[part], *here[part]}):
+    for part, fields in COMMON.items():
+        for key in fields or sorted({*there[part], *here[part]}):
             old, new = there[part].get(key), here[part].get(key)
             if old != new:
                 yield f"{part}.{key} ({old!r} there, {new!r} here)"
