@@ -23,7 +23,7 @@ KINDS = ("model", "dataset", "metric")
 
 @dataclass(frozen=True)
 class Plugin:
-    """Where a plugin came from, what it registered ("model cnn"), and why it broke, if it did."""
+    """Where a plugin came from, what it registered ("model my-net"), and why it broke, if it did."""
 
     name: str
     origin: str

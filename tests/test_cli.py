@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,12 +91,15 @@ def test_the_record_says_what_made_the_numbers(smoke_run):
 
 def test_losses_are_kept_for_training_and_validation(smoke_run, registry):
     _, folder = smoke_run
+    learning = 0
     for cell in folder.rglob("cell.json"):
         losses = pd.read_csv(cell.with_name("losses.csv"))
-        learns = any(not name.startswith("colorbench_bounds") for name in losses.columns) and len(losses)
-        if learns:
+        if len(losses):
+            learning += 1
             assert set(losses.split) == {"train", "val"}
-            assert losses.groupby("split").component.nunique().nunique() == 1
+            both = losses.groupby(["stage", "epoch", "component"]).split.nunique()
+            assert set(both) == {2}
+    assert learning == 4
 
 
 def test_the_same_command_again_makes_nothing_anew(smoke_run, colorbench, monkeypatch):
@@ -227,12 +231,8 @@ def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
-def test_two_processes_share_the_work(tmp_path, colorbench):
-    """Counts are joined, gradients averaged, and one process alone saves and reports.
-
-    torchrun is what `accelerate launch` calls for several GPUs; on the CPU it would start one process.
-    """
-    arguments = ["run", "--models", "mean-color,gan", "--preset", "smoke", "--no-timing", "--out"]
+def two_processes(*arguments):
+    """Run the command line in two processes. torchrun is what `accelerate launch` calls for several GPUs."""
     launch = [
         sys.executable,
         "-m",
@@ -244,9 +244,16 @@ def test_two_processes_share_the_work(tmp_path, colorbench):
         "colorbench",
     ]
     env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [*launch, *arguments, str(tmp_path / "two")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    command = [*launch, *map(str, arguments)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_two_processes_share_the_work(tmp_path, colorbench):
+    """Counts are joined, gradients averaged, and one process alone saves and reports."""
+    arguments = ("run", "--models", "mean-color,gan", "--preset", "smoke", "--no-timing", "--out")
+    done = two_processes(*arguments, tmp_path / "two")
     assert done.stdout.count("# Comparison on") == 1
     (env,) = json.loads((tmp_path / "two" / "record.json").read_text())["environments"].values()
     assert env["processes"] == 2
@@ -254,6 +261,69 @@ def test_two_processes_share_the_work(tmp_path, colorbench):
     one, two = (pd.read_csv(tmp_path / n / "comparison.csv").set_index("model").mse for n in ("one", "two"))
     assert one["mean-color"] == pytest.approx(two["mean-color"], rel=1e-6)
     assert one["gan"] == pytest.approx(two["gan"], rel=0.1)
+
+
+def test_a_few_images_left_over_are_no_trap_for_several_processes(tmp_path):
+    arguments = ("run", "--models", "cnn", "--preset", "smoke", "--batch-size", "31", "--no-timing", "--out")
+    two_processes(*arguments, tmp_path / "run")
+
+
+METRIC = """
+from colorbench import MetricSpec, hookimpl
+
+@hookimpl
+def register_metrics(register):
+    register(MetricSpec("largest_error", "a test", lambda p, t: (p.int() - t.int()).abs().amax((1, 2, 3)).FAIL()))
+"""
+
+
+def test_a_metric_of_a_plugin_is_a_column_and_one_that_fails_costs_no_training(colorbench, tmp_path):
+    arguments = ("run", "--models", "grey", "--preset", "smoke", "--no-timing", "--plugin", tmp_path / "m.py")
+    (tmp_path / "m.py").write_text(METRIC)
+    failing = colorbench(*arguments, "--out", tmp_path / "failing")
+    assert failing.exit_code == 2
+    assert "the metric 'largest_error' fails (AttributeError" in one_line(failing)
+    (tmp_path / "m.py").write_text(METRIC.replace(".FAIL()", ""))
+    assert colorbench(*arguments, "--out", tmp_path / "run").exit_code == 0
+    assert pd.read_csv(tmp_path / "run/comparison.csv").largest_error[0] > 0
+
+
+def test_a_model_whose_base_is_not_installed_is_a_row(colorbench, tmp_path, doomed):
+    doomed.write_text(FAILING.replace("FACTOR", "1.0").replace('refines="doomed"', 'refines="gone"'))
+    arguments = ("--preset", "smoke", "--no-timing", "--out", tmp_path / "run", "--plugin", doomed)
+    result = colorbench("run", "--models", "on-doomed,grey", *arguments)
+    assert result.exit_code == 1
+    assert "its base gone is not installed" in result.stdout
+
+
+def test_a_refiner_whose_base_was_made_anew_is_made_anew(colorbench, tmp_path, doomed):
+    doomed.write_text(FAILING.replace("FACTOR", "1.0"))
+    arguments = ("run", "--models", "on-doomed", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
+    assert colorbench(*arguments, "--plugin", doomed).exit_code == 0
+    doomed.write_text(FAILING.replace("FACTOR", "-1.0"))
+    shutil.rmtree(tmp_path / "run/cells/doomed")
+    again = colorbench(*arguments, "--plugin", doomed)
+    assert "on-doomed seed 0: done" in again.stderr
+
+
+def test_seeds_join_and_none_is_run_twice(colorbench, tmp_path):
+    common = ("run", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
+    assert "already" not in colorbench(*common, "--models", "grey", "--seed", 0, "--seed", 0).stderr
+    assert colorbench(*common, "--models", "mean-color", "--seed", 1).exit_code == 0
+    assert set(pd.read_csv(tmp_path / "run/comparison.csv").status) == {"done"}
+
+
+def test_an_evaluation_says_whose_weights_it_used_and_what_they_had_seen(colorbench, tmp_path, photo_zip):
+    run = tmp_path / "run"
+    common = ("--preset", "smoke", "--no-timing", "--out", run)
+    assert colorbench("run", "--models", "mean-color", "--data", photo_zip, *common).exit_code == 0
+    with zipfile.ZipFile(photo_zip) as archive, zipfile.ZipFile(tmp_path / "seen.zip", "w") as seen:
+        for name in archive.namelist()[:3]:
+            seen.writestr(Path(name).name, archive.read(name))
+    result = colorbench("evaluate", run, "--data", tmp_path / "seen.zip")
+    assert result.exit_code == 0, result.stderr
+    assert "the weights are those of the run run, trained on photos" in result.stdout
+    assert "3 of these images were trained on in that run" in result.stdout
 
 
 def test_all_bad_names_are_told_at_once(colorbench, tmp_path):
@@ -272,6 +342,12 @@ def test_bad_weights_are_refused_before_anything_is_trained(colorbench, tmp_path
     result = colorbench(*common, "--weights", f"cnn={tmp_path / 'w.pth'}")
     assert (result.exit_code, list((tmp_path / "run").rglob("cell.json"))) == (2, [])
     assert "truncated" in one_line(result)
+    refiner = colorbench(
+        "run", "--models", "enhanced-unet", *common[3:], "--weights", f"enhanced-unet={tmp_path / 'w.pth'}"
+    )
+    assert "which a weight file does not hold" in one_line(refiner)
+    stranger = colorbench(*common, "--weights", f"gan={tmp_path / 'w.pth'}")
+    assert "unknown model for --weights among those that run 'gan'" in one_line(stranger)
     assert "say MODEL=FILE" in one_line(colorbench(*common, "--weights", "w.pth"))
     assert "unknown model 'cnm' (did you mean 'cnn'?)" in one_line(colorbench(*common, "--weights", "cnm=w.pth"))
 
@@ -360,6 +436,12 @@ def test_a_photo_that_cannot_be_read_is_one_line(colorbench, smoke_run, tmp_path
         result = colorbench("colorize", photo, "--model", "grey", "--run", smoke_run[1])
         assert result.exit_code == 2
         assert message in one_line(result)
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    result = colorbench(
+        "colorize", tmp_path / "a.jpg", "--model", "grey", "--run", smoke_run[1], "--out", tmp_path / "a.jpg" / "b.png"
+    )
+    assert result.exit_code == 2
+    assert "cannot write" in one_line(result)
 
 
 @pytest.mark.parametrize("what", ["models", "datasets", "metrics", "presets", "plugins"])

@@ -126,6 +126,42 @@ def test_an_unreadable_file_is_left_out_by_name(photo_folder, registry, capsys, 
     assert "bad.jpg" in capsys.readouterr().err
 
 
+def test_a_damaged_member_of_a_zip_is_left_out_by_name(photo_folder, tmp_path, registry):
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in photo_folder.iterdir():
+            archive.write(file, file.name)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"030.jpg") + 200] ^= 0xFF
+    path.write_bytes(content)
+    images = decode_all("photos", open_splits(str(path), registry, {"test": None}), 16).splits["test"]
+    assert len(images) == 59
+    assert "CRC" in images.unreadable["030.jpg"]
+
+
+def test_a_damaged_zip_is_one_clear_line(photo_zip, tmp_path, registry):
+    content = bytearray(photo_zip.read_bytes())
+    content[content.rindex(b"PK\x01\x02") :][:4] = b"PK__"
+    content[content.index(b"PK\x01\x02")] ^= 0xFF
+    (tmp_path / "bad.zip").write_bytes(content)
+    with pytest.raises(UserError, match="damaged zip"):
+        open_splits(str(tmp_path / "bad.zip"), registry, ALL)
+
+
+def test_the_notes_that_macos_puts_into_a_zip_are_no_images(tmp_path, registry):
+    with zipfile.ZipFile(tmp_path / "mac.zip", "w") as archive:
+        for name in ("a.jpg", "b.jpg", "__MACOSX/._a.jpg", "._b.jpg"):
+            archive.writestr(name, jpeg(len(name)))
+    assert [p.name for p in pictures(tmp_path / "mac.zip")] == ["a.jpg", "b.jpg"]
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(photo_zip, tmp_path, registry, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("COLORBENCH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(UserError, match=r"cannot write the cache .*COLORBENCH_CACHE"):
+        decode_all("photos", open_splits(str(photo_zip), registry, ALL), 16)
+
+
 def test_more_than_a_twentieth_unreadable_is_refused(photo_folder, registry):
     for index in range(4):
         (photo_folder / f"bad{index}.jpg").write_bytes(b"no image")
