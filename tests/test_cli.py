@@ -306,6 +306,30 @@ def test_a_refiner_whose_base_was_made_anew_is_made_anew(colorbench, tmp_path, d
     assert "on-doomed seed 0: done" in again.stderr
 
 
+ABLATED = """
+from colorbench import ModelSpec, hookimpl
+from colorbench_bounds.model import Grey
+
+@hookimpl
+def register_models(register):
+    spec = ModelSpec("whole", "a test", lambda part=True, **_: Grey(), lambda preset: [])
+    register(spec)
+    register(spec.variant("no-part", part=False))
+"""
+
+
+def test_ablations_run_beside_their_parent_and_all_leaves_them_out(colorbench, tmp_path):
+    (tmp_path / "p.py").write_text(ABLATED)
+    common = ("run", "--preset", "smoke", "--no-timing", "--plugin", tmp_path / "p.py", "--out", tmp_path / "run")
+    wrong = colorbench(*common, "--models", "whole", "--ablations", "no-parts")
+    assert (wrong.exit_code, "(did you mean 'no-part'?)" in one_line(wrong)) == (2, True)
+    for asked in ("no-part", "all"):
+        result = colorbench(*common, "--models", "whole", "--ablations", asked)
+        assert result.exit_code == 0, result.stderr
+        assert "| whole/no-part |" in (tmp_path / "run/ablations.md").read_text()
+        assert pd.read_csv(tmp_path / "run/comparison.csv").model.tolist() == ["whole"]
+
+
 def test_seeds_join_and_none_is_run_twice(colorbench, tmp_path):
     common = ("run", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
     assert "already" not in colorbench(*common, "--models", "grey", "--seed", 0, "--seed", 0).stderr

@@ -440,7 +440,7 @@ def test_unknown_choices_are_refused(options):
 def test_schedule_is_section_4():
     specs = []
     plugin.register_models(specs.append)
-    (spec,) = specs
+    spec = specs[0]
     assert (spec.name, spec.refines, spec.published.mse) == ("enhanced-unet", "siggraph17", 63.812)
     stages = spec.schedule(PRESET)
     assert [(s.name, s.epochs, s.images, s.settings["noise"], s.settings["attention"]) for s in stages] == [
@@ -461,3 +461,38 @@ def test_published_widths():
         network = EnhancedUNet(1.0, Base(), Options(weights={"perceptual": 0, "style": 0}))
     assert network.down1[0].weight.shape == (64, 3, 3, 3)
     assert network.bottleneck.enter[0].weight.shape == (512, 512, 3, 3)
+
+
+def test_every_ablation_changes_what_its_name_says():
+    specs = {}
+    plugin.register_models(lambda spec: specs.update({spec.name: spec}))
+    parent = specs.pop("enhanced-unet")
+    assert set(plugin.LOSSES) == set(losses.WEIGHTS)
+    for name, spec in specs.items():
+        assert (spec.parent, spec.refines, spec.published) == (parent.name, parent.refines, None), name
+        assert spec.options or spec.build is not parent.build, name
+    plain = specs["enhanced-unet/plain-residual-unet"].build(
+        width=0.125, base=Base(), **specs["enhanced-unet/plain-residual-unet"].options
+    )
+    (update,) = plain.updates(Batch(*pictures()))
+    assert list(update.losses) == ["residual"]
+    assert plain.prior is plain.vgg is None
+
+
+def test_the_control_is_the_base_that_learns_on():
+    base = Base()
+    longer = plugin.build_longer(width=0.125, size=32, base=base).train()
+    assert (base.training, longer.longer.training) == (False, True)
+    L, _ = pictures()
+    assert torch.equal(longer.eval()(L), base(L))
+    assert not any(p.requires_grad for p in longer.base.parameters())
+    steps = [sum(stage.epochs for stage in specs) for specs in (plugin.schedule(PRESET), _longer().schedule(PRESET))]
+    assert steps[0] == steps[1]
+    with pytest.raises(ValueError, match="nothing to train longer"):
+        plugin.build_longer(width=0.125, size=32, base=None)
+
+
+def _longer():
+    specs = []
+    plugin.register_models(specs.append)
+    return specs[-1]

@@ -410,3 +410,28 @@ def test_the_report_needs_no_torch_and_is_quick(tmp_path):
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
     assert time.monotonic() - started < 10  # two seconds on an idle machine; this only catches a slow algorithm
+
+
+def test_ablations_stand_in_a_table_of_their_own(tmp_path):
+    """Means over images, by seed: the parent 100; one clearly worse in every seed, one that the seeds disagree on."""
+    models = ["parent", "parent/worse", "parent/noisy", "parent/broken"]
+    fake = Fake(tmp_path, models)
+    spread = np.linspace(-20, 20, IMAGES)
+    for seed, noisy in ((0, 80.0), (1, 130.0)):
+        fake.cell("parent", seed, 100 + spread)
+        fake.cell("parent/worse", seed, 110 + seed + spread)
+        fake.cell("parent/noisy", seed, noisy + spread)
+        fake.cell("parent/broken", seed, status="failed", reason="no luck")
+    text = report.write(fake.folder)
+    assert "parent/worse" not in (tmp_path / "comparison.md").read_text()
+    assert list(pd.read_csv(tmp_path / "comparison.csv").model) == ["parent"]
+    table = pd.read_csv(tmp_path / "ablations.csv").set_index("model")
+    assert set(table.index) == set(models)
+    assert table.parent_gain_percent["parent/worse"] == pytest.approx(-10.5)
+    assert table.parent_gain_percent["parent/noisy"] == pytest.approx(-5)
+    # Per seed -20 and +30: the standard error of their mean is 25, of which twice is 50 percent of 100.
+    assert table.parent_seed_noise_percent["parent/noisy"] == pytest.approx(50)
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| parent/")}
+    assert "worse" in rows["parent/worse"].split("|", 2)[2]
+    assert "inside seed noise" in rows["parent/noisy"]
+    assert "no luck" in rows["parent/broken"]

@@ -14,10 +14,12 @@ import click
 
 from colorbench.cli.options import plugin_option
 from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data
+from colorbench.plugins import Registry, load
 
 
 @click.command(epilog="The same command again does only what is missing.")
 @click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default).")
+@click.option("--ablations", metavar="NAMES", help="Also these ablations of the models, or all: no-prior,no-attention")
 @click.option(
     "--data",
     default="portraits",
@@ -35,8 +37,8 @@ from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data
 @click.option("--no-timing", is_flag=True, help="Leave out the throughput timings.")
 @plugin_option
 def run(
-    models: str, data: str, preset: str, seeds: Sequence[int], weights: Sequence[str], out: str | None,
-    no_timing: bool, plugin_files: Sequence[str], **overrides: Any,
+    models: str, ablations: str | None, data: str, preset: str, seeds: Sequence[int], weights: Sequence[str],
+    out: str | None, no_timing: bool, plugin_files: Sequence[str], **overrides: Any,
 ) -> None:  # fmt: skip
     """Train, score and compare models.
 
@@ -44,14 +46,14 @@ def run(
     colorbench run --models all
     colorbench run --models MODEL,MODEL --data photos.zip --preset paper --seed 0 --seed 1
     """
-    from colorbench import plugins
     from colorbench.presets import PRESETS
 
-    registry = plugins.load(plugin_files)
+    registry = load(plugin_files)
     for plugin in registry.plugins:
         if plugin.broken:
             click.echo(f"plugin {plugin.name} is broken and left out: {plugin.broken}", err=True)
     names = [n for n, s in registry.specs["model"].items() if not s.parent] if models == "all" else _listed(models)
+    names += _ablations(ablations, names, registry) if ablations else []
     files = _weights(weights)
     _refuse_all(
         lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
@@ -93,8 +95,19 @@ def run(
 def _listed(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
-        raise UserError("--models names no model; say all, or names with commas between")
+        raise UserError(f"{text!r} names nothing; say all, or names with commas between")
     return names
+
+
+def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str]:
+    """The full names of the ablations of `models`: of all, or of the changes that `text` lists."""
+    changes: dict[str, list[str]] = {}
+    for name, spec in registry.specs["model"].items():
+        if spec.parent in models:
+            changes.setdefault(name.removeprefix(f"{spec.parent}/"), []).append(name)
+    wanted = list(changes) if text == "all" else _listed(text)
+    refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
+    return [name for change in wanted for name in changes[change]]
 
 
 def _weights(pairs: Sequence[str]) -> dict[str, Path]:

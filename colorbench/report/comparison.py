@@ -80,13 +80,37 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
         | {"mse_seed_sd": _spread([c[:, mse].mean() for c in cells])}
         for i, (model, cells) in enumerate(seeds.items())
     }
-    if reference := _reference(results):
-        r = list(rows).index(reference)
-        for i, model in enumerate(rows):
-            if model != reference:
-                pair, pair_resampled = values[:, [i, r], mse].T, resampled[:, [i, r], mse].T
-                rows[model] |= {"reference": reference} | _gain(pair, pair_resampled)
+    order, reference = list(rows), _reference(results)
+
+    def gain(model: str, other: str) -> dict[str, float]:
+        both = [order.index(model), order.index(other)]
+        return _gain(values[:, both, mse].T, resampled[:, both, mse].T)
+
+    for model in order:
+        if reference and model != reference:
+            rows[model] |= {"reference": reference} | gain(model, reference)
+        if (parent := parent_of(model)) in rows:
+            over = {f"parent_{name}": value for name, value in gain(model, parent).items()}
+            noise = _seed_noise(results.scores, model, parent)
+            rows[model] |= {"parent": parent, **over, "parent_seed_noise_percent": noise}
     return rows
+
+
+def parent_of(model: str) -> str:
+    """The model that an ablation, named parent/change, changes; "" for any other model."""
+    return model.rpartition("/")[0]
+
+
+def _seed_noise(scores: pd.DataFrame, model: str, parent: str) -> float:
+    """Twice the standard error, over seeds, of the difference in mean MSE, in percent of the parent's.
+
+    A smaller difference may be the seeds' doing. NaN below two common seeds.
+    """
+    means = scores.groupby(["model", "seed"])["mse"].mean().unstack("model")[[model, parent]].dropna()
+    if len(means) < 2:
+        return np.nan
+    error = (means[model] - means[parent]).std(ddof=1) / len(means) ** 0.5
+    return float(200 * error / means[parent].mean())
 
 
 def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:

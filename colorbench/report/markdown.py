@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from colorbench.report import notes, statistics
+from colorbench.report.comparison import parent_of
 from colorbench.report.results import Results
 
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
@@ -45,6 +46,53 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
         blocks += ["## Published figures", notes.PUBLISHED, _table(pd.DataFrame(published), _published())]
     blocks += [f"![{CAPTIONS[name]}]({name})" for name in figures]
     return "\n\n".join(blocks) + "\n"
+
+
+def render_ablations(frame: pd.DataFrame, results: Results) -> str:
+    """The whole ablations.md: `frame` has the rows of the ablations and of their parents."""
+    parents = frame.set_index("model")
+    columns = [
+        Column("ablation", lambda row: row["model"], align="left"),
+        Column("MSE ↓", lambda row: _number(row, "mse", 1, ends=True)),
+        Column(
+            "MSE gain over the parent, % ↑", lambda row: _number(row, "parent_gain_percent", 1, ends=True, sign="+")
+        ),
+        Column("images won, %", lambda row: _number(row, "parent_wins_percent", 0)),
+        Column("parameters", lambda row: _against(row, parents, "parameters")),
+        Column("training", lambda row: _against(row, parents, "train_n")),
+        Column("inference", lambda row: _against(row, parents, "infer_n")),
+        Column("peak memory", lambda row: _against(row, parents, "peak_memory_mib")),
+        Column("verdict", _verdict, align="left"),
+        Column("status", lambda row: _shortened(row["status"]), align="left"),
+    ]
+    shown = frame[frame["model"].map(parent_of) != ""]
+    blocks = [
+        f"# Ablations on {results.record['data']['name']}",
+        _table(shown, columns),
+        notes.made_with(results),
+        "## Notes",
+        "\n".join(f"- {note}" for note in notes.of_ablations()),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _against(row: Row, parents: pd.DataFrame, name: str) -> str:
+    """A cost, or a speed, as a multiple of the parent's."""
+    cost: Any = row.get(name)
+    of_parent: Any = parents[name].get(parent_of(row["model"])) if name in parents else None
+    return NONE if pd.isna(cost) or pd.isna(of_parent) or not of_parent else f"x {cost / of_parent:.2f}"
+
+
+def _verdict(row: Row) -> str:
+    if pd.isna(row.get("parent_gain_percent")):
+        return NONE
+    if row["parent_gain_percent_low"] <= 0 <= row["parent_gain_percent_high"]:
+        return "no clear difference"
+    if pd.isna(row["parent_seed_noise_percent"]):
+        return "one seed: its noise is unknown"
+    if abs(row["parent_gain_percent"]) <= row["parent_seed_noise_percent"]:
+        return "inside seed noise"
+    return "better without what it changes" if row["parent_gain_percent"] > 0 else "worse"
 
 
 def _headline(frame: pd.DataFrame) -> list[Column]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import ModelSpec, Preset, Published, Stage
@@ -12,22 +13,53 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+LOSSES = ("residual", "output", "perceptual", "diversity", "style", "attention")
+
+# One change each; what the options mean is said in `colorbench_enhanced_unet.model.Options`.
+ABLATIONS: Mapping[str, Mapping[str, Any]] = {
+    "no-attention": {"attention": "none"},
+    "attention-in-bottleneck": {"attention": "bottleneck"},
+    "no-prior": {"prior": "none"},
+    "no-noise": {"t_max": 0},
+    "no-luminance": {"sees_luminance": False},
+    **{f"no-{loss}-loss": {"weights": {loss: 0.0}} for loss in LOSSES},
+    "diversity-as-printed": {"diversity": "penalty"},
+    "diversity-as-reward": {"diversity": "reward"},
+    "plain-residual-unet": {  # the exception: it leaves out whatever the paper adds to a U-Net under an L2 loss
+        "attention": "none",
+        "prior": "none",
+        "t_max": 0,
+        "weights": {loss: 0.0 for loss in LOSSES if loss != "residual"},
+    },
+}
+
+
 @hookimpl
 def register_models(register: Callable[[ModelSpec], None]) -> None:
+    spec = ModelSpec(
+        name="enhanced-unet",
+        summary="Wang, Hu, Zhao: one-step residual refinement with color prior, noise and attention",
+        build=build,
+        schedule=schedule,
+        refines="siggraph17",
+        published=Published(
+            source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
+            mse=63.812,
+            psnr=30.500,
+            ssim=0.983,
+            note="its MSE alone is 30.082 dB: the PSNR is averaged over images or batches, GAN's is not",
+        ),
+    )
+    register(spec)
+    for change, options in ABLATIONS.items():
+        register(spec.variant(change, **options))
+    # No gain can be credited to a refiner before its base has had as many steps.
     register(
-        ModelSpec(
-            name="enhanced-unet",
-            summary="Wang, Hu, Zhao: one-step residual refinement with color prior, noise and attention",
-            build=build,
-            schedule=schedule,
-            refines="siggraph17",
-            published=Published(
-                source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
-                mse=63.812,
-                psnr=30.500,
-                ssim=0.983,
-                note="its MSE alone is 30.082 dB: the PSNR is averaged over images or batches, GAN's is not",
-            ),
+        replace(
+            spec.variant("siggraph17-longer"),
+            summary="no refiner: siggraph17 trained for the refiner's steps more",
+            build=build_longer,
+            schedule=lambda preset: [replace(stage, frozen=(), settings={}) for stage in schedule(preset)],
         )
     )
 
@@ -37,6 +69,12 @@ def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None,
     from colorbench_enhanced_unet.model import EnhancedUNet, Options
 
     return EnhancedUNet(width, base, Options(**options))
+
+
+def build_longer(*, width: float, size: int, base: nn.Module | None) -> nn.Module:
+    from colorbench_enhanced_unet.longer import TrainedLonger
+
+    return TrainedLonger(base)
 
 
 def schedule(preset: Preset) -> list[Stage]:
