@@ -204,6 +204,17 @@ def test_a_failed_model_is_a_row_and_the_others_go_on(colorbench, doomed, tmp_pa
     assert set(pd.read_csv(run / "comparison.csv").status) == {"done"}
 
 
+def test_a_network_that_breaks_the_contract_fails_before_it_trains(colorbench, doomed, tmp_path):
+    doomed.write_text(
+        FAILING.replace("FACTOR", "1.0").replace("nn.Conv2d):", "nn.Conv2d):\n        forward = lambda self, L: L")
+    )
+    arguments = ("--preset", "smoke", "--no-timing", "--out", tmp_path / "run", "--plugin", doomed)
+    result = colorbench("run", "--models", "doomed", *arguments)
+    assert result.exit_code == 1
+    assert "float32 (B, 2, H, W) is due" in result.stdout
+    assert "train 1/1" not in result.stderr
+
+
 def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
     arguments = ["run", "--models", "grey,cnn,gan", "--preset", "smoke", "--epochs", "150", "--no-timing", "--out"]
     run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"

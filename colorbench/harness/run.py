@@ -35,7 +35,7 @@ from colorbench.harness.load import (
     packed_tensors,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import score_all, to_lab, to_rgb
+from colorbench.harness.predict import colorize, score_all, to_lab, to_rgb
 from colorbench.harness.train import Trainer
 from colorbench.metrics import score
 from colorbench.plugins import Registry
@@ -223,13 +223,15 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
     resume = Checkpoint(session.folder.unfinished(spec.name, seed) / TRAINING, identity(same), device)
     batch_size = session.preset.batch_size
     trainer = Trainer(network, train, val, session.accelerator, spec, seed, batch_size, base, resume)
+    L, _ = to_lab(test.pixels[:1], device)
+    colorize(network, L)  # what breaks the contract shall not train for a day first
     made.losses = trainer.run(stages)
     made.record |= {
         "width": width,
         "stages": [_stage_record(stage, len(trainer.colorful)) for stage in stages],
         "seconds": round(trainer.seconds, 2),
         "images_seen": trainer.images_seen,
-        "parameters": count_parameters(network, to_lab(test.pixels[:1], device)[0]),
+        "parameters": count_parameters(network, L),
         "notes": list(getattr(network, "notes", ())),
     }
     made.losses = _labelled(made.losses, spec.name, seed)
@@ -275,7 +277,8 @@ def save(place: Path, made: Made) -> None:
         (place / "samples.npz").write_bytes(packed(predicted=made.samples))
     if made.traceback:
         (place / "traceback.txt").write_text(made.traceback)
-    (place / "cell.json").write_text(json.dumps(made.record, indent=2) + "\n")
+    # A plugin's options may be anything: what JSON does not know is written as Python prints it.
+    (place / "cell.json").write_text(json.dumps(made.record, indent=2, default=str) + "\n")
 
 
 def packed(**arrays: Any) -> bytes:
