@@ -67,3 +67,34 @@ def smoke_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     arguments = ["run", "--models", "all", "--preset", "smoke", "--out", str(folder)]
     return CliRunner().invoke(main, arguments, prog_name="colorbench"), folder
+
+
+FAILING = """
+from colorbench import ModelSpec, Stage, Update, hookimpl
+
+def build(base=None, **_):
+    from torch import nn
+    class Network(nn.Conv2d):
+        def updates(self, batch):
+            loss = self(batch.L).mean() * FACTOR
+            yield Update({"l2": loss})
+    return Network(1, 2, 1)
+
+@hookimpl
+def register_models(register):
+    register(ModelSpec("doomed", "a test", build, lambda preset: [Stage("train", 1)]))
+    register(ModelSpec("on-doomed", "a test", build, lambda preset: [], refines="doomed"))
+"""
+
+
+@pytest.fixture
+def doomed(tmp_path):
+    file = tmp_path / "doomed.py"
+    file.write_text(FAILING.replace("FACTOR", "float('nan')"))
+    return file
+
+
+def one_line(result):
+    """The last line of standard error, where nothing else may look like a traceback."""
+    assert "Traceback" not in result.stderr
+    return result.stderr.strip().splitlines()[-1]

@@ -1,13 +1,9 @@
-"""The command line end to end: on the built-in portraits, on a zip of photographs, and on bad input."""
+"""The command line end to end: on the built-in portraits, and on a zip of photographs."""
 
-import errno
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -15,48 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY, jpeg
+from conftest import REPOSITORY, jpeg, one_line
 from PIL import Image
 from skimage.color import rgb2lab
 
 import colorbench as package
 from colorbench.harness import run as harness_run
 
-FAILING = """
-from colorbench import ModelSpec, Stage, Update, hookimpl
-
-def build(base=None, **_):
-    from torch import nn
-    class Network(nn.Conv2d):
-        def updates(self, batch):
-            loss = self(batch.L).mean() * FACTOR
-            yield Update({"l2": loss})
-    return Network(1, 2, 1)
-
-@hookimpl
-def register_models(register):
-    register(ModelSpec("doomed", "a test", build, lambda preset: [Stage("train", 1)]))
-    register(ModelSpec("on-doomed", "a test", build, lambda preset: [], refines="doomed"))
-"""
-
 
 @pytest.fixture
 def light(registry):
     """The names of models that cost next to nothing, and of all models but ablations."""
     return [name for name, spec in registry.specs["model"].items() if not spec.parent]
-
-
-@pytest.fixture
-def doomed(tmp_path):
-    file = tmp_path / "doomed.py"
-    file.write_text(FAILING.replace("FACTOR", "float('nan')"))
-    return file
-
-
-def one_line(result):
-    """The last line of standard error, where nothing else may look like a traceback."""
-    assert "Traceback" not in result.stderr
-    return result.stderr.strip().splitlines()[-1]
 
 
 def test_a_run_of_all_models_has_every_row_and_file(smoke_run, light):
@@ -185,138 +151,6 @@ def test_published_weights_are_loaded_not_trained(colorbench, registry, tmp_path
     assert "weights.cnn" in one_line(other)
 
 
-def test_a_failed_model_is_a_row_and_the_others_go_on(colorbench, doomed, tmp_path):
-    run = tmp_path / "run"
-    arguments = ("--preset", "smoke", "--out", run, "--no-timing", "--plugin", doomed)
-    result = colorbench("run", "--models", "on-doomed,grey", *arguments)
-    assert result.exit_code == 1
-    table = pd.read_csv(run / "comparison.csv").set_index("model")
-    assert table.status.str.extract("([a-z]+)")[0].to_dict() == {
-        "grey": "done",
-        "doomed": "failed",
-        "on-doomed": "skipped",
-    }
-    assert "loss 'l2' is nan" in (run / "comparison.md").read_text()
-    assert "Traceback" in (run / "cells/doomed/seed-0/traceback.txt").read_text()
-    doomed.write_text(FAILING.replace("FACTOR", "1.0"))
-    mended = colorbench("run", "--models", "on-doomed,grey", *arguments)
-    assert mended.exit_code == 0, mended.stderr
-    assert set(pd.read_csv(run / "comparison.csv").status) == {"done"}
-
-
-def test_a_network_that_breaks_the_contract_fails_before_it_trains(colorbench, doomed, tmp_path):
-    doomed.write_text(
-        FAILING.replace("FACTOR", "1.0").replace("nn.Conv2d):", "nn.Conv2d):\n        forward = lambda self, L: L")
-    )
-    arguments = ("--preset", "smoke", "--no-timing", "--out", tmp_path / "run", "--plugin", doomed)
-    result = colorbench("run", "--models", "doomed", *arguments)
-    assert result.exit_code == 1
-    assert "float32 (B, 2, H, W) is due" in result.stdout
-    assert "train 1/1" not in result.stderr
-
-
-def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
-    arguments = ["run", "--models", "grey,cnn,gan", "--preset", "smoke", "--epochs", "150", "--no-timing", "--out"]
-    run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
-    command = [sys.executable, "-m", "colorbench", *arguments, str(run)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
-    deadline = time.monotonic() + 120
-    while not (run / "cells/gan/seed-0.part/training.pt").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    finished = {file: file.stat().st_mtime_ns for file in run.rglob("cell.json")}
-    assert len(finished) == 2
-    assert "interrupted" in colorbench("report", run).stdout
-    again = colorbench(*arguments, run)
-    assert again.exit_code == 0, again.stderr
-    assert {file: file.stat().st_mtime_ns for file in finished} == finished
-    assert "starts over" not in again.stderr
-    assert "gan seed 0  train 1/150" not in again.stderr
-    assert not list(run.rglob("training.pt"))
-    assert colorbench(*arguments, undisturbed).exit_code == 0
-    states = [torch.load(folder / "cells/gan/seed-0/weights.pt", weights_only=True) for folder in (run, undisturbed)]
-    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
-
-
-def two_processes(*arguments):
-    """Run the command line in two processes. torchrun is what `accelerate launch` calls for several GPUs."""
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "colorbench",
-    ]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    command = [*launch, *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def test_two_processes_share_the_work(tmp_path, colorbench):
-    """Counts are joined, gradients averaged, and one process alone saves and reports."""
-    arguments = ("run", "--models", "mean-color,gan", "--preset", "smoke", "--no-timing", "--out")
-    done = two_processes(*arguments, tmp_path / "two")
-    assert done.stdout.count("# Comparison on") == 1
-    (env,) = json.loads((tmp_path / "two" / "record.json").read_text())["environments"].values()
-    assert env["processes"] == 2
-    assert colorbench(*arguments, tmp_path / "one").exit_code == 0
-    one, two = (pd.read_csv(tmp_path / n / "comparison.csv").set_index("model").mse for n in ("one", "two"))
-    assert one["mean-color"] == pytest.approx(two["mean-color"], rel=1e-6)
-    assert one["gan"] == pytest.approx(two["gan"], rel=0.1)
-
-
-def test_a_few_images_left_over_are_no_trap_for_several_processes(tmp_path):
-    arguments = ("run", "--models", "cnn", "--preset", "smoke", "--batch-size", "31", "--no-timing", "--out")
-    two_processes(*arguments, tmp_path / "run")
-
-
-METRIC = """
-from colorbench import MetricSpec, hookimpl
-
-@hookimpl
-def register_metrics(register):
-    register(MetricSpec("largest_error", "a test", lambda p, t: (p.int() - t.int()).abs().amax((1, 2, 3)).FAIL()))
-"""
-
-
-def test_a_metric_of_a_plugin_is_a_column_and_one_that_fails_costs_no_training(colorbench, tmp_path):
-    arguments = ("run", "--models", "grey", "--preset", "smoke", "--no-timing", "--plugin", tmp_path / "m.py")
-    (tmp_path / "m.py").write_text(METRIC)
-    failing = colorbench(*arguments, "--out", tmp_path / "failing")
-    assert failing.exit_code == 2
-    assert "the metric 'largest_error' fails (AttributeError" in one_line(failing)
-    (tmp_path / "m.py").write_text(METRIC.replace(".FAIL()", ""))
-    assert colorbench(*arguments, "--out", tmp_path / "run").exit_code == 0
-    assert pd.read_csv(tmp_path / "run/comparison.csv").largest_error[0] > 0
-
-
-def test_a_model_whose_base_is_not_installed_is_a_row(colorbench, tmp_path, doomed):
-    doomed.write_text(FAILING.replace("FACTOR", "1.0").replace('refines="doomed"', 'refines="gone"'))
-    arguments = ("--preset", "smoke", "--no-timing", "--out", tmp_path / "run", "--plugin", doomed)
-    result = colorbench("run", "--models", "on-doomed,grey", *arguments)
-    assert result.exit_code == 1
-    assert "its base gone is not installed" in result.stdout
-
-
-def test_a_refiner_whose_base_was_made_anew_is_made_anew(colorbench, tmp_path, doomed):
-    doomed.write_text(FAILING.replace("FACTOR", "1.0"))
-    arguments = ("run", "--models", "on-doomed", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
-    assert colorbench(*arguments, "--plugin", doomed).exit_code == 0
-    doomed.write_text(FAILING.replace("FACTOR", "-1.0"))
-    shutil.rmtree(tmp_path / "run/cells/doomed")
-    again = colorbench(*arguments, "--plugin", doomed)
-    assert "on-doomed seed 0: done" in again.stderr
-
-
 ABLATED = """
 from colorbench import ModelSpec, hookimpl
 from colorbench_bounds.model import Grey
@@ -359,124 +193,6 @@ def test_an_evaluation_says_whose_weights_it_used_and_what_they_had_seen(colorbe
     assert result.exit_code == 0, result.stderr
     assert "the weights are those of the run run, trained on photos" in result.stdout
     assert "3 of these images were trained on in that run" in result.stdout
-
-
-def test_all_bad_names_are_told_at_once(colorbench, tmp_path):
-    result = colorbench(
-        "run", "--models", "cnnn,gann", "--preset", "quik", "--data", "portrait", "--out", tmp_path / "r"
-    )
-    assert result.exit_code == 2
-    for hint in ("'cnnn' (did you mean 'cnn'?)", "'gann' (did you mean 'gan'?)", "'quick'?", "'portraits'?", "smoke"):
-        assert hint in one_line(result)
-    assert not (tmp_path / "r").exists()
-
-
-def test_bad_weights_are_refused_before_anything_is_trained(colorbench, tmp_path):
-    (tmp_path / "w.pth").write_bytes(b"PK no weights")
-    common = ("run", "--models", "grey,cnn", "--preset", "smoke", "--out", tmp_path / "run")
-    result = colorbench(*common, "--weights", f"cnn={tmp_path / 'w.pth'}")
-    assert (result.exit_code, list((tmp_path / "run").rglob("cell.json"))) == (2, [])
-    assert "truncated" in one_line(result)
-    refiner = colorbench(
-        "run", "--models", "enhanced-unet", *common[3:], "--weights", f"enhanced-unet={tmp_path / 'w.pth'}"
-    )
-    assert "which a weight file does not hold" in one_line(refiner)
-    stranger = colorbench(*common, "--weights", f"gan={tmp_path / 'w.pth'}")
-    assert "unknown model for --weights among those that run 'gan'" in one_line(stranger)
-    assert "say MODEL=FILE" in one_line(colorbench(*common, "--weights", "w.pth"))
-    assert "unknown model 'cnm' (did you mean 'cnn'?)" in one_line(colorbench(*common, "--weights", "cnm=w.pth"))
-
-
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        ({}, "holds no image"),
-        ({f"{i}.jpg": b"broken %d" % i for i in range(30)}, "cannot be read"),
-        ({f"{i}.jpg": jpeg(i, (1, 1)) for i in range(30)}, "1x1 pixels"),
-        ({"notes.txt": b"hello"}, "holds no image"),
-    ],
-)
-def test_data_without_a_usable_image_is_one_line(colorbench, tmp_path, files, message):
-    data = tmp_path / "photos"
-    data.mkdir()
-    for name, content in files.items():
-        (data / name).write_bytes(content)
-    result = colorbench("run", "--models", "grey", "--data", data, "--preset", "smoke", "--out", tmp_path / "run")
-    assert result.exit_code == 2
-    assert message in one_line(result)
-
-
-def test_a_truncated_zip_is_one_line(colorbench, tmp_path, photo_zip):
-    (tmp_path / "half.zip").write_bytes(photo_zip.read_bytes()[:2000])
-    result = colorbench("run", "--data", tmp_path / "half.zip", "--preset", "smoke", "--out", tmp_path / "run")
-    assert result.exit_code == 2
-    assert "neither a folder nor a zip" in one_line(result)
-
-
-def test_another_setting_in_the_same_folder_is_refused(smoke_run, colorbench):
-    result = colorbench("run", "--models", "grey", "--preset", "smoke", "--size", 48, "--out", smoke_run[1])
-    assert result.exit_code == 2
-    assert "preset.size (32 there, 48 here)" in one_line(result)
-
-
-def test_a_full_disk_is_one_line_and_keeps_what_is_finished(colorbench, tmp_path, monkeypatch):
-    write = Path.write_bytes
-
-    def full(file, content):
-        if file.name == "weights.pt" and "mean" in str(file):
-            raise OSError(errno.ENOSPC, "No space left on device", file.name)
-        return write(file, content)
-
-    arguments = ("run", "--models", "grey,mean-color", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
-        result = colorbench(*arguments)
-    assert result.exit_code == 2
-    assert "the disk is full" in one_line(result)
-    assert len(list((tmp_path / "run").rglob("cell.json"))) == 1
-    assert colorbench(*arguments).exit_code == 0
-
-
-def test_ctrl_c_says_how_to_go_on(colorbench, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(harness_run, "_make", stop)
-    result = colorbench("run", "--models", "grey", "--preset", "smoke", "--out", tmp_path / "run")
-    assert result.exit_code == 130
-    assert "run the same command again" in one_line(result)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("report", "absent"), "no run folder"),
-        (("evaluate", "absent", "--data", "portraits"), "no run folder"),
-        (("colorize", "absent.jpg", "--model", "grey", "--run", "absent"), "no run folder"),
-        (("colorize", "absent.jpg", "--model", "grey"), "either weights=FILE or run=FOLDER"),
-        (("colorize", "absent.jpg", "--model", "gray", "--run", "absent"), "did you mean 'grey'?"),
-        (("list", "models", "--plugin", "absent.py"), "cannot load the plugin absent.py"),
-    ],
-)
-def test_other_verbs_refuse_bad_input_in_one_line(colorbench, arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = colorbench(*arguments)
-    assert result.exit_code == 2
-    assert message in one_line(result)
-
-
-def test_a_photo_that_cannot_be_read_is_one_line(colorbench, smoke_run, tmp_path):
-    (tmp_path / "a.jpg").write_bytes(b"no image")
-    for photo, message in ((tmp_path / "a.jpg", "not an image"), (tmp_path / "b.jpg", "No such file")):
-        result = colorbench("colorize", photo, "--model", "grey", "--run", smoke_run[1])
-        assert result.exit_code == 2
-        assert message in one_line(result)
-    (tmp_path / "a.jpg").write_bytes(jpeg(0))
-    result = colorbench(
-        "colorize", tmp_path / "a.jpg", "--model", "grey", "--run", smoke_run[1], "--out", tmp_path / "a.jpg" / "b.png"
-    )
-    assert result.exit_code == 2
-    assert "cannot write" in one_line(result)
 
 
 @pytest.mark.parametrize("what", ["models", "datasets", "metrics", "presets", "plugins"])
