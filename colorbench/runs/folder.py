@@ -2,6 +2,7 @@
 
 record.json                     what was asked for, on what data, by what code and machine
 samples.npz                     the first test images: `names`, `truth`, `grey`, uint8 (K, H, W, 3)
+trained_on.txt                  the digests of the training images, so that an evaluation can tell what was seen
 cells/MODEL/seed-N/cell.json    the outcome of one model and seed
                    scores.csv   a row per test image
                    losses.csv   a row per stage, epoch, component and split
