@@ -64,3 +64,7 @@ except UserError as error:
     environment = os.environ | {"PYTHONPATH": str(site)}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert "model 'linear' is registered twice" in said.stdout
+
+
+def test_the_readme_shows_this_very_plugin():
+    assert MODULE.read_text() in (MODULE.parents[2] / "README.md").read_text()
