@@ -134,17 +134,18 @@ def from_cell(folder: RunFolder, spec: ModelSpec, seed: int, registry: plugins.R
 
 def fingerprint(file: Path) -> str:
     """SHA-256 of a file. Raises UserError if it cannot be read."""
+    return hashlib.sha256(_content(file)).hexdigest()
+
+
+def _content(file: Path) -> bytes:
     try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
+        return file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
-    try:
-        content = io.BytesIO(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
+    content = io.BytesIO(_content(file))
     try:
         with warnings.catch_warnings(action="ignore"):  # its advice on odd pickles would only blur our one line
             state: Any = torch.load(content, map_location="cpu", weights_only=True)

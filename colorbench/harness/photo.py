@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from colorbench.color import recombine, rgb_to_lab
+from colorbench.color import recombine
 from colorbench.data.cache import fit
 from colorbench.data.sources import FilePicture
 from colorbench.errors import UserError
 from colorbench.harness.load import PUBLISHED_SIZE, load_model
-from colorbench.harness.predict import colorize
+from colorbench.harness.predict import colorize, to_lab
 from colorbench.plugins import Registry
 from colorbench.runs.folder import RunFolder, write_aside
 
@@ -55,5 +55,4 @@ def colorize_pixels(network: nn.Module, pixels: np.ndarray, size: int) -> np.nda
 
 
 def _luminance(pixels: np.ndarray) -> Tensor:
-    rgb = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
-    return rgb_to_lab(rgb)[:, :1]
+    return to_lab(pixels[None], torch.device("cpu"))[0]

@@ -17,7 +17,7 @@ class Progress:
     """The progress of one stage over epochs of `images`, of which `done` are behind it already."""
 
     def __init__(self, title: str, stage: Stage, images: int, done: int, shown: bool) -> None:
-        self.title, self.stage, self.images, self.shown = title, stage, images, shown
+        self.title, self.stage, self.shown = title, stage, shown
         self.bar = tqdm(
             total=stage.epochs * images, initial=done, desc=f"{title} {stage.name}", unit="img",
             disable=None if shown else True, leave=False,

@@ -26,9 +26,7 @@ NOT_ITS = ("PYTEST_ADDOPTS", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", 
 def time_models(
     session: Session, models: Sequence[ModelSpec], seeds: Sequence[int], plugin_files: Iterable[str]
 ) -> None:
-    """Time every model that has a finished cell and no timing from this machine yet."""
-    if not session.accelerator.is_main_process:
-        return
+    """Time every model that has a finished cell and no timing from this machine yet; called by one process alone."""
     env, known = identity(session.environment), session.folder.timings()
     for spec in models:
         seed = next((s for s in seeds if session.folder.outcome(spec.name, s)["status"] == DONE), None)
