@@ -53,6 +53,10 @@ class Preset:
         """So many of a schedule's published epochs, where a single stage would take 30, scaled to this preset."""
         return max(1, round(published * self.epochs / 30))
 
+    def images_of(self, published: int) -> int:
+        """So many of the 60,000 images that the published schedules share, scaled to this preset's `train`."""
+        return published if self.train is None else max(1, round(published * self.train / 60_000))
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -61,6 +65,8 @@ class Stage:
     `images` takes the first so many of the training split (None: all). `frozen` names submodules that
     do not learn in this stage. `settings` reach the network as `batch.settings`: what it is fed, say
     `{"noise": False}`. `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate.
+    `average`, if not 0, is the decay per step of a running mean of the weights, which replaces them when the stage
+    ends; early in the stage the mean follows faster.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Stage:
     images: int | None = None
     frozen: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    average: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,9 @@ class Network(Protocol):
 
     Randomness comes from torch's global generator, which the harness seeds anew for every step: a
     resumed training draws the same numbers. In eval mode `forward` draws none.
+
+    A method `attention_map`, L -> float32 (B, 1, h, w) in 0..1 or None, is drawn beside the pictures and compared
+    with the true chroma.
     """
 
     def forward(self, L: Tensor) -> Tensor:
@@ -165,7 +175,11 @@ class ModelSpec:
 
 
 class Picture(Protocol):
-    """One image of a dataset. `digest` depends on the content alone; `name` is unique in its split."""
+    """One image of a dataset. `digest` depends on the content alone; `name` is unique in its split.
+
+    A dataset that knows the parts of its pictures adds `masks(size)`: bool (size, size) by part, the same parts in
+    every picture, each pixel in one of them. The error is then also told by part; "eyes" and "lips" are zoomed in on.
+    """
 
     @property
     def name(self) -> str: ...

@@ -55,17 +55,15 @@ def test_the_record_says_what_made_the_numbers(smoke_run):
     assert env["packages"]["torch"] == torch.__version__.split("+")[0] or env["packages"]["torch"] == torch.__version__
 
 
-def test_losses_are_kept_for_training_and_validation(smoke_run, registry):
+def test_losses_are_kept_for_training_and_validation(smoke_run):
     _, folder = smoke_run
-    learning = 0
     for cell in folder.rglob("cell.json"):
         losses = pd.read_csv(cell.with_name("losses.csv"))
+        assert (len(losses) > 0) == (json.loads(cell.read_text())["parameters"] > 0), cell
         if len(losses):
-            learning += 1
             assert set(losses.split) == {"train", "val"}
             both = losses.groupby(["stage", "epoch", "component"]).split.nunique()
             assert set(both) == {2}
-    assert learning == 4
 
 
 def test_the_same_command_again_makes_nothing_anew(smoke_run, colorbench, monkeypatch):

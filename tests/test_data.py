@@ -96,6 +96,23 @@ def test_later_runs_decode_nothing(photo_zip, registry, monkeypatch):
     assert isinstance(again.splits["test"].pixels, np.memmap)
 
 
+def test_the_masks_of_a_dataset_are_decoded_with_its_pictures(registry, monkeypatch):
+    pictures = registry.specs["dataset"]["portraits"].open("")["test"][:3]
+    hashed = [(picture.digest, picture) for picture in pictures]
+    for _ in range(2):  # drawn, and read again from the cache
+        images = decode_all("portraits", {"test": hashed}, 32).splits["test"]
+        for parts, picture in zip(images.parts, pictures, strict=True):
+            masks = picture.masks(32)
+            assert images.part_names == tuple(masks)
+            assert all(((parts == i) == mask).all() for i, mask in enumerate(masks.values()))
+        monkeypatch.setattr(type(pictures[0]), "load", None)
+
+
+def test_photographs_have_no_masks(photo_zip, registry):
+    images = decode_all(str(photo_zip), open_splits(str(photo_zip), registry, {"test": None}), 32).splits["test"]
+    assert (images.parts, images.part_names) == (None, ())
+
+
 def test_another_size_is_another_entry(photo_zip, registry):
     splits = open_splits(str(photo_zip), registry, ALL)
     assert decode_all("photos", splits, 24).splits["test"].pixels.shape == (6, 24, 24, 3)

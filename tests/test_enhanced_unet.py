@@ -1,5 +1,7 @@
 """The refiner: what it leaves alone, what it sees, what it is taught."""
 
+from dataclasses import replace
+
 import colorbench_enhanced_unet as plugin
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from colorbench_enhanced_unet.model import (
     SelfAttention,
     color_prior,
     noise_schedule,
+    random_crop,
     timestep_embedding,
 )
 from torch import nn
@@ -20,6 +23,7 @@ from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Preset
 
 PRESET = Preset("p", "", size=64, width=0.25, batch_size=8, epochs=30)
+VGG_LAYERS = tuple(losses.VGG16Features.STAGES)
 QUIET = {"noise": False, "attention": True}
 
 
@@ -81,8 +85,8 @@ def test_adding_attention_changes_nothing_until_its_gate_opens():
     with torch.no_grad():
         start = network._start(L)
         t = torch.zeros(len(L), dtype=torch.long)
-        with_it, without = (network._refine(L, start, start / 110, t, attend=attend) for attend in (True, False))
-        assert not torch.equal(with_it.ab, start)
+        with_it, without = (network._refine(L, start, start.ab / 110, t, attend=attend) for attend in (True, False))
+        assert not torch.equal(with_it.ab, start.ab)
         assert torch.equal(with_it.ab, without.ab)
         network.attention.gate.fill_(1.0)
         assert not torch.equal(network(L), without.ab)
@@ -141,8 +145,17 @@ def test_prior_is_of_the_clean_base():
     assert torch.equal(seen[0], color_prior(network.base(L) / 110, "mean-chroma"))
 
 
+def test_the_cosine_schedule_keeps_all_at_0_and_nothing_at_the_end():
+    kept = noise_schedule("cosine")
+    assert kept.shape == (1001,)
+    assert (kept[0], kept[-1]) == (1, pytest.approx(0, abs=1e-6))
+    f = [np.cos((t / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2 for t in (0, 300, 700)]  # Nichol and Dhariwal, (17)
+    assert kept[300].item() == pytest.approx(f[1] / f[0], rel=1e-5)
+    assert kept[700].item() == pytest.approx(f[2] / f[0], rel=1e-5)
+
+
 def test_noise_schedule_is_the_linear_one():
-    kept = noise_schedule().numpy()
+    kept = noise_schedule("linear").numpy()
     assert kept.shape == (1001,)
     assert kept[0] == 1
     for t in (1, 2, 50, 1000):
@@ -155,7 +168,7 @@ def test_diffuse_keeps_the_variance_and_spares_t_0():
     x, noise = torch.randn(2, 3, 2, 64, 64, generator=torch.Generator().manual_seed(2)).unbind()
     got = network.diffuse(x, torch.tensor([0, 50, 1000]), noise)
     assert torch.equal(got[0], x[0])
-    kept = noise_schedule()[50]
+    kept = noise_schedule("linear")[50]
     torch.testing.assert_close(got[1], kept.sqrt() * x[1] + (1 - kept).sqrt() * noise[1])
     torch.testing.assert_close(got[2], noise[2], atol=0.05, rtol=0)
     assert got[1].std() == pytest.approx(1, abs=0.03)
@@ -195,7 +208,7 @@ def test_only_training_draws_from_the_global_generator():
 
 def test_attention_map_is_the_attention_received():
     torch.manual_seed(1)
-    attention, x = SelfAttention(16), torch.randn(2, 16, 3, 5)
+    attention, x = SelfAttention(16, heads=4), torch.randn(2, 16, 3, 5)
     weight, bias = attention.query_key_value.weight[:, :, 0, 0], attention.query_key_value.bias
     tokens = attention.norm(x).flatten(2).transpose(1, 2) @ weight.T + bias  # (2, 15, 48)
     query, key, value = (part.unflatten(2, (4, 4)).transpose(1, 2) for part in tokens.chunk(3, dim=2))
@@ -218,8 +231,9 @@ def test_attention_map_of_a_network():
         assert shown.shape == (3, 1, 4, 8)
         assert shown.amin() == 0
         assert shown.amax() <= 1
-    with pytest.raises(ValueError, match="without attention"):
-        build(attention="none").attention_map(L)
+    assert build(attention_stride=4).eval().attention_map(L).shape == (3, 1, 8, 16)
+    assert build(attention_stride=2).eval().attention_map(L).shape == (3, 1, 16, 32)
+    assert build(attention="none").attention_map(L) is None
 
 
 # --- what it is taught
@@ -248,8 +262,8 @@ def test_losses_are_named_and_weighted_as_in_equation_1():
 
 
 def test_perceptual_and_style_terms():
-    vgg, (L, ab) = losses.VGG16Features(None, 0.125), pictures()
-    terms = losses.appearance(vgg, L, ab * 0.5, ab * 0.8, ab)
+    vgg, (L, ab) = losses.VGG16Features(None, 0.125, VGG_LAYERS), pictures()
+    terms = losses.appearance(vgg, L, ab * 0.5, ab, ab * 0.8, losses.REDUCTIONS["mean"])
     final, base, truth = (vgg(lab_to_rgb(torch.cat((L, ab * s), 1))) for s in (0.5, 0.8, 1))
     perceptual = sum((f - t).square().mean() for f, t in zip(final, truth, strict=True)) / 4
 
@@ -261,16 +275,74 @@ def test_perceptual_and_style_terms():
     torch.testing.assert_close(terms["style"], style, rtol=1e-4, atol=1e-9)
 
 
+def test_sums_are_over_an_image_and_means_over_all():
+    squares = torch.arange(24.0).view(2, 3, 2, 2)
+    assert losses.REDUCTIONS["mean"](squares) == 11.5
+    assert losses.REDUCTIONS["sum"](squares) == 11.5 * 12
+
+
+def test_variation_is_the_deviation_in_the_neighborhood():
+    ab = torch.randn(1, 2, 15, 15, generator=torch.Generator().manual_seed(0))
+    window = ab[0, :, 4:11, 4:11].flatten(1)
+    expected = window.var(dim=1, correction=0).sum().sqrt()
+    assert losses.variation(ab)[0, 0, 7, 7].item() == pytest.approx(expected.item(), rel=1e-4)
+    corner = ab[0, :, :4, :4].flatten(1)
+    assert losses.variation(ab)[0, 0, 0, 0].item() == pytest.approx(
+        corner.var(1, correction=0).sum().sqrt().item(), rel=1e-4
+    )
+    assert losses.variation(torch.full((1, 2, 8, 8), 0.3)).max() < 1e-3
+
+
+def test_what_the_options_change_in_the_losses():
+    L, ab = pictures()
+
+    def of(**options):
+        with torch.no_grad():
+            (update,) = build(**options).eval().updates(Batch(L, ab, QUIET))
+        return update.losses
+
+    plain, network = of(), build().eval()
+    base = network.base(L).detach()
+    torch.testing.assert_close(of(reduction="sum")["residual"], plain["residual"] * 2 * 32 * 32)
+    rgb, truth = (lab_to_rgb(torch.cat((L, colors), 1)) for colors in (base, ab))
+    torch.testing.assert_close(of(output="rgb")["output"], 0.25 * F.mse_loss(rgb, truth))
+    assert plain["style"] == 0 < of(style_of="truth")["style"]
+    torch.testing.assert_close(of(ab_scale=55.0)["residual"], plain["residual"] * 4)
+    assert of(attention_target="variation")["attention"] != plain["attention"]
+
+
+def test_a_random_crop_is_a_part_of_the_picture_enlarged():
+    ramp = torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")).expand(64, -1, -1, -1)
+    torch.manual_seed(0)
+    cropped = random_crop(ramp, 0.5)
+    assert cropped.shape == ramp.shape
+    slope = (cropped[:, 1, 16, 20] - cropped[:, 1, 16, 10]) / 10  # of a ramp: how much it was enlarged
+    assert ((slope >= 0.5) & (slope <= 1)).all()
+    assert slope.max() - slope.min() > 0.4
+    center = cropped[:, :, 15:17, 15:17].mean((2, 3))
+    assert ((center - 15.5).abs() <= (1 - slope[:, None]) * 16 + 1e-3).all()
+    torch.testing.assert_close(random_crop(ramp, 1.0), ramp, atol=1e-4, rtol=0)
+
+
+def test_the_features_of_the_base_are_seen():
+    network, (L, _) = build(features="layers.1"), pictures()
+    seen = []
+    network.down1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    network.eval()(L)
+    assert seen[0].shape == (2, 3 + 8, 32, 32)
+    assert torch.equal(seen[0][:, 3:], network.base.layers[:2](L / 100))
+
+
 def test_diversity_terms_and_their_signs():
     truth = torch.full((1, 2, 8, 8), 0.3)
     gray, vivid = 0 * truth, 2 * truth
-    assert losses.hinge(gray, gray, truth).item() == pytest.approx(0.3**2 * 2, rel=1e-4)
-    assert losses.hinge(vivid, gray, truth) == 0
-    assert losses.hinge(-truth, gray, truth) == 0  # of the hue it says nothing
-    assert losses.penalty(vivid, gray, truth).item() == pytest.approx(0.36)
-    assert losses.reward(vivid, gray, truth).item() == pytest.approx(-0.36)
+    assert losses.hinge(gray, gray, truth).mean().item() == pytest.approx(0.3**2 * 2, rel=1e-4)
+    assert not losses.hinge(vivid, gray, truth).any()
+    assert not losses.hinge(-truth, gray, truth).any()  # of the hue it says nothing
+    assert losses.penalty(vivid, gray, truth).mean().item() == pytest.approx(0.36)
+    assert losses.reward(vivid, gray, truth).mean().item() == pytest.approx(-0.36)
     gray.requires_grad_()
-    losses.hinge(gray, gray, truth).backward()
+    losses.hinge(gray, gray, truth).mean().backward()
     assert gray.grad.isfinite().all()
 
 
@@ -297,7 +369,7 @@ def test_losses_are_float32_under_autocast():
     network = build().to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
         (update,) = network.updates(Batch(L, ab))
-        assert network._refine_at_test(L, network.base(L)).residual.dtype == torch.float32
+        assert network._refine_at_test(L, network._start(L)).residual.dtype == torch.float32
     assert {loss.dtype for loss in update.losses.values()} == {torch.float32}
     sum(update.losses.values()).backward()
     assert network.residual.weight.grad.isfinite().all()
@@ -317,14 +389,16 @@ def test_vgg_is_neither_state_nor_a_parameter():
 
 def test_random_features_are_the_same_everywhere_and_disturb_no_generator():
     state = torch.get_rng_state()
-    one = losses.VGG16Features(None, 0.25)
+    one = losses.VGG16Features(None, 0.25, VGG_LAYERS)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(123)
-    other = losses.VGG16Features(None, 0.25)
+    other = losses.VGG16Features(None, 0.25, VGG_LAYERS)
     assert torch.equal(one.kernel21, other.kernel21)
     maps = one(torch.rand(1, 3, 32, 32))
     assert [tuple(m.shape[1:]) for m in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8), (128, 4, 4)]
-    assert losses.VGG16Features(None, 0.01).kernel0.shape == (8, 3, 3, 3)
+    (third,) = losses.VGG16Features(None, 0.25, ("relu3_3",))(torch.ones(1, 3, 32, 32))
+    assert torch.equal(third, one(torch.ones(1, 3, 32, 32))[2])
+    assert losses.VGG16Features(None, 0.01, VGG_LAYERS).kernel0.shape == (8, 3, 3, 3)
 
 
 @pytest.fixture
@@ -353,7 +427,7 @@ def test_features_are_those_of_torchvision(vgg_file):
         x = layer(x)
         if index in (3, 8, 15, 22):
             expected.append(x.clone())
-    for got, wanted in zip(losses.VGG16Features(str(file), 0.1)(rgb), expected, strict=True):
+    for got, wanted in zip(losses.VGG16Features(str(file), 0.1, VGG_LAYERS)(rgb), expected, strict=True):
         torch.testing.assert_close(got, wanted)
 
 
@@ -390,8 +464,24 @@ def test_a_file_without_vgg_is_refused_in_one_line(content, tmp_path):
         {"attention": "none"},
         {"prior": "literal"},
         {"prior": "none"},
+        {"prior": "rms"},
+        {"prior_of": "noisy"},
+        {"fusion": "add"},
         {"t_max": 0},
-        {"sees_luminance": False},
+        {"noise": "cosine"},
+        {"sees": "ab"},
+        {"features": "layers.1"},
+        {"ab_scale": 50.0},
+        {"crop": 0.5},
+        {"attention_stride": 4},
+        {"attention_stride": 2},
+        {"heads": 2},
+        {"attention_target": "variation"},
+        {"reduction": "sum"},
+        {"output": "rgb"},
+        {"style_of": "truth"},
+        {"vgg_layers": ("relu3_3",)},
+        {"channels": (32, 64, 128, 128)},
         {"diversity": "penalty"},
         {"diversity": "reward"},
         {"weights": {"perceptual": 0.0, "style": 0.0}},
@@ -424,7 +514,11 @@ def test_dropped_losses_are_not_computed():
     "options",
     [
         {"attention": "encoder"},
+        {"attention_stride": 16},
         {"prior": "x"},
+        {"reduction": "x"},
+        {"crop": 0},
+        {"vgg_layers": ("relu3_3", "x")},
         {"diversity": "x"},
         {"weights": {"x": 1}},
         {"t_max": 1001},
@@ -450,6 +544,8 @@ def test_schedule_is_section_4():
         ("attention", 13, 10_000, True, True),
         ("more-images", 9, 24_000, True, True),
     ]
+    fewer = spec.schedule(replace(PRESET, train=3000, epochs=6))
+    assert [(s.epochs, s.images) for s in fewer] == [(1, 500), (3, 500), (1, 500), (3, 500), (2, 1200)]
     network = spec.build(width=0.125, base=Base(), attention="none")
     for stage in stages:
         assert stage.frozen == (() if stage.settings["attention"] else ("attention",))
@@ -466,11 +562,13 @@ def test_published_widths():
 def test_every_ablation_changes_what_its_name_says():
     specs = {}
     plugin.register_models(lambda spec: specs.update({spec.name: spec}))
-    parent = specs.pop("enhanced-unet")
+    parent, literal = specs.pop("enhanced-unet"), specs.pop("enhanced-unet-literal")
+    assert literal.options == {"diversity": "penalty", "prior": "literal"}
     assert set(plugin.LOSSES) == set(losses.WEIGHTS)
     for name, spec in specs.items():
         assert (spec.parent, spec.refines, spec.published) == (parent.name, parent.refines, None), name
-        assert spec.options or spec.build is not parent.build, name
+        differs = spec.options, spec.build, spec.schedule(PRESET)
+        assert differs != (parent.options, parent.build, parent.schedule(PRESET)), name
     plain = specs["enhanced-unet/plain-residual-unet"].build(
         width=0.125, base=Base(), **specs["enhanced-unet/plain-residual-unet"].options
     )
@@ -493,6 +591,6 @@ def test_the_control_is_the_base_that_learns_on():
 
 
 def _longer():
-    specs = []
-    plugin.register_models(specs.append)
-    return specs[-1]
+    specs = {}
+    plugin.register_models(lambda spec: specs.update({spec.name: spec}))
+    return specs["enhanced-unet/siggraph17-longer"]

@@ -1,6 +1,7 @@
 """The training loop, the order of a run, and what a failing model does to it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,9 +195,63 @@ def test_a_network_that_breaks_the_contract_is_refused(output, reason):
 
 
 def test_scores_have_a_row_for_every_image_in_order(images):
-    scores, samples = score_all(Toy(), images, torch.device("cpu"), (), keep=3)
-    assert scores.image.tolist() == images.names
-    assert samples.shape == (3, 16, 16, 3)
+    scored = score_all(Toy(), images, torch.device("cpu"), (), keep=3, worst=2)
+    assert scored.scores.image.tolist() == scored.details.image.tolist() == images.names
+    assert scored.samples["predicted"].shape == (3, 16, 16, 3)
+    assert "attention" not in scored.samples
+    assert not any("lips" in column for column in scored.details)
+
+
+def test_the_worst_images_are_kept_the_worst_first(images):
+    many = Images(np.tile(images.pixels, (2, 1, 1, 1)), [str(i) for i in range(20)], images.digests * 2, None, {})
+    many.pixels[17] = (0, 0, 255)  # in the second batch
+    scored = score_all(Toy(), many, torch.device("cpu"), (), keep=3, worst=4)
+    samples, mse = scored.samples, scored.scores.mse
+    assert samples["worst_name"][0] == "17"
+    assert (samples["worst_truth"][0] == many.pixels[17]).all()
+    assert samples["worst_mse"].tolist() == mse.sort_values(ascending=False)[:4].tolist()
+    error = (samples["worst"][0].astype(float) - samples["worst_truth"][0]) ** 2
+    assert error.mean() == pytest.approx(samples["worst_mse"][0])
+
+
+def test_masks_reach_the_details(images):
+    parts = np.zeros((10, 16, 16), np.uint8)
+    parts[:, :4] = 1
+    masked = Images(images.pixels, images.names, images.digests, images.near_grey, {}, parts, ("skin", "lips"))
+    details = score_all(Toy(), masked, torch.device("cpu"), (), keep=3, worst=1).details
+    assert details["share_lips"].tolist() == [0.25] * 10
+
+
+def test_an_attention_map_is_kept_and_one_that_breaks_the_contract_is_refused(images):
+    network = Toy()
+    network.attention_map = lambda L: L[:, :, ::4, ::4] / 100
+    samples = score_all(network, images, torch.device("cpu"), (), keep=3, worst=1).samples
+    assert samples["attention"].shape == (3, 4, 4)
+    assert 50 < samples["attention"].mean() < 200
+    network.attention_map = lambda L: L
+    with pytest.raises(ValueError, match="attention_map returned"):
+        score_all(network, images, torch.device("cpu"), (), keep=3, worst=1)
+
+
+def test_averaged_weights_replace_the_last_ones_and_are_those_that_validate(images):
+    visited = []
+
+    class Watching(Toy):
+        def updates(self, batch):
+            if self.training:
+                visited.append(self.convolution.weight.detach().clone())
+            yield from super().updates(batch)
+
+    plain, _ = trained(images)
+    network, losses = trained(images, [replace(STAGE, average=0.999)], kind=Watching)
+    weights = torch.stack(visited)
+    assert not torch.equal(network.convolution.weight, plain.convolution.weight)
+    assert ((weights.amin(0) < network.convolution.weight) & (network.convolution.weight < weights.amax(0))).all()
+    scored = score_all(network, images, torch.device("cpu"), (), keep=1, worst=1)
+    assert np.isfinite(scored.scores.mse).all()
+    last = losses[(losses.split == "val") & (losses.epoch == STAGE.epochs)].value.item()
+    _, again = trained(images, [replace(STAGE, epochs=1, learning_rate=0.0)], kind=lambda: network)
+    assert again[again.split == "val"].value.item() == pytest.approx(last, rel=1e-5)
 
 
 def spec(name, refines=None):

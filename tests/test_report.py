@@ -4,14 +4,12 @@ import json
 import subprocess
 import sys
 import time
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from colorbench import report
 from colorbench.errors import UserError
@@ -67,7 +65,7 @@ class Fake:
         cell = {"model": model, "seed": seed, "status": "done", "reason": None, "refines": None, "parent": None}
         cell |= {"reference": False, "published": None, "environment": "e0000001"}
         if mse is not None:
-            cell |= {"width": 0.25, "parameters": 1000, "seconds": 60.0, "images_seen": 9000, "notes": []}
+            cell |= {"width": 0.25, "parameters": 1000, "seconds": 60.0, "images_seen": 9000, "notes": [], "stages": []}
         self.save(f"{place}/cell.json", cell | fields)
         if mse is not None:
             self.scores(model, seed, mse).to_csv(self.folder.path / place / "scores.csv", index=False)
@@ -351,15 +349,6 @@ def test_the_same_files_give_the_same_report(mixed):
     assert {name: (mixed.folder.path / name).read_bytes() for name in FILES} == first
 
 
-def test_the_pictures_show_input_models_and_truth_enlarged(mixed):
-    report.write(mixed.folder)
-    with Image.open(BytesIO((mixed.folder.path / "pictures.png").read_bytes())) as sheet:
-        pixels = np.asarray(sheet)
-    assert pixels.shape[1] == 4 + 4 * (128 + 4)  # grey, plain, better, truth, 64 px doubled
-    truth = np.load(mixed.folder.path / "samples.npz")["truth"][1]
-    assert (pixels[-132:-4, -132:-4] == truth.repeat(2, 0).repeat(2, 1)).all()
-
-
 def test_figures_without_content_are_absent(mixed, tmp_path):
     fake = Fake(tmp_path / "other", ["plain"])
     for name in FILES:
@@ -435,3 +424,20 @@ def test_ablations_stand_in_a_table_of_their_own(tmp_path):
     assert "worse" in rows["parent/worse"].split("|", 2)[2]
     assert "inside seed noise" in rows["parent/noisy"]
     assert "no luck" in rows["parent/broken"]
+
+
+def test_the_losses_of_ablations_have_a_figure_of_their_own(mixed, errors):
+    report.write(mixed.folder)
+    folder = mixed.folder.path
+    alone = (folder / "losses.png").read_bytes()
+    assert not (folder / "losses-ablations.png").exists()
+    mixed.record["models"].append("better/less")
+    mixed.record["cells"].append(["better/less", 0])
+    mixed.save("record.json", mixed.record)
+    mixed.cell("better/less", 0, errors, parent="better")
+    mixed.losses("better/less", 0, {"normal": 4}, ("residual",))
+    report.write(mixed.folder)
+    assert (folder / "losses.png").read_bytes() == alone
+    assert (folder / "losses-ablations.png").exists()
+    assert "(losses-ablations.png)" in (folder / "ablations.md").read_text()
+    assert "losses-ablations" not in (folder / "comparison.md").read_text()

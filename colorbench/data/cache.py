@@ -30,20 +30,25 @@ from colorbench.protocol import PROTOCOL
 
 NEAR_GREY = 5.0  # max |ab|; the field drops such images from training, since they teach desaturation
 MOST_UNREADABLE = 0.05
-PIXELS, INDEX = "pixels.u8", "index.json"
+PIXELS, PARTS, INDEX = "pixels.u8", "parts.u8", "index.json"
 CHUNK = 256  # pictures decoded ahead of the writing: a whole split would not fit in memory
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split, decoded. `pixels` uint8 (N, H, W, 3), memory-mapped; the other fields have N entries each,
-    but for `unreadable`: name and reason of the files left out."""
+    """One split, decoded. `pixels` uint8 (N, H, W, 3), memory-mapped; `names`, `digests` and `near_grey` have N
+    entries each; `unreadable` holds name and reason of the files left out.
+
+    Where the dataset has masks, `parts` uint8 (N, H, W), memory-mapped, says in which of `part_names` a pixel is.
+    """
 
     pixels: np.ndarray
     names: list[str]
     digests: list[str]
     near_grey: np.ndarray
     unreadable: dict[str, str]
+    parts: np.ndarray | None = None
+    part_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -102,7 +107,9 @@ def decode_all(data: str, splits: Mapping[str, Hashed], size: int) -> Data:
 
 
 def _cached(split: str, pictures: Hashed, size: int) -> Images:
-    content = json.dumps([PROTOCOL["resize"], size, [(digest, picture.name) for digest, picture in pictures]])
+    masked = bool(pictures) and all(hasattr(picture, "masks") for _, picture in pictures)
+    listed = [(digest, picture.name) for digest, picture in pictures]
+    content = json.dumps([PROTOCOL["resize"], size, listed, *(["parts"] if masked else [])])
     root = Path(os.environ.get("COLORBENCH_CACHE") or platformdirs.user_cache_dir("colorbench"))
     entry = root / hashlib.sha256(content.encode()).hexdigest()[:24]
     if not entry.exists():
@@ -112,23 +119,39 @@ def _cached(split: str, pictures: Hashed, size: int) -> Images:
         except OSError as error:
             raise UserError(f"cannot write the cache {root}: {error.strerror}; set COLORBENCH_CACHE") from error
         try:
-            _decode_into(aside, split, pictures, size)
+            _decode_into(aside, split, pictures, size, masked)
             if not entry.exists():  # another process may have been faster
                 aside.rename(entry)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     index = json.loads((entry / INDEX).read_text())
-    shape = (len(index["names"]), size, size, 3)
-    pixels = np.memmap(entry / PIXELS, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
-    return Images(pixels, index["names"], index["digests"], np.array(index["near_grey"], bool), index["unreadable"])
+    shape = (len(index["names"]), size, size)
+    return Images(
+        pixels=_mapped(entry / PIXELS, (*shape, 3)),
+        names=index["names"],
+        digests=index["digests"],
+        near_grey=np.array(index["near_grey"], bool),
+        unreadable=index["unreadable"],
+        parts=_mapped(entry / PARTS, shape) if masked else None,
+        part_names=tuple(index.get("part_names", ())),
+    )
 
 
-def _decode_into(folder: Path, split: str, pictures: Hashed, size: int) -> None:
+def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(file, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+
+
+def _decode_into(folder: Path, split: str, pictures: Hashed, size: int, masked: bool) -> None:
     index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}}
     # Files are decoded outside Python's lock, so that threads help. What Python code draws only gets in its own way.
     threads = os.cpu_count() if all(isinstance(picture, FilePicture) for _, picture in pictures) else 1
     bar = tqdm(desc=f"decoding {split}", total=len(pictures), unit="img", disable=None, leave=False)
-    with (folder / PIXELS).open("wb") as file, ThreadPoolExecutor(threads) as pool, bar:
+    with (
+        (folder / PIXELS).open("wb") as file,
+        (folder / PARTS).open("wb") as parts,
+        ThreadPoolExecutor(threads) as pool,
+        bar,
+    ):
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
             for (digest, picture), decoded in zip(chunk, pool.map(partial(_decode, size), chunk), strict=True):
@@ -138,6 +161,10 @@ def _decode_into(folder: Path, split: str, pictures: Hashed, size: int) -> None:
                     continue
                 pixels, near_grey = decoded
                 file.write(pixels.tobytes())
+                if masked:
+                    masks = picture.masks(size)  # type: ignore[attr-defined]
+                    index["part_names"] = list(masks)
+                    parts.write(np.stack([*masks.values()]).argmax(0).astype(np.uint8).tobytes())
                 index["names"].append(picture.name)
                 index["digests"].append(digest)
                 index["near_grey"].append(near_grey)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from colorbench.color import recombine, rgb_to_lab
 from colorbench.contract import MetricSpec
 from colorbench.data.cache import Images
 from colorbench.metrics import score
+from colorbench.metrics.details import details
 
 BATCH = 16  # fixed: scores must not depend on a setting of the training
 
@@ -45,24 +47,87 @@ def colorize(network: nn.Module, L: Tensor) -> Tensor:
     return ab
 
 
-def predictions(network: nn.Module, images: Images, device: torch.device) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """For each batch: its place in the split, predicted and true pictures, uint8 RGB (B, 3, H, W)."""
+@dataclass
+class Scored:
+    """What a network did on a split: `scores` and `details` have a row per image, named in the column `image`.
+
+    `samples` are pictures for the figures: `predicted` uint8 (K, H, W, 3), the first of the split; `attention` uint8
+    (K, h, w), the network's map, if it has one; `worst`, `worst_truth`, `worst_name` and `worst_mse`, the images of
+    the largest MSE, the worst first.
+    """
+
+    scores: pd.DataFrame
+    details: pd.DataFrame
+    samples: dict[str, np.ndarray]
+
+
+def score_all(
+    network: nn.Module, images: Images, device: torch.device, extra: Iterable[MetricSpec], keep: int, worst: int
+) -> Scored:
+    """Score every image; keep the predictions of the first `keep` and of the `worst`."""
+    extra, kept = tuple(extra), _Kept(keep, worst)
+    scores, detailed = [], []
     for start in range(0, len(images), BATCH):
         place = slice(start, start + BATCH)
         truth = to_rgb(images.pixels[place], device)
         L = rgb_to_lab(truth.float() / 255)[:, :1]
-        yield place, recombine(L, colorize(network, L)), truth
-
-
-def score_all(
-    network: nn.Module, images: Images, device: torch.device, extra: Iterable[MetricSpec], keep: int
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """Scores of every image, named in the column `image`; and the first `keep` predictions, uint8 (K, H, W, 3)."""
-    frames, samples, extra = [], [], tuple(extra)
-    for place, predicted, truth in predictions(network, images, device):
+        predicted, maps = recombine(L, colorize(network, L)), attention_map(network, L)
         frame = score(predicted, truth, extra)
-        frame.insert(0, "image", images.names[place])
-        frames.append(frame)
-        if place.start < keep:
-            samples.append(predicted.permute(0, 2, 3, 1).cpu().numpy())
-    return pd.concat(frames, ignore_index=True), np.concatenate(samples)[:keep]
+        scores.append(_named(frame, images.names[place]))
+        detailed.append(_named(details(predicted, truth, _parts(images, place, device), maps), images.names[place]))
+        kept.add(start, predicted, truth, maps, frame["mse"].to_numpy())
+    table = pd.concat(scores, ignore_index=True)
+    return Scored(table, pd.concat(detailed, ignore_index=True), kept.arrays(images.names))
+
+
+@torch.no_grad()
+def attention_map(network: nn.Module, L: Tensor) -> Tensor | None:
+    """The network's map of L as the contract has it; None if it has none. Raises ValueError for any other thing."""
+    if not hasattr(network, "attention_map"):
+        return None
+    maps: Tensor | None = network.eval().attention_map(L)  # type: ignore[operator]
+    if maps is not None and (maps.ndim != 4 or maps.shape[:2] != (len(L), 1) or not ((maps >= 0) & (maps <= 1)).all()):
+        raise ValueError(f"attention_map returned {tuple(maps.shape)}; (B, 1, h, w) in 0..1, or None, is due")
+    return maps
+
+
+class _Kept:
+    """The pictures worth keeping, of a split that passes by in batches."""
+
+    def __init__(self, first: int, worst: int) -> None:
+        self.first, self.count = first, worst
+        self.predicted: list[np.ndarray] = []
+        self.attention: list[np.ndarray] = []
+        self.worst: list[tuple[float, int, np.ndarray, np.ndarray]] = []  # MSE, place in the split, predicted, truth
+
+    def add(self, start: int, predicted: Tensor, truth: Tensor, maps: Tensor | None, mse: np.ndarray) -> None:
+        if start < self.first:
+            self.predicted.append(_pixels(predicted))
+            if maps is not None:
+                self.attention.append((maps[:, 0] * 255).round().byte().cpu().numpy())
+        for i in np.argsort(-mse)[: self.count]:
+            self.worst.append((mse[i], start + int(i), _pixels(predicted[i : i + 1]), _pixels(truth[i : i + 1])))
+        self.worst = sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))[: self.count]
+
+    def arrays(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        mse, places, predicted, truth = zip(*self.worst, strict=True)
+        worst = {"worst": np.concatenate(predicted), "worst_truth": np.concatenate(truth), "worst_mse": np.array(mse)}
+        maps = {"attention": np.concatenate(self.attention)[: self.first]} if self.attention else {}
+        named = {"worst_name": np.array([names[place] for place in places])}
+        return {"predicted": np.concatenate(self.predicted)[: self.first], **maps, **worst, **named}
+
+
+def _parts(images: Images, place: slice, device: torch.device) -> dict[str, Tensor]:
+    if images.parts is None:
+        return {}
+    parts = torch.from_numpy(np.array(images.parts[place])).to(device)
+    return {name: parts == number for number, name in enumerate(images.part_names)}
+
+
+def _pixels(rgb: Tensor) -> np.ndarray:
+    return rgb.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _named(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    frame.insert(0, "image", names)
+    return frame

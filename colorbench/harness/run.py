@@ -35,7 +35,7 @@ from colorbench.harness.load import (
     packed_tensors,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import colorize, score_all, to_lab, to_rgb
+from colorbench.harness.predict import Scored, colorize, score_all, to_lab, to_rgb
 from colorbench.harness.train import Trainer
 from colorbench.metrics import score
 from colorbench.plugins import Registry
@@ -43,7 +43,7 @@ from colorbench.protocol import PROTOCOL, protocol_id
 from colorbench.runs.environment import environment, identity
 from colorbench.runs.folder import DONE, FAILED, SKIPPED, TRAINING, RunFolder, write_aside
 
-SAMPLES = 8  # test images kept as pictures
+SAMPLES, WORST = 16, 4  # test images kept as pictures: the first, and those of the largest MSE
 
 
 class Session:
@@ -119,7 +119,8 @@ def open_record(
     truth = test.pixels[:SAMPLES]
     L, ab = to_lab(truth, torch.device("cpu"))
     grey = recombine(L, torch.zeros_like(ab)).permute(0, 2, 3, 1).numpy()
-    write_aside(folder.path / "samples.npz", packed(names=test.names[:SAMPLES], truth=truth, grey=grey))
+    parts = {} if test.parts is None else {"parts": test.parts[:SAMPLES], "part_names": test.part_names}
+    write_aside(folder.path / "samples.npz", packed(names=test.names[:SAMPLES], truth=truth, grey=grey, **parts))
 
 
 def with_bases(specs: Sequence[ModelSpec], registry: Registry) -> list[ModelSpec]:
@@ -163,14 +164,14 @@ class Made:
     record: dict[str, Any]
     state: dict[str, torch.Tensor] | None = None
     losses: pd.DataFrame | None = None
-    scores: pd.DataFrame | None = None
-    samples: np.ndarray | None = None
+    scored: Scored | None = None
     traceback: str | None = None
 
     def score(self, network: nn.Module, test: Images, registry: Registry, device: torch.device) -> None:
         """Fill in the scores and the sample pictures."""
-        scores, self.samples = score_all(network, test, device, registry.specs["metric"].values(), SAMPLES)
-        self.scores = _labelled(scores, self.record["model"], self.record["seed"])
+        scored = score_all(network, test, device, registry.specs["metric"].values(), SAMPLES, WORST)
+        label = self.record["model"], self.record["seed"]
+        self.scored = Scored(_labelled(scored.scores, *label), _labelled(scored.details, *label), scored.samples)
 
 
 def _labelled(frame: pd.DataFrame, model: str, seed: int) -> pd.DataFrame:
@@ -259,7 +260,8 @@ def _identity(session: Session, spec: ModelSpec, seed: int) -> dict[str, Any]:
 
 def _stage_record(stage: Stage, available: int) -> dict[str, Any]:
     settings = {
-        key: getattr(stage, key) for key in ("name", "epochs", "learning_rate", "betas", "weight_decay", "frozen")
+        key: getattr(stage, key)
+        for key in ("name", "epochs", "learning_rate", "betas", "weight_decay", "frozen", "average")
     }
     images = min(stage.images or available, available)
     return settings | {"images": images, "decay": stage.decay.__name__, "settings": dict(stage.settings)}
@@ -267,14 +269,16 @@ def _stage_record(stage: Stage, available: int) -> dict[str, Any]:
 
 def save(place: Path, made: Made) -> None:
     """Write a cell's files; its record last, so that it speaks only of what is there."""
-    for name, frame in (("losses", made.losses), ("scores", made.scores)):
+    frames = {"losses": made.losses}
+    if made.scored is not None:
+        frames |= {"scores": made.scored.scores, "details": made.scored.details}
+        (place / "samples.npz").write_bytes(packed(**made.scored.samples))
+    for name, frame in frames.items():
         if frame is not None:
             frame.to_csv(place / f"{name}.csv", index=False, float_format="%.8g")  # what float32 holds
     if made.state is not None:
         (place / "weights.pt").write_bytes(packed_tensors(made.state))
         made.record["weights_sha256"] = fingerprint(place / "weights.pt")
-    if made.samples is not None:
-        (place / "samples.npz").write_bytes(packed(predicted=made.samples))
     if made.traceback:
         (place / "traceback.txt").write_text(made.traceback)
     # A plugin's options may be anything: what JSON does not know is written as Python prints it.

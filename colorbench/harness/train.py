@@ -72,6 +72,23 @@ class Stepper:
             gradient.copy_(mean.view_as(gradient))
 
 
+class RunningMean:
+    """An exponential mean of a network's weights and buffers; `network` is a copy that holds it."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        from timm.utils import ModelEmaV3  # here because it takes seconds to import
+
+        self.mean = ModelEmaV3(network, decay=decay, use_warmup=True)
+        self.network: nn.Module = self.mean.module
+
+    def follow(self, network: nn.Module, step: int) -> None:
+        self.mean.update(network, step)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a mean that was saved without the network's base."""
+        self.network.load_state_dict(state, strict=False)
+
+
 class Trainer:
     """Trains one network by its stages on `train`, following its losses on `val`.
 
@@ -124,8 +141,11 @@ class Trainer:
         stopped = freeze(self.network, stage.frozen)
         stepper = Stepper(self.network, stage, self.accelerator)
         first, done = (saved["epoch"], saved["step"]) if saved else (1, 0)
+        mean = RunningMean(self.network, stage.average) if stage.average else None
         if saved:
             stepper.load(saved["optimizers"])
+            if mean:
+                mean.load(saved["mean"])
         steps = -(-len(chosen) // self.batch_size)  # of an epoch
         if 0 < len(chosen) % self.batch_size < self.accelerator.num_processes and steps > 1:
             steps -= 1  # the last few are not enough for a share each
@@ -149,26 +169,32 @@ class Trainer:
                 torch.manual_seed(seed_for(self.seed, "step", *draws))
                 for update in stepper.step(batch, rate, len(shuffled[part])):
                     sums.add(update, len(batch.L))
+                if mean:
+                    mean.follow(self.network, (epoch - 1) * steps + step)
                 progress.advance(len(shuffled[part]), look)
                 self.seconds = before + time.monotonic() - started
                 if self.checkpoint and self.checkpoint.is_due() and self.accelerator.is_main_process:
                     look()  # what has diverged must not be taken up again
-                    self.checkpoint.write(self._state(stepper, sums, stage=index, epoch=epoch, step=step + 1))
+                    self.checkpoint.write(self._state(stepper, mean, sums, stage=index, epoch=epoch, step=step + 1))
             self._average_buffers()
             self.images_seen += len(chosen)
             sums.join(self.accelerator)
-            train, val = sums.finite_means(), self._validate(stage)
+            train, val = sums.finite_means(), self._validate(mean.network if mean else self.network, stage)
             for split, means in (("train", train), ("val", val)):
                 self._rows += [(stage.name, epoch, component, split, value) for component, value in means.items()]
             progress.close_epoch(epoch, train, val)
             done, saved = 0, None
         progress.close()
+        if mean:
+            self.network.load_state_dict(mean.network.state_dict())
         for parameter in stopped:
             parameter.requires_grad_(True)
 
-    def _state(self, stepper: Stepper, sums: _Sums, **position: int) -> dict[str, Any]:
+    def _state(self, stepper: Stepper, mean: RunningMean | None, sums: _Sums, **position: int) -> dict[str, Any]:
+        state = trained_state(self.network, self.base)
         return position | {
-            "network": trained_state(self.network, self.base),
+            "network": state,
+            "mean": {key: mean.network.state_dict()[key] for key in state} if mean else {},
             "optimizers": {player: optimizer.state_dict() for player, optimizer in stepper.optimizers.items()},
             "totals": sums.totals,
             "counts": dict(sums.counts),
@@ -185,8 +211,8 @@ class Trainer:
                     buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     @torch.no_grad()
-    def _validate(self, stage: Stage) -> dict[str, float]:
-        self.network.eval()
+    def _validate(self, network: nn.Module, stage: Stage) -> dict[str, float]:
+        network.eval()
         sums = _Sums(f"stage {stage.name!r}, validation")
         # The same draws in every epoch: the curve then shows the network, not the noise.
         torch.manual_seed(seed_for(self.seed, "validation", self.name, stage.name))
@@ -194,7 +220,7 @@ class Trainer:
             indices = np.arange(start, min(start + self.batch_size, len(self.val_images)))
             batch = self._batch(self.val_images, indices, stage, np.zeros(len(indices), bool))
             with self.accelerator.autocast():
-                for update in self.network.updates(batch):  # type: ignore[operator]
+                for update in network.updates(batch):  # type: ignore[operator]
                     sums.add(update, len(indices))
         return sums.finite_means()
 

@@ -5,22 +5,29 @@ from __future__ import annotations
 import pandas as pd
 
 from colorbench.errors import UserError
-from colorbench.report import figures
+from colorbench.report import details, figures, pictures
 from colorbench.report.comparison import compare, parent_of
+from colorbench.report.curve import CURVE, curves, draw
 from colorbench.report.markdown import render, render_ablations
 from colorbench.report.results import read
 from colorbench.runs.folder import RunFolder, write_aside
 
 ABLATIONS_TABLE, ABLATIONS = "ablations.csv", "ablations.md"
-TABLE, PROSE, LOSSES, PICTURES = "comparison.csv", "comparison.md", "losses.png", "pictures.png"
+DETAILS_TABLE, DETAILS = "details.csv", "details.md"
+TABLE, PROSE, LOSSES, ABLATION_LOSSES = "comparison.csv", "comparison.md", "losses.png", "losses-ablations.png"
 
 
 def write(folder: RunFolder) -> str:
-    """Write comparison.csv, comparison.md, losses.png and pictures.png beside the record; return the Markdown.
+    """Write comparison.csv, comparison.md, losses.png and the sheets of pictures beside the record.
 
-    Ablations, models named parent/change, have a table of their own: ablations.csv and ablations.md.
+    Returns the Markdown.
 
-    A figure that has nothing to show is not written, and one from an earlier report is removed. Raises
+    Ablations, models named parent/change, have a table of their own: ablations.csv and ablations.md, with
+    losses-ablations.png, and base-curve.png if some of them differ in how long the base of a refiner was trained.
+
+    What lies behind the scores is in details.csv and details.md, which the returned Markdown leaves out.
+
+    Details or a figure with nothing to show are not written, and those of an earlier report are removed. Raises
     UserError when a file of the folder is damaged or the folder cannot be written.
     """
     results = read(folder)
@@ -28,13 +35,21 @@ def write(folder: RunFolder) -> str:
     ablated = frame["model"].map(parent_of) != ""
     main = frame[~ablated].drop(columns=[name for name in frame if str(name).startswith("parent")])
     order = list(main["model"])
-    drawn = {LOSSES: figures.losses(results.losses, order), PICTURES: figures.pictures(results, order)}
+    drawn = {LOSSES: figures.losses(results.losses, order), **pictures.draw(results, order)}
     text = render(main, results, [name for name, content in drawn.items() if content])
     files: dict[str, str | bytes | None] = {TABLE: _csv(main), PROSE: text, **drawn}
     if ablated.any():
         members = frame[ablated | frame["model"].isin(frame["model"].map(parent_of))]
-        files |= {ABLATIONS_TABLE: _csv(members), ABLATIONS: (ablations := render_ablations(members, results))}
+        losses = figures.losses(results.losses, sorted(members["model"]))  # each parent before its ablations
+        linked = [ABLATION_LOSSES] if losses else []
+        ablations = render_ablations(members, results, lengths := curves(frame, results), linked)
+        files |= {ABLATIONS_TABLE: _csv(members), ABLATIONS: ablations, ABLATION_LOSSES: losses, CURVE: draw(lengths)}
         text += "\n" + ablations
+    detailed = details.summarize(results, [*order, *frame.loc[ablated, "model"]])
+    files |= {
+        DETAILS_TABLE: None if detailed.empty else _csv(detailed),
+        DETAILS: None if detailed.empty else details.render(detailed, results),
+    }
     try:
         for name, content in files.items():
             if content is None:

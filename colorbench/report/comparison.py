@@ -14,7 +14,7 @@ from colorbench.runs.folder import DONE
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
-COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "batch_n")
+COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "base_images_seen", "batch_n")
 
 
 def compare(results: Results) -> pd.DataFrame:
@@ -23,9 +23,10 @@ def compare(results: Results) -> pd.DataFrame:
     Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
     PSNR also `psnr_pooled` and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there
     are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in `reference`, and
-    `wins_percent` of the images; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
-    `batch_n`); and last what was run on what, so that rows of several runs can be put together. What a row has no
-    value for is empty.
+    `wins_percent` of the images; the same over the parent of an ablation (`parent_gain_percent`, ...) and over what it
+    refines (`base_gain_percent`, ...), with `base_images_seen`, the images that the base saw in training; costs, rates
+    in images per second (`train_1`, `infer_n`: at batch 1 and at `batch_n`); and last what was run on what, so that
+    rows of several runs can be put together. What a row has no value for is empty.
     """
     scores = _scores(results)
     models = results.record["models"]
@@ -89,6 +90,10 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     for model in order:
         if reference and model != reference:
             rows[model] |= {"reference": reference} | gain(model, reference)
+        if (base := results.cells(model, done=True)[0]["refines"]) in rows:
+            over = {f"base_{name}": value for name, value in gain(model, base).items()}
+            seen = results.cells(base, done=True)[0]["images_seen"]
+            rows[model] |= {"base": base, **over, "base_images_seen": seen}
         if (parent := parent_of(model)) in rows:
             over = {f"parent_{name}": value for name, value in gain(model, parent).items()}
             noise = _seed_noise(results.scores, model, parent)

@@ -1,4 +1,4 @@
-"""The loss curves and the grid of pictures, each as the bytes of a PNG."""
+"""The loss curves, as the bytes of a PNG."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from colorbench.report.results import Results
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -19,8 +17,6 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 STYLES: dict[str, Any] = {"train": "-", "val": "--"}
 GREY = "#666666"
 MANY_TICKS = 300  # range of a logarithmic axis from which only powers of ten are named
-SMALLEST_PICTURE = 128  # pixels; smaller ones are enlarged
-GAP, TITLE_SIZE = 4, 14  # pixels
 
 
 def losses(frame: pd.DataFrame, models: Sequence[str]) -> bytes | None:
@@ -91,41 +87,3 @@ def _finish(axes: Axes, colors: dict[str, str]) -> None:
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
-
-
-def pictures(results: Results, models: Sequence[str]) -> bytes | None:
-    """A row per kept test image: the grey input, each of `models` that has pictures, the truth. None if none has."""
-    shown = [(model, results.predicted[model]) for model in models if model in results.predicted]
-    if not shown:
-        return None
-    from PIL import Image, ImageDraw, ImageFont
-
-    columns = [("input", results.samples["grey"]), *shown, ("truth", results.samples["truth"])]
-    enlarge = -(-SMALLEST_PICTURE // columns[0][1].shape[2])
-    font: Any = ImageFont.load_default(size=TITLE_SIZE)
-    height, width = (side * enlarge for side in columns[0][1].shape[1:3])
-    titles = [_wrapped(title, lambda text: font.getlength(text) <= width) for title, _ in columns]
-    head = max(map(len, titles)) * (TITLE_SIZE + 3) + 2 * GAP
-    rows = len(columns[0][1])
-    sheet = Image.new("RGB", (GAP + len(columns) * (width + GAP), head + rows * (height + GAP)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, ((_, images), lines) in enumerate(zip(columns, titles, strict=True)):
-        left = GAP + i * (width + GAP)
-        pen.multiline_text((left, head - GAP), "\n".join(lines), fill="black", font=font, anchor="ld", spacing=3)
-        for j, image in enumerate(images):
-            # Whole pixels, not interpolated ones: what is seen is what was scored.
-            pixels = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
-            sheet.paste(Image.fromarray(pixels), (left, head + j * (height + GAP)))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "png")
-    return buffer.getvalue()
-
-
-def _wrapped(title: str, fits: Any) -> list[str]:
-    """The title in lines that fit, broken after "/" and "-" where it has them."""
-    lines = [""]
-    for part in title.replace("/", "/\0").replace("-", "-\0").split("\0"):
-        if lines[-1] and not fits(lines[-1] + part):
-            lines.append("")
-        lines[-1] += part
-    return lines

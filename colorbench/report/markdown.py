@@ -6,15 +6,28 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import parent_of
+from colorbench.report.curve import CURVE, CURVE_CAPTION, Curve
 from colorbench.report.results import Results
 
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
+OVER_BASE = "MSE gain over its base, % ↑"
 LONGEST_STATUS = 72  # characters; the notes have the whole of it
-CAPTIONS = {"losses.png": "Losses by epoch: training solid, validation dashed", "pictures.png": "The first test images"}
+LOSSES = "Losses by epoch: training solid, validation dashed"
+CAPTIONS = {
+    "losses.png": LOSSES,
+    "losses-ablations.png": f"{LOSSES}; each parent above its ablations",
+    "pictures.png": "The first test images",
+    "refined.png": "The output of a base and of what refines it, and the truth, each with its eyes and lips enlarged: "
+    "found by the masks where the data has them, else at places fixed for aligned faces",
+    "attention.png": "Output, truth and attention: the brighter, the more attention",
+    "scenes.png": "The test images, of those kept, with the most background, and with several faces",
+    "worst.png": "Of all test images, those with the largest MSE, the worst first",
+}
 
 Row = pd.Series
 
@@ -35,29 +48,28 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
     blocks = [
         f"# Comparison on {results.record['data']['name']}",
-        _table(frame, _headline(frame)),
+        table(frame, _headline(frame)),
         notes.made_with(results),
         "Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters.",
     ]
     if len(scored):
-        blocks += ["## More scores", _table(scored, _more(results.extra)), "## Cost", _table(timed, _cost(timed))]
+        blocks += ["## More scores", table(scored, _more(results.extra)), "## Cost", table(timed, _cost(timed))]
     blocks += ["## Notes", "\n".join(f"- {note}" for note in notes.notes(frame, results))]
     if published := notes.published(results):
-        blocks += ["## Published figures", notes.PUBLISHED, _table(pd.DataFrame(published), _published())]
+        blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
     blocks += [f"![{CAPTIONS[name]}]({name})" for name in figures]
     return "\n\n".join(blocks) + "\n"
 
 
-def render_ablations(frame: pd.DataFrame, results: Results) -> str:
-    """The whole ablations.md: `frame` has the rows of the ablations and of their parents."""
+def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Curve], figures: Iterable[str]) -> str:
+    """The whole ablations.md: `frame` has the rows of the ablations and of their parents, `lengths` what is drawn."""
     parents = frame.set_index("model")
     columns = [
         Column("ablation", lambda row: row["model"], align="left"),
-        Column("MSE ↓", lambda row: _number(row, "mse", 1, ends=True)),
-        Column(
-            "MSE gain over the parent, % ↑", lambda row: _number(row, "parent_gain_percent", 1, ends=True, sign="+")
-        ),
-        Column("images won, %", lambda row: _number(row, "parent_wins_percent", 0)),
+        Column("MSE ↓", lambda row: number(row, "mse", 1, ends=True)),
+        Column("MSE gain over the parent, % ↑", lambda row: number(row, "parent_gain_percent", 1, ends=True, sign="+")),
+        Column("images won, %", lambda row: number(row, "parent_wins_percent", 0)),
+        Column(OVER_BASE, lambda row: number(row, "base_gain_percent", 1, ends=True, sign="+")),
         Column("parameters", lambda row: _against(row, parents, "parameters")),
         Column("training", lambda row: _against(row, parents, "train_n")),
         Column("inference", lambda row: _against(row, parents, "infer_n")),
@@ -65,13 +77,19 @@ def render_ablations(frame: pd.DataFrame, results: Results) -> str:
         Column("verdict", _verdict, align="left"),
         Column("status", lambda row: _shortened(row["status"]), align="left"),
     ]
-    shown = frame[frame["model"].map(parent_of) != ""]
+    family = frame["model"].map(lambda model: parent_of(model) or model)
+    # By family, the parent first, and otherwise as they come.
+    place = frame.groupby(family, sort=False).ngroup()
+    shown = frame.iloc[np.lexsort([(frame["model"] != family).to_numpy(), place.to_numpy()])]
+    told = [*notes.of_ablations(), *filter(None, (curve.sentence() for curve in lengths))]
     blocks = [
         f"# Ablations on {results.record['data']['name']}",
-        _table(shown, columns),
+        table(shown, columns),
         notes.made_with(results),
         "## Notes",
-        "\n".join(f"- {note}" for note in notes.of_ablations()),
+        "\n".join(f"- {note}" for note in told),
+        *([f"![{CURVE_CAPTION}]({CURVE})"] if lengths else []),
+        *(f"![{CAPTIONS[name]}]({name})" for name in figures),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -92,7 +110,7 @@ def _verdict(row: Row) -> str:
         return "one seed: its noise is unknown"
     if abs(row["parent_gain_percent"]) <= row["parent_seed_noise_percent"]:
         return "inside seed noise"
-    return "better without what it changes" if row["parent_gain_percent"] > 0 else "worse"
+    return "better" if row["parent_gain_percent"] > 0 else "worse"
 
 
 def _headline(frame: pd.DataFrame) -> list[Column]:
@@ -105,8 +123,14 @@ def _headline(frame: pd.DataFrame) -> list[Column]:
         _score("CIEDE2000 ↓", "ciede2000", 2, lower=True),
         _score(f"MSE gain over {', '.join(reference)}, % ↑", "gain_percent", 1, ends=True, sign="+"),
         _score("images won, % ↑", "wins_percent", 0),
+        Column(OVER_BASE, _gain_over_other_base),
         Column("status", lambda row: _shortened(row["status"]), align="left"),
     ]
+
+
+def _gain_over_other_base(row: Row) -> str:
+    """The gain over the base, unless that is the reference, over which the gain is shown already."""
+    return NONE if row.get("base") == row.get("reference") else number(row, "base_gain_percent", 1, ends=True, sign="+")
 
 
 def _more(extra: Sequence[str]) -> list[Column]:
@@ -114,15 +138,15 @@ def _more(extra: Sequence[str]) -> list[Column]:
         Column("model", lambda row: row["model"], align="left"),
         _score("PSNR of the mean MSE, dB ↑", "psnr_pooled", 2),
         _score("PSNR by batches of 8, dB ↑", "psnr_batch8", 2),
-        Column("colorfulness", lambda row: _number(row, "colorfulness", 1, ends=True)),
+        Column("colorfulness", lambda row: number(row, "colorfulness", 1, ends=True)),
         Column(
             "colorfulness, predicted − true → 0",  # noqa: RUF001
-            lambda row: _number(row, "colorfulness_delta", 1, ends=True, sign="+"),
+            lambda row: number(row, "colorfulness_delta", 1, ends=True, sign="+"),
             lambda row: abs(row["colorfulness_delta"]),
         ),
         # The folder does not say which way a plugin's metric points: no arrow, no bold.
-        *(Column(name, lambda row, name=name: _number(row, name, 3, ends=True)) for name in extra),  # type: ignore[misc]
-        Column("sd of the MSE over seeds", lambda row: _number(row, "mse_seed_sd", 1)),
+        *(Column(name, lambda row, name=name: number(row, name, 3, ends=True)) for name in extra),  # type: ignore[misc]
+        Column("sd of the MSE over seeds", lambda row: number(row, "mse_seed_sd", 1)),
     ]
 
 
@@ -133,23 +157,23 @@ def _cost(frame: pd.DataFrame) -> list[Column]:
         Column("model", lambda row: row["model"], align="left"),
         Column("parameters", lambda row: _scaled(row, "parameters")),
         Column("MACs per image", lambda row: _scaled(row, "macs")),
-        Column("training, s", lambda row: _number(row, "training_seconds", 1)),
-        Column("images seen", lambda row: _number(row, "images_seen", 0)),
+        Column("training, s", lambda row: number(row, "training_seconds", 1)),
+        Column("images seen", lambda row: number(row, "images_seen", 0)),
         Column("training at batch 1, images/s", lambda row: _rate(row, "train_1")),
         Column(f"at {n}", lambda row: _rate(row, "train_n")),
         Column("inference at batch 1, images/s", lambda row: _rate(row, "infer_1")),
         Column(f"at {n} ", lambda row: _rate(row, "infer_n")),
-        Column("peak memory, MiB", lambda row: _number(row, "peak_memory_mib", 0)),
+        Column("peak memory, MiB", lambda row: number(row, "peak_memory_mib", 0)),
     ]
 
 
 def _published() -> list[Column]:
     return [
         Column("model", lambda row: row["model"], align="left"),
-        Column("MSE", lambda row: _number(row, "mse", 3)),
-        Column("PSNR, dB", lambda row: _number(row, "psnr", 3)),
+        Column("MSE", lambda row: number(row, "mse", 3)),
+        Column("PSNR, dB", lambda row: number(row, "psnr", 3)),
         Column("PSNR of that MSE, dB", lambda row: _text_of(float(statistics.psnr(row["mse"])), 3)),
-        Column("SSIM", lambda row: _number(row, "ssim", 3)),
+        Column("SSIM", lambda row: number(row, "ssim", 3)),
         Column("source", lambda row: row["source"], align="left"),
         Column("note", lambda row: row["note"] or NONE, align="left"),
     ]
@@ -158,12 +182,13 @@ def _published() -> list[Column]:
 def _score(title: str, name: str, decimals: int, lower: bool = False, ends: bool = False, sign: str = "") -> Column:
     return Column(
         title,
-        lambda row: _number(row, name, decimals, ends, sign),
+        lambda row: number(row, name, decimals, ends, sign),
         lambda row: row.get(name, float("nan")) * (1 if lower else -1),
     )
 
 
-def _number(row: Row, name: str, decimals: int, ends: bool = False, sign: str = "") -> str:
+def number(row: Row, name: str, decimals: int, ends: bool = False, sign: str = "") -> str:
+    """A cell of a table: the value in the column `name`, followed by its interval in brackets if `ends`."""
     text = _text_of(row.get(name), decimals, sign)
     if not ends or pd.isna(row.get(f"{name}_low")):
         return text
@@ -198,7 +223,7 @@ def _shortened(status: str) -> str:
     return status if len(status) <= LONGEST_STATUS else f"{status[: LONGEST_STATUS - 1]}…"
 
 
-def _table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
+def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     """A Markdown table, padded so that it reads in a terminal too. Columns that show nothing are left out."""
     rows = [row for _, row in frame.iterrows()]
     shown = [(column, _cells(column, rows)) for column in columns]

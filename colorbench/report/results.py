@@ -23,17 +23,19 @@ DAMAGED = (ValueError, OSError, zipfile.BadZipFile)  # what the readers of JSON,
 class Results:
     """A run as the report sees it.
 
-    `scores` and `losses` are the frames of the finished cells. `samples` holds `truth` and `grey`, and `predicted`
-    the pictures of each model's first finished seed, all uint8 (K, H, W, 3); both are empty if the run kept none.
+    `scores`, `details` and `losses` are the frames of the finished cells, of which some may have no details. `samples`
+    holds the arrays of the run's samples.npz, and `pictures` those of each model's first finished seed; both are empty
+    if the run kept none. A run of an earlier version lacks some of the arrays.
     """
 
     record: dict[str, Any]
     outcomes: list[dict[str, Any]]
     scores: pd.DataFrame
+    details: pd.DataFrame
     losses: pd.DataFrame
     timings: dict[str, dict[str, Any]]
     samples: dict[str, np.ndarray]
-    predicted: dict[str, np.ndarray]
+    pictures: dict[str, dict[str, np.ndarray]]
 
     @property
     def extra(self) -> list[str]:
@@ -56,15 +58,17 @@ def read(folder: RunFolder) -> Results:
             record=folder.record,
             outcomes=outcomes,
             scores=folder.frame("scores"),
+            details=folder.frame("details"),
             losses=folder.frame("losses"),
             timings=folder.timings(),
             samples=samples,
-            predicted={m: _arrays(p / "samples.npz")["predicted"] for m, p in first.items()} if samples else {},
+            pictures={model: _arrays(place / "samples.npz") for model, place in first.items()} if samples else {},
         )
     except DAMAGED as error:
         named = "; ".join(_damaged(folder.path)) or str(error)
         raise UserError(f"the run is damaged: {named}; remove what is named and run the same command again") from error
     _refuse_holes(results.scores, done)
+    _refuse_other_images(results.details, results.scores)
     return results
 
 
@@ -80,6 +84,23 @@ def _refuse_holes(scores: pd.DataFrame, done: list[dict[str, Any]]) -> None:
             raise UserError(
                 f"cells/{cell[0]}/seed-{cell[1]} is done, but its scores.csv is absent or has other images than the "
                 "other cells; remove that folder and run the same command again"
+            )
+
+
+def _refuse_other_images(details: pd.DataFrame, scores: pd.DataFrame) -> None:
+    """Raises UserError unless all details are of the images that have scores, in the same order."""
+    if details.empty:
+        return
+    if absent := [name for name in KEYS if name not in details]:
+        raise UserError(
+            f"the tables of details lack {', '.join(absent)}; they were not made by this version of colorbench"
+        )
+    images = dict(iter(scores.groupby(["model", "seed"])["image"]))
+    for cell, names in details.groupby(["model", "seed"])["image"]:
+        if list(names) != list(images.get(cell, ())):
+            raise UserError(
+                f"cells/{cell[0]}/seed-{cell[1]}: its details.csv has other images than its scores.csv; "
+                "remove that folder and run the same command again"
             )
 
 

@@ -1,13 +1,14 @@
 """One run on disk. Everything is written aside and renamed, so that a kill leaves nothing half-written.
 
 record.json                     what was asked for, on what data, by what code and machine
-samples.npz                     the first test images: `names`, `truth`, `grey`, uint8 (K, H, W, 3)
+samples.npz                     the first test images: `names`, `truth`, `grey`, and `parts` where there are masks
 trained_on.txt                  the digests of the training images, so that an evaluation can tell what was seen
 cells/MODEL/seed-N/cell.json    the outcome of one model and seed
                    scores.csv   a row per test image
+                   details.csv  a row per test image: the sums that errors by part and by color are made from
                    losses.csv   a row per stage, epoch, component and split
                    weights.pt   what was trained
-                   samples.npz  `predicted`, uint8 (K, H, W, 3)
+                   samples.npz  pictures: the first predictions, their attention maps, the worst predictions
 cells/MODEL/seed-N.part/        the same while it is being made: what a killed run leaves behind
                    training.pt  how far its training had got
 timing/MODEL.json               throughput and memory

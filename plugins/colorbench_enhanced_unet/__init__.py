@@ -21,10 +21,14 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "attention-in-bottleneck": {"attention": "bottleneck"},
     "no-prior": {"prior": "none"},
     "no-noise": {"t_max": 0},
-    "no-luminance": {"sees_luminance": False},
+    "no-luminance": {"sees": "ab"},
     **{f"no-{loss}-loss": {"weights": {loss: 0.0}} for loss in LOSSES},
     "diversity-as-printed": {"diversity": "penalty"},
     "diversity-as-reward": {"diversity": "reward"},
+    "two-steps": {"steps": 2},
+    "base-features": {"features": "model10"},
+    "random-crops": {"crop": 0.75},
+    "wider": {"channels": (96, 192, 384, 768)},
     "plain-residual-unet": {  # the exception: it leaves out whatever the paper adds to a U-Net under an L2 loss
         "attention": "none",
         "prior": "none",
@@ -51,8 +55,31 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         ),
     )
     register(spec)
+    register(
+        replace(
+            spec,
+            name="enhanced-unet-literal",
+            summary="enhanced-unet as printed: leaving its base is penalised, the prior's norm is divided by HW",
+            options={"diversity": "penalty", "prior": "literal"},
+            published=None,
+        )
+    )
     for change, options in ABLATIONS.items():
         register(spec.variant(change, **options))
+    register(
+        replace(
+            spec.variant("averaged-weights"),
+            summary="enhanced-unet with a running mean of its weights at the end of each stage",
+            schedule=lambda preset: [replace(stage, average=0.999) for stage in schedule(preset)],
+        )
+    )
+    register(
+        replace(
+            spec.variant("one-stage"),
+            summary="enhanced-unet with noise, attention and all images from the start, for as many steps",
+            schedule=one_stage,
+        )
+    )
     # No gain can be credited to a refiner before its base has had as many steps.
     register(
         replace(
@@ -85,7 +112,7 @@ def schedule(preset: Preset) -> list[Stage]:
             name,
             preset.epochs_of(epochs),
             learning_rate=1e-4 / preset.width,  # a narrow network needs the larger steps, as its base does
-            images=images,
+            images=preset.images_of(images),
             frozen=() if attention else ("attention",),
             settings={"noise": noise, "attention": attention},
         )
@@ -97,3 +124,10 @@ def schedule(preset: Preset) -> list[Stage]:
         stage("attention", 13, 10_000, noise=True, attention=True),
         stage("more-images", 9, 24_000, noise=True, attention=True),
     ]
+
+
+def one_stage(preset: Preset) -> list[Stage]:
+    """The last stage alone, as long as all together."""
+    stages = schedule(preset)
+    seen = sum(stage.epochs * (stage.images or 0) for stage in stages)
+    return [replace(stages[-1], epochs=max(1, round(seen / (stages[-1].images or 1))))]

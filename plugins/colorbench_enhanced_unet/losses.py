@@ -1,14 +1,14 @@
 """The losses of Table 1 of Wang, Hu and Zhao: Beyond Black and White.
 
-The paper writes squared norms; every one here is a mean over its elements, since with sums the Gram and
-feature terms would swamp the weights, which add up to 1.
+Each is a squared norm, written here as what is squared; how the squares of a batch become a number is a `Reduction`.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -38,20 +38,32 @@ def min_max(image: Tensor) -> Tensor:
     return (image - low) / (high - low).clamp_min(1e-4)
 
 
+Reduction = Callable[[Tensor], Tensor]
+
+REDUCTIONS: Mapping[str, Reduction] = {
+    "mean": lambda squares: squares.mean(),
+    "sum": lambda squares: squares.flatten(1).sum(dim=1).mean(),  # over an image; a batch is always averaged
+}
+
+
+def squared(first: Tensor, second: Tensor) -> Tensor:
+    return (first - second).square()
+
+
 def hinge(final: Tensor, base: Tensor, target: Tensor) -> Tensor:
     """How much less colorful than the truth the result is; being more colorful costs nothing here."""
     # Squared as the other terms: a linear hinge outweighs them where errors are small, and oversaturates.
-    return (chroma(target) - chroma(final)).clamp_min(0).square().mean()
+    return (chroma(target) - chroma(final)).clamp_min(0).square()
 
 
 def penalty(final: Tensor, base: Tensor, target: Tensor) -> Tensor:
     """Table 1 to the letter: it pulls the result back to the base, away from the truth."""
-    return F.mse_loss(final, base)
+    return squared(final, base)
 
 
 def reward(final: Tensor, base: Tensor, target: Tensor) -> Tensor:
     """Table 1 with the sign that its description, more vibrant than the base, asks for."""
-    return -F.mse_loss(final, base)
+    return -squared(final, base)
 
 
 DIVERSITY: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -61,24 +73,36 @@ DIVERSITY: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def attention_loss(attention: Tensor, target: Tensor) -> Tensor:
-    """Map (B, 1, h, w) in 0..1 against the chroma of the true ab (B, 2, H, W), pooled to the map's size."""
+def variation(ab: Tensor) -> Tensor:
+    """ab (B, 2, H, W) -> its standard deviation over 7 x 7 pixels (B, 1, H, W), both channels together."""
+    mean = F.avg_pool2d(ab, 7, stride=1, padding=3, count_include_pad=False)
+    square = F.avg_pool2d(ab.square(), 7, stride=1, padding=3, count_include_pad=False)
+    return (square - mean.square()).clamp_min(0).sum(dim=1, keepdim=True).sqrt()
+
+
+ATTENDED: Mapping[str, Callable[[Tensor], Tensor]] = {"chroma": chroma, "variation": variation}
+
+
+def attention_error(attention: Tensor, wanted: Tensor) -> Tensor:
+    """Map (B, 1, h, w) in 0..1 against `wanted` (B, 1, H, W), pooled to the map's size and stretched to 0..1."""
     h, w = attention.shape[-2:]
-    return F.mse_loss(attention, min_max(F.adaptive_avg_pool2d(chroma(target), (h, w))))
+    return squared(attention, min_max(F.adaptive_avg_pool2d(wanted, (h, w))))
 
 
-def appearance(vgg: VGG16Features, L: Tensor, final: Tensor, base: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Perceptual loss against the truth, style loss against the base as the paper has it; ab in Lab units.
+def appearance(
+    vgg: VGG16Features, L: Tensor, final: Tensor, target: Tensor, style_of: Tensor, reduce: Reduction
+) -> dict[str, Tensor]:
+    """Perceptual loss against `target`, style loss against `style_of`; all ab (B, 2, H, W) in Lab units.
 
-    The four feature layers count equally; a Gram matrix is divided by its layer's C * H * W.
+    The feature layers count equally; a Gram matrix is divided by its layer's C * H * W.
     """
     with torch.no_grad():
-        fixed = vgg(lab_to_rgb(torch.cat((L.repeat(2, 1, 1, 1), torch.cat((target, base))), dim=1)))
+        fixed = vgg(lab_to_rgb(torch.cat((L.repeat(2, 1, 1, 1), torch.cat((target, style_of))), dim=1)))
     seen = vgg(lab_to_rgb(torch.cat((L, final), dim=1)))
     perceptual, style = [], []
     for layer, (wanted, started) in zip(seen, (f.chunk(2) for f in fixed), strict=True):
-        perceptual.append(F.mse_loss(layer, wanted))
-        style.append(F.mse_loss(gram(layer), gram(started)))
+        perceptual.append(reduce(squared(layer, wanted)))
+        style.append(reduce(squared(gram(layer), gram(started))))
     return {"perceptual": torch.stack(perceptual).mean(), "style": torch.stack(style).mean()}
 
 
@@ -90,7 +114,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 class VGG16Features(nn.Module):
-    """What VGG16 (Simonyan and Zisserman 2015) sees: the maps after relu1_2, relu2_2, relu3_3 and relu4_3.
+    """What VGG16 (Simonyan and Zisserman 2015) sees: the maps after `layers`, of which STAGES has the names.
 
     `weights` is a file of torchvision's VGG16; None looks in the cache of torch.hub. Nothing is downloaded:
     without a file, `trained` is False and the features are random, the same in every run, with their
@@ -99,19 +123,23 @@ class VGG16Features(nn.Module):
     """
 
     FILE = "vgg16-397923af.pth"
-    # (index in torchvision's `features`, channels) of the convolutions; 2x2 max pooling between the stages
-    STAGES = (
-        ((0, 64), (2, 64)),
-        ((5, 128), (7, 128)),
-        ((10, 256), (12, 256), (14, 256)),
-        ((17, 512), (19, 512), (21, 512)),
+    # The last ReLU of each stage, and its convolutions: (index in torchvision's `features`, channels). 2x2 max pooling
+    # between the stages.
+    STAGES: Mapping[str, tuple[tuple[int, int], ...]] = MappingProxyType(
+        {
+            "relu1_2": ((0, 64), (2, 64)),
+            "relu2_2": ((5, 128), (7, 128)),
+            "relu3_3": ((10, 256), (12, 256), (14, 256)),
+            "relu4_3": ((17, 512), (19, 512), (21, 512)),
+        }
     )
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: str | None, width: float) -> None:
+    def __init__(self, weights: str | None, width: float, layers: Sequence[str]) -> None:
         super().__init__()
+        self.layers = layers
         cached = Path(torch.hub.get_dir(), "checkpoints", self.FILE)
         file = Path(weights) if weights else cached if cached.is_file() else None
         self.trained = file is not None
@@ -123,14 +151,17 @@ class VGG16Features(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
 
     def forward(self, rgb: Tensor) -> list[Tensor]:
-        """sRGB (B, 3, H, W) in 0..1 -> four float32 maps, at H, H/2, H/4 and H/8."""
+        """sRGB (B, 3, H, W) in 0..1 -> a float32 map for each layer, the k-th stage's at H / 2^(k - 1)."""
         x = (rgb - self.mean) / self.std
         maps: list[Tensor] = []
-        for stage in self.STAGES:
-            x = F.max_pool2d(x, 2) if maps else x
+        for name, stage in self.STAGES.items():
             for index, _ in stage:
                 x = F.relu(F.conv2d(x, getattr(self, f"kernel{index}"), getattr(self, f"bias{index}"), padding=1))
-            maps.append(x.float())
+            if name in self.layers:
+                maps.append(x.float())
+            if len(maps) == len(self.layers):
+                break
+            x = F.max_pool2d(x, 2)
         return maps
 
 
@@ -142,7 +173,7 @@ def _read(file: Path) -> Kernels:
         state = torch.load(file, map_location="cpu", weights_only=True)
         kernels = [
             (index, state[f"features.{index}.weight"], state[f"features.{index}.bias"])
-            for stage in VGG16Features.STAGES
+            for stage in VGG16Features.STAGES.values()
             for index, _ in stage
         ]
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError) as error:
@@ -154,7 +185,7 @@ def _random(width: float) -> Kernels:
     """He et al. 2015, so that the maps of all layers are of one magnitude."""
     generator = torch.Generator().manual_seed(16)  # its own, and fixed: every run is scored by the same features
     kernels, inputs = [], 3
-    for index, channels in (convolution for stage in VGG16Features.STAGES for convolution in stage):
+    for index, channels in (convolution for stage in VGG16Features.STAGES.values() for convolution in stage):
         outputs = max(8, round(channels * width))
         kernel = torch.randn(outputs, inputs, 3, 3, generator=generator) * (2 / (9 * inputs)) ** 0.5
         kernels.append((index, kernel, torch.zeros(outputs)))

@@ -14,77 +14,152 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Update
 from colorbench_enhanced_unet.losses import (
+    ATTENDED,
     DIVERSITY,
+    REDUCTIONS,
     WEIGHTS,
     VGG16Features,
     appearance,
-    attention_loss,
+    attention_error,
     chroma,
     min_max,
+    squared,
 )
 
-AB_SCALE = 110.0  # ab / 110 is in -1..1 as in the base; with raw ab the printed loss weights make no sense
+AB_LIMIT = 110.0  # Lab units; no color of sRGB is beyond
 EMBEDDING = 128  # numbers that carry the timestep and the color prior, at every width
-HEADS = 4
-NOISE_STEPS = 1000  # the linear schedule of Ho, Jain and Abbeel 2020; the paper names none
-CHOICES = {
-    "attention": ("decoder", "bottleneck", "none"),
-    "prior": ("mean-chroma", "literal", "none"),
-    "diversity": tuple(DIVERSITY),
-}
+NOISE_STEPS = 1000  # of Ho, Jain and Abbeel 2020; the paper names none
+STRIDES = (8, 4, 2)  # of the decoder's stages that attention can follow
 
 
 @dataclass(frozen=True)
 class Options:
     """What the paper leaves open, and the reason for each default. Raises ValueError on an unknown choice.
 
-    attention: "decoder", "bottleneck" or "none". Section 3.2.3 prefers the decoder and names no stage of it:
-        H/8, since at H/4 the attention matrix would be 16 times as large.
-    prior: the 4th number of the color prior, or "none" for no prior. "literal" is the printed ||AB||_2 / HW,
-        which shrinks with growing images to a dead input; "mean-chroma", the mean over pixels, is at any size
-        what its name says, a "normalized color magnitude".
-    t_max: noise steps in training are uniform on 0..t_max, and 0 is no noise. "t can be set freely"; up to 50
-        the noise stays below 19 Lab units, comparable with the error of a base.
-    test_t: noise steps at test, unsaid: 0, since noise can only hide what the base knows. Otherwise every
-        image gets the same fixed noise, so that the result stays deterministic.
-    steps: how often at test the network refines, each time its last result. The paper stays with one.
-    sees_luminance: whether L is an input beside the noisy ab. The text lists ab alone, in which the lips and
-        eyes that it wants to improve have no edges.
-    diversity: "penalty" is Table 1 to the letter, which holds the result back at the base; "reward" has the
-        other sign, which overshoots; "hinge" asks for no less chroma than the truth's, and is the default
-        since the text wants "more vibrant outputs".
-    weights: replaces weights of equation 1, by name; 0 drops the loss.
-    vgg: a file of torchvision's VGG16 for the perceptual and style losses, whose VGG the paper does not name.
-        None looks in the cache of torch.hub.
+    What it sees
+        sees: "L+ab", or "ab" for the noisy ab of the base alone, which is all that the text lists. But the lips and
+            eyes that it wants to improve have no edges there.
+        features: a submodule of the base, such as siggraph17's "model10", whose map at full resolution is an input
+            too. "" for none: the text speaks of colors alone.
+        ab_scale: Lab units that are 1 inside the network. The paper names none: 110, as in the base, since raw ab
+            would make the residual and output losses outweigh the others ten thousand times.
+    Noise
+        noise: "linear" variances from 1e-4 to 0.02 (Ho, Jain and Abbeel 2020) or "cosine" (Nichol and Dhariwal 2021)
+            over 1000 steps. Not said; linear is what "diffusion" meant first.
+        t_max: in training the steps are uniform on 0..t_max, and 0 is no noise. "t can be set freely"; up to 50
+            the noise stays below 19 Lab units, comparable with the error of a base.
+        test_t: steps at test, unsaid: 0, since noise can only hide what the base knows. Otherwise every image gets
+            the same fixed noise, so that the result stays deterministic.
+        steps: how often at test the network refines, each time its last result. The paper stays with one, and
+            names more as future work.
+        The text lets the network predict "the residual or noise". It is the residual here, as in Table 1, and it is
+        added to the clean ab of the base: whoever predicts the noise can at best give the base back.
+    Prior
+        prior: its 4th number, or "none" for no prior. "literal" is the printed ||AB||_2 / HW, which shrinks with
+            growing images to a dead input. "mean-chroma", the mean over pixels, and "rms", its root mean square, are
+            at any size what the text calls them, a "normalized color magnitude"; the mean is the simpler.
+        prior_of: "base", its clean ab, as the text has it, or "noisy", what the network sees. The third number is
+            the sum of both deviations, one number, as printed; they are those of a population, not of a sample.
+        fusion: "film", by which timestep and prior scale and shift the bottleneck's channels, or "add", by which
+            they only shift. Embeddings are "fused", the text says; film holds both.
+    Attention
+        attention: "decoder", "bottleneck" or "none". Section 3.2.3 prefers the decoder.
+        attention_stride: behind which stage of the decoder, 8, 4 or 2 pixels to a cell. No stage is named: 8, since
+            at 4 the attention matrix would be 16 times as large.
+        heads: of the attention, unsaid.
+        attention_target: what its map is compared with. "chroma", the magnitude of the true color, is Table 1's
+            "ColorMag"; "variation", its deviation in the neighborhood, the "high color variation" of its
+            description. The map is the attention that a cell receives, the mean over heads and queries; both are
+            stretched to 0..1, since neither's unit is said.
+    Losses
+        weights: replaces weights of equation 1, by name; 0 drops the loss.
+        reduction: "mean" or "sum" over the elements of each squared norm. Printed are norms; but as sums the Gram and
+            feature terms swamp the weights, which add up to 1.
+        output: where the output error is measured. In "ab", clamped to -110..110, it equals the residual error as
+            long as nothing is clamped, so the paper defines the two; "rgb" is what is looked at in the end.
+        diversity: "penalty" is Table 1 to the letter, which holds the result back at the base; "reward" has the
+            other sign, which overshoots; "hinge" asks for no less chroma than the truth's, and is the default
+            since the text wants "more vibrant outputs".
+        style_of: "base", as printed, or "truth": the printed one ties the style to what is to be improved.
+        vgg: a file of torchvision's VGG16, whose kind of VGG the paper does not name. None looks in the cache of
+            torch.hub.
+        vgg_layers: those that are compared, unsaid: the last ReLU of each of the first four stages, counted
+            equally, which is the common choice.
+    Images
+        crop: in training, the least side of a random crop, as a share of the picture's, that is enlarged to the
+            picture's size; 1 for none, since no augmentation is named.
+    Size
+        channels: of the four levels, to be multiplied by the width; unsaid. 64-128-256-512 is the common U-Net.
     """
 
-    attention: str = "decoder"
-    prior: str = "mean-chroma"
+    sees: str = "L+ab"
+    features: str = ""
+    ab_scale: float = 110.0
+    noise: str = "linear"
     t_max: int = 50
     test_t: int = 0
     steps: int = 1
-    sees_luminance: bool = True
-    diversity: str = "hinge"
+    prior: str = "mean-chroma"
+    prior_of: str = "base"
+    fusion: str = "film"
+    attention: str = "decoder"
+    attention_stride: int = 8
+    heads: int = 4
+    attention_target: str = "chroma"
     weights: Mapping[str, float] = field(default_factory=dict)
+    reduction: str = "mean"
+    output: str = "ab"
+    diversity: str = "hinge"
+    style_of: str = "base"
     vgg: str | None = None
+    vgg_layers: tuple[str, ...] = tuple(VGG16Features.STAGES)
+    crop: float = 1.0
+    channels: tuple[int, int, int, int] = (64, 128, 256, 512)
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"enhanced-unet knows {name} {', '.join(choices)}, not {getattr(self, name)!r}")
+            given = getattr(self, name)
+            if wrong := [one for one in (given if isinstance(given, tuple) else (given,)) if one not in choices]:
+                known = ", ".join(map(str, choices))
+                raise ValueError(f"enhanced-unet knows {name} {known}, not {', '.join(map(repr, wrong))}")
         if unknown := self.weights.keys() - WEIGHTS.keys():
             raise ValueError(f"enhanced-unet knows the losses {', '.join(WEIGHTS)}, not {', '.join(sorted(unknown))}")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"enhanced-unet needs crop above 0 and up to 1, not {self.crop}")
         for name in ("t_max", "test_t"):
             if not 0 <= getattr(self, name) <= NOISE_STEPS:
                 raise ValueError(f"enhanced-unet needs {name} in 0..{NOISE_STEPS}, not {getattr(self, name)}")
 
 
+CHOICES = {
+    "sees": ("L+ab", "ab"),
+    "noise": ("linear", "cosine"),
+    "prior": ("mean-chroma", "rms", "literal", "none"),
+    "prior_of": ("base", "noisy"),
+    "fusion": ("film", "add"),
+    "attention": ("decoder", "bottleneck", "none"),
+    "attention_stride": STRIDES,
+    "attention_target": tuple(ATTENDED),
+    "reduction": tuple(REDUCTIONS),
+    "output": ("ab", "rgb"),
+    "diversity": tuple(DIVERSITY),
+    "style_of": ("base", "truth"),
+    "vgg_layers": tuple(VGG16Features.STAGES),
+}
+
+
 class Refined(NamedTuple):
     ab: Tensor  # float32 (B, 2, H, W) in Lab units, within -110..110
-    residual: Tensor  # float32 (B, 2, H, W), ab / 110
-    attention: Tensor | None  # float32 (B, 1, H/8, W/8) in 0..1; None where there was no attention
+    residual: Tensor  # float32 (B, 2, H, W), ab / ab_scale
+    attention: Tensor | None  # float32 (B, 1, H/8, W/8), or at another stride, in 0..1; None without attention
+
+
+class Start(NamedTuple):
+    ab: Tensor  # float32 (B, 2, H, W) of the base, in Lab units
+    features: tuple[Tensor, ...]  # none, or one map (B, C, H, W) of the base
 
 
 class EnhancedUNet(nn.Module):
@@ -103,12 +178,15 @@ class EnhancedUNet(nn.Module):
         self.weights = {**WEIGHTS, **options.weights}
         self.base = base.eval().requires_grad_(False)
 
-        c1, c2, c3, c4 = (8 * max(1, round(channels * width / 8)) for channels in (64, 128, 256, 512))
-        self.down1 = _level(3 if options.sees_luminance else 2, c1)
+        c1, c2, c3, c4 = (8 * max(1, round(channels * width / 8)) for channels in options.channels)
+        seen = 3 if options.sees == "L+ab" else 2
+        if options.features:
+            seen += self._start(torch.zeros(1, 1, 16, 16)).features[0].shape[1]
+        self.down1 = _level(seen, c1)
         self.down2 = _level(c1, c2)
         self.down3 = _level(c2, c3)
         self.down4 = _level(c3, c4)
-        self.bottleneck = Bottleneck(c4)
+        self.bottleneck = Bottleneck(c4, options.fusion)
         self.up4 = _level(c4 + c4, c4)
         self.up3 = _level(c4 + c3, c3)
         self.up2 = _level(c3 + c2, c2)
@@ -118,16 +196,19 @@ class EnhancedUNet(nn.Module):
             nn.init.zeros_(parameter)
 
         # Present in every variant, since the stages of the schedule freeze it by name.
-        self.attention = SelfAttention(c4) if options.attention != "none" else nn.Identity()
+        self.attention: nn.Module = nn.Identity()
+        if options.attention != "none":
+            place = STRIDES.index(options.attention_stride) if options.attention == "decoder" else 0
+            self.attention = SelfAttention((c4, c3, c2)[place], options.heads)
         self.prior = None
         if options.prior != "none":
             self.prior = nn.Sequential(nn.Linear(4, 64), nn.SiLU(), nn.Linear(64, EMBEDDING))
-        self.register_buffer("alpha_bar", noise_schedule(), persistent=False)
+        self.register_buffer("alpha_bar", noise_schedule(options.noise), persistent=False)
 
         self.vgg = None
         self.notes: list[str] = []
         if self.weights["perceptual"] or self.weights["style"]:
-            self.vgg = VGG16Features(options.vgg, width)
+            self.vgg = VGG16Features(options.vgg, width, options.vgg_layers)
             if not self.vgg.trained:
                 self.notes.append(
                     "The perceptual and style losses compare fixed random features: the weights of VGG16 "
@@ -144,74 +225,86 @@ class EnhancedUNet(nn.Module):
 
         Raises ValueError where H or W is no multiple of 8.
         """
-        ab = self._start(L)
+        start = self._start(L)
         for _ in range(self.options.steps):
-            ab = self._refine_at_test(L, ab).ab
-        return ab
+            start = start._replace(ab=self._refine_at_test(L, start).ab)
+        return start.ab
 
     @torch.no_grad()
-    def attention_map(self, L: Tensor) -> Tensor:
-        """Where the first refinement of L (B, 1, H, W) looks: float32 (B, 1, H/8, W/8) in 0..1.
-
-        Raises ValueError on a network built without attention.
-        """
-        attention = self._refine_at_test(L, self._start(L)).attention
-        if attention is None:
-            raise ValueError("this enhanced-unet was built without attention: it has no attention map")
-        return attention
+    def attention_map(self, L: Tensor) -> Tensor | None:
+        """Where the first refinement of L (B, 1, H, W) looks: float32 (B, 1, H/8, W/8) in 0..1, at another
+        `attention_stride` accordingly. None without attention."""
+        return self._refine_at_test(L, self._start(L)).attention
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """Equation 1. Settings: "noise" and "attention", both True where a stage does not say otherwise."""
-        L, truth, base = batch.L, batch.ab, self._start(batch.L)
+        options, scale, reduce = self.options, self.options.ab_scale, REDUCTIONS[self.options.reduction]
+        L, truth = batch.L, batch.ab
+        if self.training and options.crop < 1:
+            L, truth = random_crop(torch.cat((L, truth), dim=1), options.crop).split((1, 2), dim=1)
+        start = self._start(L)
         t = torch.zeros(len(L), dtype=torch.long, device=L.device)
-        noisy = base / AB_SCALE
+        noisy = start.ab / scale
         if batch.settings.get("noise", True):
-            t = torch.randint(self.options.t_max + 1, t.shape, device=L.device)
+            t = torch.randint(options.t_max + 1, t.shape, device=L.device)
             noisy = self.diffuse(noisy, t, torch.randn_like(noisy))
-        refined = self._refine(L, base, noisy, t, attend=batch.settings.get("attention", True))
+        refined = self._refine(L, start, noisy, t, attend=batch.settings.get("attention", True))
 
-        final, start, target = refined.ab / AB_SCALE, base / AB_SCALE, truth / AB_SCALE
+        final, base, target = refined.ab / scale, start.ab / scale, truth / scale
+        in_rgb = options.output == "rgb"
         losses = {
-            # The same number as the next as long as nothing is clamped: so the paper defines the two.
-            "residual": F.mse_loss(refined.residual, target - start),
-            "output": F.mse_loss(final, target),
-            "diversity": DIVERSITY[self.options.diversity](final, start, target),
+            "residual": reduce(squared(refined.residual, target - base)),
+            "output": reduce(squared(_rgb(L, refined.ab), _rgb(L, truth)) if in_rgb else squared(final, target)),
+            "diversity": reduce(DIVERSITY[options.diversity](final, base, target)),
         }
         if self.vgg is not None:
-            losses |= appearance(self.vgg, L, refined.ab, base, truth)
+            style_of = start.ab if options.style_of == "base" else truth
+            losses |= appearance(self.vgg, L, refined.ab, truth, style_of, reduce)
         if refined.attention is not None:
-            losses["attention"] = attention_loss(refined.attention, target)
+            losses["attention"] = reduce(attention_error(refined.attention, ATTENDED[options.attention_target](target)))
         yield Update({name: self.weights[name] * loss for name, loss in losses.items() if self.weights[name]})
 
     def diffuse(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """x (B, 2, H, W), ab / 110, after t (B,) steps of standard normal noise; t = 0 leaves it as it is."""
+        """x (B, 2, H, W), ab / ab_scale, after t (B,) steps of standard normal noise; t = 0 leaves it as it is."""
         kept = self.alpha_bar[t][:, None, None, None]
         return kept.sqrt() * x + (1 - kept).sqrt() * noise
 
     @torch.no_grad()
-    def _start(self, L: Tensor) -> Tensor:
+    def _start(self, L: Tensor) -> Start:
         if L.shape[-2] % 8 or L.shape[-1] % 8:
             raise ValueError(f"enhanced-unet needs a height and width divisible by 8, not {tuple(L.shape[-2:])}")
-        return self.base(L)
+        if not self.options.features:
+            return Start(self.base(L), ())
+        seen: list[Tensor] = []
+        module = self.base.get_submodule(self.options.features)
+        hook = module.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        try:
+            return Start(self.base(L), tuple(seen))
+        finally:
+            hook.remove()
 
-    def _refine_at_test(self, L: Tensor, ab: Tensor) -> Refined:
+    def _refine_at_test(self, L: Tensor, start: Start) -> Refined:
         t = torch.full((len(L),), self.options.test_t, device=L.device)
-        noisy = ab / AB_SCALE
+        noisy = start.ab / self.options.ab_scale
         if self.options.test_t:
             # Drawn on the CPU, one field for all: a result depends neither on the device nor on its batch.
             noise = torch.randn(1, 2, *L.shape[-2:], generator=torch.Generator().manual_seed(0))
             noisy = self.diffuse(noisy, t, noise.to(L.device))
-        return self._refine(L, ab, noisy, t, attend=True)
+        return self._refine(L, start, noisy, t, attend=True)
 
-    def _refine(self, L: Tensor, ab: Tensor, noisy: Tensor, t: Tensor, *, attend: bool) -> Refined:
-        """`noisy` is what the U-Net sees of `ab`; prior and sum take `ab` itself, else noise leaks."""
+    def _refine(self, L: Tensor, start: Start, noisy: Tensor, t: Tensor, *, attend: bool) -> Refined:
+        """`noisy` is what the U-Net sees of `start.ab`; the sum takes that itself, else noise leaks."""
+        options = self.options
         embedding = timestep_embedding(t)  # (B, 128)
         if self.prior is not None:
-            embedding = embedding + self.prior(color_prior(ab / AB_SCALE, self.options.prior))
-        place = self.options.attention if attend else "none"
+            described = start.ab / options.ab_scale if options.prior_of == "base" else noisy
+            embedding = embedding + self.prior(color_prior(described, options.prior))
+        place = options.attention if attend else "none"
+        stride = options.attention_stride if place == "decoder" else None
         attention = None
 
-        x = torch.cat(((L - 50) / 100, noisy), dim=1) if self.options.sees_luminance else noisy  # (B, 3 or 2, H, W)
+        luminance = ((L - 50) / 100,) if options.sees == "L+ab" else ()
+        x = torch.cat((*luminance, noisy, *start.features), dim=1)  # (B, 3 or 2 and the features, H, W)
         skip1 = self.down1(x)  # (B, c1, H, W)
         skip2 = self.down2(F.max_pool2d(skip1, 2))  # (B, c2, H/2, W/2)
         skip3 = self.down3(F.max_pool2d(skip2, 2))  # (B, c3, H/4, W/4)
@@ -220,27 +313,33 @@ class EnhancedUNet(nn.Module):
         if place == "bottleneck":
             x, attention = self.attention(x)
         x = self.up4(torch.cat((x, skip4), dim=1))  # (B, c4, H/8, W/8)
-        if place == "decoder":
+        if stride == 8:
             x, attention = self.attention(x)
         x = self.up3(torch.cat((_double(x), skip3), dim=1))  # (B, c3, H/4, W/4)
+        if stride == 4:
+            x, attention = self.attention(x)
         x = self.up2(torch.cat((_double(x), skip2), dim=1))  # (B, c2, H/2, W/2)
+        if stride == 2:
+            x, attention = self.attention(x)
         x = self.up1(torch.cat((_double(x), skip1), dim=1))  # (B, c1, H, W)
         residual = self.residual(x).float()  # (B, 2, H, W)
-        return Refined((ab + AB_SCALE * residual).clamp(-AB_SCALE, AB_SCALE), residual, attention)
+        return Refined((start.ab + options.ab_scale * residual).clamp(-AB_LIMIT, AB_LIMIT), residual, attention)
 
 
 class Bottleneck(nn.Module):
     """Two convolutions; an embedding scales and shifts the channels between them (FiLM, Perez 2018)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, fusion: str) -> None:
         super().__init__()
+        self.scales = fusion == "film"
         self.enter = nn.Sequential(*_normed_convolution(channels, channels))
         self.film = nn.Linear(EMBEDDING, 2 * channels)
         self.leave = nn.Sequential(nn.SiLU(), *_normed_convolution(channels, channels), nn.SiLU())
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1) each
-        return self.leave(self.enter(x) * (1 + scale) + shift)
+        x = self.enter(x)
+        return self.leave((x * (1 + scale) if self.scales else x) + shift)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -260,8 +359,9 @@ class SelfAttention(nn.Module):
     float32 (B, 1, h, w) in 0..1. The loss needs it, hence the explicit attention matrix.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
+        self.heads = heads
         self.norm = GroupNorm(channels)
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
         self.project = nn.Conv2d(channels, channels, 1)
@@ -270,24 +370,25 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         B, _, h, w = x.shape
-        heads = self.query_key_value(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, -1))
-        query, key, value = heads.unbind(dim=1)  # (B, HEADS, C / HEADS, h * w) each
+        heads = self.query_key_value(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))
+        query, key, value = heads.unbind(dim=1)  # (B, heads, C / heads, h * w) each
         scores = query.transpose(-2, -1) @ key / math.sqrt(query.shape[-2])
-        weights = scores.float().softmax(dim=-1)  # (B, HEADS, h * w queries, h * w keys)
+        weights = scores.float().softmax(dim=-1)  # (B, heads, h * w queries, h * w keys)
         seen = (value @ weights.transpose(-2, -1).to(value.dtype)).reshape(x.shape)
         received = weights.mean(dim=(1, 2)).view(B, 1, h, w) * (h * w)  # 1 where attention is even
         return x + self.gate * self.project(seen), min_max(received)
 
 
 def color_prior(ab: Tensor, magnitude: str) -> Tensor:
-    """ab / 110 (B, 2, H, W) -> float32 (B, 4): mean a, mean b, sum of both deviations, and the magnitude."""
+    """ab / ab_scale (B, 2, H, W) -> float32 (B, 4): mean a, mean b, sum of both deviations, and the magnitude."""
     mean = ab.mean(dim=(2, 3))
     deviation = ab.std(dim=(2, 3), correction=0).sum(dim=1)
-    if magnitude == "literal":
-        size = torch.linalg.vector_norm(ab, dim=(1, 2, 3)) / ab[0, 0].numel()
-    else:
-        size = chroma(ab).mean(dim=(1, 2, 3))
-    return torch.stack((mean[:, 0], mean[:, 1], deviation, size), dim=1)
+    sizes = {
+        "literal": lambda: torch.linalg.vector_norm(ab, dim=(1, 2, 3)) / ab[0, 0].numel(),
+        "rms": lambda: ab.square().sum(dim=1).mean(dim=(1, 2)).sqrt(),
+        "mean-chroma": lambda: chroma(ab).mean(dim=(1, 2, 3)),
+    }
+    return torch.stack((mean[:, 0], mean[:, 1], deviation, sizes[magnitude]()), dim=1)
 
 
 def timestep_embedding(t: Tensor) -> Tensor:
@@ -298,8 +399,11 @@ def timestep_embedding(t: Tensor) -> Tensor:
     return torch.cat((angles.sin(), angles.cos()), dim=1)
 
 
-def noise_schedule() -> Tensor:
+def noise_schedule(kind: str) -> Tensor:
     """float32 (1001,): the share of the signal's variance left after t steps, 1 at t = 0."""
+    if kind == "cosine":
+        angles = (torch.linspace(0, 1, NOISE_STEPS + 1, dtype=torch.float64) + 0.008) / 1.008 * (math.pi / 2)
+        return (angles.cos() / angles[0].cos()).square().float()
     betas = torch.linspace(1e-4, 0.02, NOISE_STEPS, dtype=torch.float64)
     return F.pad((1 - betas).cumprod(dim=0), (1, 0), value=1.0).float()
 
@@ -312,6 +416,22 @@ def _level(inputs: int, outputs: int) -> nn.Sequential:
 
 def _normed_convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), GroupNorm(outputs)
+
+
+def random_crop(lab: Tensor, least: float) -> Tensor:
+    """Of each picture (B, C, H, W) a part with `least` to 1 of its sides, enlarged to the size of the whole."""
+    side, x, y = torch.rand(3, len(lab), device=lab.device)
+    side = least + (1 - least) * side
+    zero = torch.zeros_like(side)
+    rows = (side, zero, (2 * x - 1) * (1 - side)), (zero, side, (2 * y - 1) * (1 - side))
+    grid = F.affine_grid(
+        torch.stack([torch.stack(row, dim=1) for row in rows], dim=1), [*lab.shape], align_corners=False
+    )
+    return F.grid_sample(lab, grid, padding_mode="border", align_corners=False)
+
+
+def _rgb(L: Tensor, ab: Tensor) -> Tensor:
+    return lab_to_rgb(torch.cat((L, ab), dim=1))
 
 
 def _double(x: Tensor) -> Tensor:

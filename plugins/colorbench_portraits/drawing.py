@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Portrait:
     masks: dict[str, np.ndarray]
 
 
+@lru_cache(maxsize=1)  # image and masks of one portrait are asked for one after the other
 def draw(index: int, size: int) -> Portrait:
     """The portrait with this index, 16 to 512 pixels a side. Raises ValueError for another size."""
     if not 16 <= size <= 512:

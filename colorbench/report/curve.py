@@ -1,0 +1,194 @@
+"""What a refiner gains over its own base, against how long that base was trained.
+
+Almost anything refines an undertrained base: a gain counts for what it is once the base has had its fill.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from colorbench.report import statistics
+from colorbench.report.comparison import parent_of
+from colorbench.report.figures import COLORS, GREY
+from colorbench.report.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Row = pd.Series
+
+FEWEST_LENGTHS = 3  # below, there is no curve to speak of
+CURVE = "base-curve.png"
+CURVE_CAPTION = "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A refiner and its base: `images` and `epochs` that the base saw, `gain` in percent and its ends, the two MSE."""
+
+    images: int
+    epochs: int
+    gain: float
+    low: float
+    high: float
+    base_mse: float
+    refined_mse: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A refiner on bases that differ in nothing but their training, the least trained first.
+
+    `published` is the gain in percent that papers print for the two, NaN if they do not.
+    """
+
+    refiner: str
+    base: str
+    points: Sequence[Point]
+    published: float
+
+    def gains(self) -> list[tuple[int, float]]:
+        """Images seen and gain; bases of one length, such as the preset's own beside a variant's, are averaged."""
+        groups = itertools.groupby(self.points, lambda point: point.images)
+        return [(images, float(np.mean([point.gain for point in points]))) for images, points in groups]
+
+    def sentence(self) -> str | None:
+        """Where the published gain lies on the curve; None without one."""
+        if np.isnan(self.published):
+            return None
+        gains = self.gains()
+        said = f"The gain published for {self.refiner} over {self.base}, {self.published:.1f} % on other data, lies"
+        if places := list(_crossings(gains, self.published)):
+            return f"{said} {', and '.join(places)}."
+        above = self.published > max(gain for _, gain in gains)
+        side, word, extreme = ("above", "largest", max) if above else ("below", "smallest", min)
+        images, gain = extreme(gains, key=lambda point: point[1])
+        return f"{said} {side} every point of the curve ({word}: {gain:.1f} % at {images:,} images)."
+
+
+def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
+    """The curves that the rows of all models, ablations included, make up.
+
+    A curve has a refiner and those of its ablations that differ from it in the base alone, on bases that differ in
+    their training alone: same family and same options. It takes bases of at least FEWEST_LENGTHS lengths.
+    """
+    if "base_gain_percent" not in frame:
+        return []
+    told = {o["model"]: o for o in reversed(results.outcomes) if "refines" in o}  # a missing cell tells nothing
+
+    def only_trained_otherwise(model: str) -> bool:
+        parent = told.get(_family(model))
+        return parent is None or parent.get("options") == told[model].get("options")
+
+    mse = frame.set_index("model")["mse"]
+    families: dict[tuple[str, str], list[Point]] = {}
+    for _, row in frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)].iterrows():
+        refiner, base = _family(row["model"]), _family(row["base"])
+        other_base = row["model"] == refiner or row["base"] != told.get(refiner, {}).get("refines")
+        if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
+            families.setdefault((refiner, base), []).append(_point(row, mse, results))
+    return [
+        Curve(refiner, base, sorted(points, key=lambda point: point.images), _published_gain(told, refiner, base))
+        for (refiner, base), points in families.items()
+        if len({point.images for point in points}) >= FEWEST_LENGTHS
+    ]
+
+
+def draw(curves: Sequence[Curve]) -> bytes | None:
+    """A column per curve, as the bytes of a PNG: the gain with its interval above, the MSE of both below. None of none.
+
+    Dashed: the published gain, which was measured on other data.
+    """
+    if not curves:
+        return None
+    # Not pyplot: no window system, no global state, and half the time to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7 * len(curves), 6.5), dpi=120, layout="constrained")
+    axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
+    for (above, below), curve in zip(axes.T, curves, strict=True):
+        title = f"{curve.refiner} on {curve.base}, by the training of the latter"
+        above.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        _draw_gains(above, curve)
+        _draw_errors(below, curve)
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_gains(axes: Axes, curve: Curve) -> None:
+    axes.plot(*zip(*curve.gains(), strict=True), color=COLORS[0], linewidth=1.4)
+    for point in curve.points:
+        axes.plot(point.images, point.gain, "o", color=COLORS[0], markersize=5)
+        axes.vlines(point.images, point.low, point.high, color=COLORS[0], linewidth=1.4)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    if not np.isnan(curve.published):
+        label = f"published: {curve.published:.1f} %, on other data"
+        axes.axhline(curve.published, color=COLORS[1], linewidth=1.4, linestyle="--", label=label)
+        axes.legend(fontsize=8, frameon=False)
+    axes.set_ylabel("MSE gain over its base, %", fontsize=9)
+    _finish(axes)
+
+
+def _draw_errors(axes: Axes, curve: Curve) -> None:
+    images = [point.images for point in curve.points]
+    axes.plot(images, [p.base_mse for p in curve.points], "s-", color=COLORS[4], markersize=4, label=curve.base)
+    axes.plot(images, [p.refined_mse for p in curve.points], "o-", color=COLORS[0], markersize=4, label=curve.refiner)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylabel("MSE", fontsize=9)
+    axes.set_xscale("log")
+    ticks = {p.images: f"{p.images:,}\n{p.epochs}" for p in curve.points}
+    axes.set_xticks([*ticks], [*ticks.values()])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel(f"images that {curve.base} saw in training, and epochs", fontsize=9)
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _family(model: str) -> str:
+    return parent_of(model) or model
+
+
+def _point(row: Row, mse: Row, results: Results) -> Point:
+    return Point(
+        images=int(row["base_images_seen"]),
+        epochs=sum(stage["epochs"] for stage in results.cells(row["base"], done=True)[0]["stages"]),
+        gain=row["base_gain_percent"],
+        low=row["base_gain_percent_low"],
+        high=row["base_gain_percent_high"],
+        base_mse=mse[row["base"]],
+        refined_mse=row["mse"],
+    )
+
+
+def _published_gain(told: Mapping[str, Any], refiner: str, base: str) -> float:
+    """Of the refiner over the base that it was published with, in percent; NaN over another, or without figures."""
+    if told.get(refiner, {}).get("refines") != base:
+        return np.nan
+    refined, plain = ((told.get(model, {}).get("published") or {}).get("mse") for model in (refiner, base))
+    return float(statistics.gain(refined, plain)) if refined and plain else np.nan
+
+
+def _crossings(gains: Sequence[tuple[int, float]], level: float) -> Iterator[str]:
+    """Each pair of neighbors with `level` between them: one, or several if the gains, by images, are not monotonic."""
+    for (n, gain), (n_next, gain_next) in itertools.pairwise(gains):
+        if min(gain, gain_next) <= level <= max(gain, gain_next):
+            ends = sorted([(gain, np.log(n)), (gain_next, np.log(n_next))])
+            at = float(np.exp(np.interp(level, [gain for gain, _ in ends], [place for _, place in ends])))
+            yield (
+                f"between the bases of {n:,} and {n_next:,} images seen "
+                f"(linear in the logarithm: at about {float(f'{at:.2g}'):,.0f})"
+            )

@@ -1,0 +1,33 @@
+"""Ablations of somebody else's models: `enhanced-unet` on bases that were trained for 1, 3, 10 and 30 epochs.
+
+An undertrained base makes any refiner look good; this shows how much of its gain is left as the base gets better:
+
+    colorbench run --plugin examples/base_epochs.py --models enhanced-unet \\
+        --ablations base-1-epoch,base-3-epochs,base-10-epochs,base-30-epochs
+"""
+
+from dataclasses import replace
+
+import colorbench_enhanced_unet
+import colorbench_siggraph17
+
+from colorbench import hookimpl
+
+
+def trained_for(epochs, schedule):
+    return lambda preset: [replace(stage, epochs=epochs) for stage in schedule(preset)]
+
+
+@hookimpl
+def register_models(register):
+    specs = {}
+    for plugin in (colorbench_siggraph17, colorbench_enhanced_unet):
+        plugin.register_models(lambda spec: specs.update({spec.name: spec}))  # asks the plugin what it would register
+    base, refiner = specs["siggraph17"], specs["enhanced-unet"]
+    for epochs in (1, 3, 10, 30):
+        length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
+        shown = length.replace(" ", "-")
+        schedule = trained_for(epochs, base.schedule)
+        register(replace(base.variant(shown), summary=f"siggraph17 trained for {length}", schedule=schedule))
+        summary = f"enhanced-unet on siggraph17 trained for {length}"
+        register(replace(refiner.variant(f"base-{shown}"), summary=summary, refines=f"siggraph17/{shown}"))

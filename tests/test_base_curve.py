@@ -1,0 +1,216 @@
+"""The gain of a refiner over its own base, by how long that base was trained: columns, sentence, figure, example."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_report import IMAGES, Fake
+
+from colorbench import report
+from colorbench.report.comparison import compare
+from colorbench.report.curve import curves
+from colorbench.report.results import read
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "base_epochs.py"
+PRINTED = {"source": "a paper", "psnr": 30.0, "ssim": 1.0, "note": ""}
+
+
+def family(path, gains, published=(80.0, 64.0)):
+    """A refiner "fine" on bases that saw 1000 images an epoch, MSE 400 / epochs: {epochs: its gain in percent}.
+
+    The preset's own base is that of 4 epochs. `published`: the MSE printed for base and refiner, or None.
+    """
+    pairs = {e: ("plain", "fine") if e == 4 else (f"plain/{e}", f"fine/on-{e}") for e in gains}
+    fake = Fake(path, [name for pair in pairs.values() for name in pair], seeds=(0,))
+    for epochs, (plain, fine) in pairs.items():
+        own = epochs == 4
+        mse = np.full(IMAGES, 400 / epochs)
+        told = [PRINTED | {"mse": value} for value in published] if published and own else [None, None]
+        stages = [{"name": "train", "epochs": epochs}]
+        seen = 1000 * epochs
+        fake.cell(plain, 0, mse, images_seen=seen, stages=stages, options={}, reference=own, published=told[0])
+        refined = mse * (1 - gains[epochs] / 100 + np.linspace(-0.05, 0.05, IMAGES))
+        fake.cell(fine, 0, refined, refines=plain, options={}, published=told[1])
+    return fake
+
+
+def ablations(fake):
+    report.write(fake.folder)
+    return (fake.folder.path / "ablations.md").read_text()
+
+
+def table_of(text):
+    """The first table of a Markdown text: its titles and its rows."""
+    lines = [line for line in text.split("\n\n")[1].splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return head, rows
+
+
+def sentences(fake):
+    return [line for line in ablations(fake).splitlines() if "published" in line]
+
+
+def found(fake):
+    results = read(fake.folder)
+    return curves(compare(results), results)
+
+
+def test_the_gain_over_the_own_base_is_not_that_over_the_reference(tmp_path):
+    fake = family(tmp_path, {1: 50, 4: 10})
+    report.write(fake.folder)
+    rows = pd.read_csv(tmp_path / "ablations.csv").set_index("model")
+    row = rows.loc["fine/on-1"]
+    assert (row["base"], row["base_images_seen"], row["base_wins_percent"]) == ("plain/1", 1000, 100)
+    assert row["base_gain_percent"] == pytest.approx(50)
+    # The gains of the images are spread evenly over 10 percent of the base's MSE, which is that of every image.
+    half = 1.96 * 10 / 12**0.5 / IMAGES**0.5
+    assert row["base_gain_percent_low"] == pytest.approx(50 - half, abs=0.1 * half)
+    assert row["base_gain_percent_high"] == pytest.approx(50 + half, abs=0.1 * half)
+    assert row["gain_percent"] == pytest.approx(-100)  # 200 against the 100 of "plain"
+    assert rows.loc[["plain", "plain/1"], "base_gain_percent"].isna().all()
+
+
+def test_ablations_show_the_gain_over_the_base_and_the_parent_first(tmp_path):
+    head, rows = table_of(ablations(family(tmp_path, {1: 50, 4: 10, 16: 2})))
+    assert [row[0] for row in rows] == ["plain", "plain/1", "plain/16", "fine", "fine/on-1", "fine/on-16"]
+    gains = {row[0]: row[head.index("MSE gain over its base, % ↑")] for row in rows}
+    assert gains["plain/1"] == "–"  # noqa: RUF001
+    assert [gains[name].partition(" [")[0] for name in ("fine", "fine/on-1", "fine/on-16")] == [
+        "+10.0",
+        "+50.0",
+        "+2.0",
+    ]
+    parent = rows[3]
+    assert parent[head.index("MSE ↓")].startswith("90.0 [")
+    assert parent[head.index("verdict")] == parent[head.index("MSE gain over the parent, % ↑")] == "–"  # noqa: RUF001
+
+
+def test_the_comparison_shows_the_gain_over_the_base_only_where_that_is_not_the_reference(tmp_path):
+    fake = family(tmp_path, {4: 10})
+    assert "gain over its base" not in report.write(fake.folder)
+    fake = Fake(tmp_path / "other", ["plain", "weak", "fine"], seeds=(0,))
+    for name, mse, fields in (
+        ("plain", 100, {"reference": True}),
+        ("weak", 200, {}),
+        ("fine", 150, {"refines": "weak"}),
+    ):
+        fake.cell(name, 0, np.full(IMAGES, float(mse)), **fields)
+    head, rows = table_of(report.write(fake.folder))
+    (fine,) = (row for row in rows if row[0] == "fine")
+    assert fine[head.index("MSE gain over its base, % ↑")].startswith("+25.0")
+    assert fine[head.index("MSE gain over plain, % ↑")].startswith("**-50.0**")
+
+
+# The published gain is 20 percent; by the logarithm it lies halfway between 1000 and 4000 images, at 2000.
+@pytest.mark.parametrize(
+    ("gains", "said"),
+    [
+        ({1: 30, 4: 10, 16: 1}, "between the bases of 1,000 and 4,000 images seen "
+                                "(linear in the logarithm: at about 2,000)."),
+        ({1: 9, 4: 12, 16: 3}, "above every point of the curve (largest: 12.0 % at 4,000 images)."),
+        ({1: 40, 4: 30, 16: 25}, "below every point of the curve (smallest: 25.0 % at 16,000 images)."),
+        ({1: 10, 4: 30, 16: 10}, "between the bases of 1,000 and 4,000 images seen "
+                                 "(linear in the logarithm: at about 2,000), and "
+                                 "between the bases of 4,000 and 16,000 images seen "
+                                 "(linear in the logarithm: at about 8,000)."),
+    ],
+)  # fmt: skip
+def test_one_sentence_says_where_the_published_gain_lies(tmp_path, gains, said):
+    start = "- The gain published for fine over plain, 20.0 % on other data, lies "
+    assert sentences(family(tmp_path, gains)) == [start + said]
+
+
+@pytest.mark.parametrize("published", [None, (80.0, None), (None, 64.0)])
+def test_without_both_published_figures_there_is_a_curve_and_no_sentence(tmp_path, published):
+    fake = family(tmp_path, {1: 30, 4: 10, 16: 1}, published)
+    assert sentences(fake) == []
+    assert (tmp_path / "base-curve.png").exists()
+
+
+def test_the_gain_over_another_base_than_the_published_one_is_not_published(tmp_path):
+    fake = family(tmp_path, {1: 30, 2: 20, 4: 10, 16: 1})
+    place = fake.folder.place("fine", 0) / "cell.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"refines": "plain/1"}))
+    (curve,) = found(fake)
+    assert np.isnan(curve.published)
+
+
+def test_bases_of_one_length_are_averaged_in_the_sentence(tmp_path):
+    fake = family(tmp_path, {1: 30, 4: 14, 16: 1})
+    fake.record["cells"] += [["plain/again", 0], ["fine/on-again", 0]]
+    fake.record["models"] += ["plain/again", "fine/on-again"]
+    fake.save("record.json", fake.record)
+    stages = [{"name": "train", "epochs": 4}]
+    fake.cell("plain/again", 0, np.full(IMAGES, 100.0), images_seen=4000, stages=stages, options={})
+    fake.cell("fine/on-again", 0, np.full(IMAGES, 94.0), refines="plain/again", options={})
+    (curve,) = found(fake)
+    assert [point.images for point in curve.points] == [1000, 4000, 4000, 16000]
+    assert curve.gains() == [(1000, pytest.approx(30)), (4000, pytest.approx(10)), (16000, pytest.approx(1))]
+
+
+def test_the_figure_is_drawn_linked_and_taken_away_again(tmp_path):
+    fake = family(tmp_path, {1: 30, 4: 10, 16: -1})
+    text = ablations(fake)
+    assert text.rstrip().endswith("(base-curve.png)")
+    first = (tmp_path / "base-curve.png").read_bytes()
+    with Image.open(BytesIO(first)) as picture:
+        assert np.asarray(picture.convert("L")).std() > 5  # not an empty sheet
+    assert ablations(fake) == text
+    assert (tmp_path / "base-curve.png").read_bytes() == first
+    fake.cell("fine/on-16", 0, status="failed", reason="no luck")
+    assert "base-curve.png" not in ablations(fake)
+    assert not (tmp_path / "base-curve.png").exists()
+
+
+def test_what_changes_more_than_the_base_is_not_on_the_curve(tmp_path):
+    fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
+    others = {
+        "fine/other-net": {"refines": "plain", "options": {}},  # on the parent's own base: it changes something else
+        "fine/smaller-on-1": {"refines": "plain/1", "options": {"small": True}},
+        "fine/on-other-family": {"refines": "cnn", "options": {}},
+        "fine/on-other-options": {"refines": "plain/wide", "options": {}},
+    }
+    stages = [{"name": "train", "epochs": 2}]
+    for name in ("cnn", "plain/wide"):
+        options = {"wide": True} if name == "plain/wide" else {}
+        fake.cell(name, 0, np.full(IMAGES, 90.0), images_seen=2000, stages=stages, options=options)
+    for name, fields in others.items():
+        fake.cell(name, 0, np.full(IMAGES, 50.0), **fields)
+    for name in ("cnn", "plain/wide", *others):
+        fake.record["cells"].append([name, 0])
+        fake.record["models"].append(name)
+    fake.save("record.json", fake.record)
+    (curve,) = found(fake)
+    assert [(point.images, point.epochs) for point in curve.points] == [(1000, 1), (4000, 4), (16000, 16)]
+    assert [point.gain for point in curve.points] == pytest.approx([30, 10, 1])
+    assert [(point.base_mse, point.refined_mse) for point in curve.points] == [
+        pytest.approx(pair) for pair in ((400, 280), (100, 90), (25, 24.75))
+    ]
+
+
+def test_a_base_that_was_not_trained_has_no_place_on_a_logarithmic_axis(tmp_path):
+    fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
+    place = fake.folder.place("plain", 0) / "cell.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"images_seen": 0, "stages": []}))
+    assert found(fake) == []
+
+
+def test_the_example_trains_each_refiner_on_its_own_base(colorbench, tmp_path):
+    asked = ["--models", "enhanced-unet", "--ablations", "base-3-epochs,base-10-epochs", "--preset", "smoke"]
+    result = colorbench("run", "--plugin", EXAMPLE, *asked, "--no-timing", "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    names = ["", "3-epochs", "10-epochs"]
+    bases, refiners = (
+        [json.loads((tmp_path / "cells" / model / name / "seed-0" / "cell.json").read_text()) for name in lengths]
+        for model, lengths in (("siggraph17", names), ("enhanced-unet", ["", *(f"base-{name}" for name in names[1:])]))
+    )
+    assert [sum(stage["epochs"] for stage in base["stages"]) for base in bases] == [1, 3, 10]
+    assert [refiner["refines"] for refiner in refiners] == [base["model"] for base in bases]
+    assert [refiner["base_sha256"] for refiner in refiners] == [base["weights_sha256"] for base in bases]
+    assert len({base["weights_sha256"] for base in bases}) == 3
+    assert refiners[1]["stages"] == refiners[2]["stages"] == refiners[0]["stages"]  # the preset's, whatever the base's
+    assert (tmp_path / "base-curve.png").exists()
