@@ -74,6 +74,22 @@ def test_the_gain_over_the_own_base_is_not_that_over_the_reference(tmp_path):
     assert rows.loc[["plain", "plain/1"], "base_gain_percent"].isna().all()
 
 
+@pytest.mark.parametrize(("gains", "side"), [((9, 10, 11), "outside"), ((-12, 2, 12), "inside")])
+def test_a_note_says_whether_the_gain_is_more_than_the_seeds_may_do(tmp_path, gains, side):
+    fake = Fake(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
+    for seed, gain in enumerate(gains):
+        fake.cell("plain", seed, np.full(IMAGES, 100.0), reference=True)
+        fake.cell("fine", seed, np.full(IMAGES, 100.0 - gain), refines="plain")
+    noise = 2 * np.std(gains, ddof=1) / 3**0.5
+    said = (
+        f"fine refines plain: its training comes on top of that of plain. Its gain over plain, {np.mean(gains):+.1f} %"
+    )
+    assert f"{said}, lies {side} seed noise, {noise:.1f} %" in report.write(fake.folder)
+    assert pd.read_csv(tmp_path / "comparison.csv").set_index("model").loc["fine", "base_seed_noise_percent"] == (
+        pytest.approx(noise, rel=1e-6)
+    )
+
+
 def test_ablations_show_the_gain_over_the_base_and_the_parent_first(tmp_path):
     head, rows = table_of(ablations(family(tmp_path, {1: 50, 4: 10, 16: 2})))
     assert [row[0] for row in rows] == ["plain", "plain/1", "plain/16", "fine", "fine/on-1", "fine/on-16"]

@@ -19,9 +19,11 @@ from colorbench_enhanced_unet.model import (
 )
 from torch import nn
 
+from colorbench import plugins
 from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Preset
 
+MODELS = plugins.load().specs["model"]
 PRESET = Preset("p", "", size=64, width=0.25, batch_size=8, epochs=30)
 VGG_LAYERS = tuple(losses.VGG16Features.STAGES)
 QUIET = {"noise": False, "attention": True}
@@ -77,6 +79,14 @@ def test_untrained_it_gives_the_bases_ab_to_the_bit(size, bf16):
         assert torch.equal(ab, network.base(L))
     assert ab.dtype == torch.float32
     assert ab.shape == (1, 2, *size)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, spec in MODELS.items() if n.startswith("enhanced-unet")))
+def test_every_variant_starts_as_its_base_to_the_bit(name):
+    base, (L, _) = MODELS["siggraph17"].build(width=0.125), pictures()
+    network = MODELS[name].build(width=0.125, size=32, base=base, **MODELS[name].options).eval()
+    with torch.no_grad():
+        assert torch.equal(network(L), base(L))
 
 
 def test_adding_attention_changes_nothing_until_its_gate_opens():

@@ -8,7 +8,7 @@ import click
 def report(folder: str) -> None:
     """Write the tables and figures of a run again, from its records alone.
 
-    comparison.md, comparison.csv, losses.png and pictures.png are written into the folder; the table is printed.
+    The comparison, the ablations, the details and the figures are written into the folder; the tables are printed.
     """
     from colorbench import report
     from colorbench.runs.folder import RunFolder

@@ -93,7 +93,8 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
         if (base := results.cells(model, done=True)[0]["refines"]) in rows:
             over = {f"base_{name}": value for name, value in gain(model, base).items()}
             seen = results.cells(base, done=True)[0]["images_seen"]
-            rows[model] |= {"base": base, **over, "base_images_seen": seen}
+            noise = _seed_noise(results.scores, model, base)
+            rows[model] |= {"base": base, **over, "base_images_seen": seen, "base_seed_noise_percent": noise}
         if (parent := parent_of(model)) in rows:
             over = {f"parent_{name}": value for name, value in gain(model, parent).items()}
             noise = _seed_noise(results.scores, model, parent)
@@ -106,16 +107,16 @@ def parent_of(model: str) -> str:
     return model.rpartition("/")[0]
 
 
-def _seed_noise(scores: pd.DataFrame, model: str, parent: str) -> float:
-    """Twice the standard error, over seeds, of the difference in mean MSE, in percent of the parent's.
+def _seed_noise(scores: pd.DataFrame, model: str, other: str) -> float:
+    """Twice the standard error, over seeds, of the difference in mean MSE, in percent of the other's.
 
     A smaller difference may be the seeds' doing. NaN below two common seeds.
     """
-    means = scores.groupby(["model", "seed"])["mse"].mean().unstack("model")[[model, parent]].dropna()
+    means = scores.groupby(["model", "seed"])["mse"].mean().unstack("model")[[model, other]].dropna()
     if len(means) < 2:
         return np.nan
-    error = (means[model] - means[parent]).std(ddof=1) / len(means) ** 0.5
-    return float(200 * error / means[parent].mean())
+    error = (means[model] - means[other]).std(ddof=1) / len(means) ** 0.5
+    return float(200 * error / means[other].mean())
 
 
 def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:

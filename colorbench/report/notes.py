@@ -106,8 +106,9 @@ def _failures(frame: pd.DataFrame, results: Results) -> Iterator[str]:
 
 def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     preset, weights = results.record["preset"], results.record["weights"]
-    for model in (model for model in results.record["models"] if model in set(frame["model"])):
-        done = results.cells(model, done=True)
+    rows = frame.set_index("model")
+    for model in (model for model in results.record["models"] if model in rows.index):
+        done, row = results.cells(model, done=True), rows.loc[model]
         for width in dict.fromkeys(cell["width"] for cell in done):
             if width != preset["width"]:
                 yield f"{model} has width {width:g}, not the preset's {preset['width']:g}."
@@ -115,9 +116,21 @@ def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             file = weights[model]
             yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
         if done and (base := done[0]["refines"]):
-            yield f"{model} refines {base}: its training comes on top of that of {base}."
+            yield f"{model} refines {base}: its training comes on top of that of {base}.{_over_seeds(row)}"
         for note in dict.fromkeys(note for cell in done for note in cell["notes"]):
             yield f"{model}: {note.rstrip('.')}."
+
+
+def _over_seeds(row: Any) -> str:
+    """Whether a refiner's gain is more than the seeds may do; nothing of one seed."""
+    noise = row.get("base_seed_noise_percent")
+    if pd.isna(noise):
+        return ""
+    side = "inside" if abs(row["base_gain_percent"]) <= noise else "outside"
+    return (
+        f" Its gain over {row['base']}, {row['base_gain_percent']:+.1f} %, lies {side} seed noise, {noise:.1f} %: "
+        "twice its standard error over the seeds."
+    )
 
 
 def _differing_environments(results: Results) -> Iterator[str]:

@@ -141,7 +141,7 @@ class RunFolder:
         aside.rename(place)
 
     def frame(self, name: str) -> pd.DataFrame:
-        """The "scores" or the "losses" of all finished cells as one tidy frame, empty if there are none."""
+        """The "scores", "losses" or "details" of all finished cells as one tidy frame, empty if there are none."""
         files = [self.place(o["model"], o["seed"]) / f"{name}.csv" for o in self.outcomes() if o["status"] == DONE]
         # An image may be called "NA": only what is empty is missing.
         frames = [pd.read_csv(file, keep_default_na=False, na_values=[""]) for file in files if file.exists()]
