@@ -62,7 +62,8 @@ class Preset:
 class Stage:
     """One leg of a training schedule; every stage starts a fresh Adam for each player.
 
-    `images` takes the first so many of the training split (None: all). `frozen` names submodules that
+    `images` takes the first so many of the training split (None: all); if `rolling`, every epoch takes the next so
+    many, until all have had their turn. `frozen` names submodules that
     do not learn in this stage. `settings` reach the network as `batch.settings`: what it is fed, say
     `{"noise": False}`. `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate.
     `average`, if not 0, is the decay per step of a running mean of the weights, which replaces them when the stage
@@ -76,6 +77,7 @@ class Stage:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     images: int | None = None
+    rolling: bool = False
     frozen: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     average: float = 0.0
@@ -178,7 +180,8 @@ class Picture(Protocol):
     """One image of a dataset. `digest` depends on the content alone; `name` is unique in its split.
 
     A dataset that knows the parts of its pictures adds `masks(size)`: bool (size, size) by part, the same parts in
-    every picture, each pixel in one of them. The error is then also told by part; "eyes" and "lips" are zoomed in on.
+    every picture, each pixel in one of them, of the picture as the protocol crops and resizes it; `digest` covers them.
+    The error is then also told by part; "eyes" and "lips" are zoomed in on.
     """
 
     @property

@@ -74,13 +74,24 @@ def test_the_gain_over_the_own_base_is_not_that_over_the_reference(tmp_path):
     assert rows.loc[["plain", "plain/1"], "base_gain_percent"].isna().all()
 
 
+def test_a_gain_is_over_the_seeds_that_both_have(tmp_path):
+    fake = Fake(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
+    for seed, mse in enumerate((100.0, 100.0, 400.0)):
+        fake.cell("plain", seed, np.full(IMAGES, mse), reference=True)
+    for seed in (0, 1):
+        fake.cell("fine", seed, np.full(IMAGES, 90.0), refines="plain")
+    row = compare(read(fake.folder)).set_index("model").loc["fine"]
+    assert (row["gain_percent"], row["base_gain_percent"]) == (pytest.approx(10), pytest.approx(10))
+    assert row["base_gain_percent_high"] == pytest.approx(10)
+
+
 @pytest.mark.parametrize(("gains", "side"), [((9, 10, 11), "outside"), ((-12, 2, 12), "inside")])
 def test_a_note_says_whether_the_gain_is_more_than_the_seeds_may_do(tmp_path, gains, side):
     fake = Fake(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
     for seed, gain in enumerate(gains):
         fake.cell("plain", seed, np.full(IMAGES, 100.0), reference=True)
         fake.cell("fine", seed, np.full(IMAGES, 100.0 - gain), refines="plain")
-    noise = 2 * np.std(gains, ddof=1) / 3**0.5
+    noise = 4.303 * np.std(gains, ddof=1) / 3**0.5
     said = (
         f"fine refines plain: its training comes on top of that of plain. Its gain over plain, {np.mean(gains):+.1f} %"
     )

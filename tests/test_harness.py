@@ -233,6 +233,16 @@ def test_an_attention_map_is_kept_and_one_that_breaks_the_contract_is_refused(im
         score_all(network, images, torch.device("cpu"), (), keep=3, worst=1)
 
 
+def test_a_rolling_stage_takes_all_images_in_turn(images):
+    stage = replace(STAGE, images=4, rolling=True, epochs=3)
+    run, asked = trainer(Toy(), images), []
+    batch = run._batch
+    run._batch = lambda images, indices, *rest: asked.append(indices) or batch(images, indices, *rest)
+    run.run([stage])
+    # A step of training, three of validation; image 4 is near grey.
+    assert [sorted(indices) for indices in asked[::4]] == [[0, 1, 2, 3], [5, 6, 7, 8], [0, 1, 2, 9]]
+
+
 def test_averaged_weights_replace_the_last_ones_and_are_those_that_validate(images):
     visited = []
 

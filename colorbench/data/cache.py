@@ -159,10 +159,9 @@ def _decode_into(folder: Path, split: str, pictures: Hashed, size: int, masked: 
                 if isinstance(decoded, str):
                     index["unreadable"][picture.name] = decoded
                     continue
-                pixels, near_grey = decoded
+                pixels, near_grey, masks = decoded
                 file.write(pixels.tobytes())
                 if masked:
-                    masks = picture.masks(size)  # type: ignore[attr-defined]
                     index["part_names"] = list(masks)
                     parts.write(np.stack([*masks.values()]).argmax(0).astype(np.uint8).tobytes())
                 index["names"].append(picture.name)
@@ -171,13 +170,15 @@ def _decode_into(folder: Path, split: str, pictures: Hashed, size: int, masked: 
     (folder / INDEX).write_text(json.dumps(index))
 
 
-def _decode(size: int, pair: tuple[str, Picture]) -> tuple[np.ndarray, bool] | str:
-    """Pixels uint8 (size, size, 3) and whether they are near grey; or why there are none."""
+def _decode(size: int, pair: tuple[str, Picture]) -> tuple[np.ndarray, bool, Mapping[str, np.ndarray]] | str:
+    """Pixels uint8 (size, size, 3), whether they are near grey, and the masks if it has any; or why there are none."""
+    picture = pair[1]
     try:
-        pixels = fit(pair[1].load(size), size)
+        pixels = fit(picture.load(size), size)
+        masks = picture.masks(size) if hasattr(picture, "masks") else {}
     except (OSError, ValueError) as error:
         return str(error)
-    return pixels, _is_near_grey(pixels)
+    return pixels, _is_near_grey(pixels), masks
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

@@ -261,7 +261,7 @@ def _identity(session: Session, spec: ModelSpec, seed: int) -> dict[str, Any]:
 def _stage_record(stage: Stage, available: int) -> dict[str, Any]:
     settings = {
         key: getattr(stage, key)
-        for key in ("name", "epochs", "learning_rate", "betas", "weight_decay", "frozen", "average")
+        for key in ("name", "epochs", "learning_rate", "betas", "weight_decay", "frozen", "average", "rolling")
     }
     images = min(stage.images or available, available)
     return settings | {"images": images, "decay": stage.decay.__name__, "settings": dict(stage.settings)}

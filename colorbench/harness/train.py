@@ -137,7 +137,7 @@ class Trainer:
         return pd.DataFrame(self._rows, columns=["stage", "epoch", "component", "split", "value"])
 
     def _run_stage(self, index: int, stage: Stage, saved: dict[str, Any] | None) -> None:
-        chosen = self.colorful[: stage.images]
+        images = len(self.colorful[: stage.images])
         stopped = freeze(self.network, stage.frozen)
         stepper = Stepper(self.network, stage, self.accelerator)
         first, done = (saved["epoch"], saved["step"]) if saved else (1, 0)
@@ -146,15 +146,17 @@ class Trainer:
             stepper.load(saved["optimizers"])
             if mean:
                 mean.load(saved["mean"])
-        steps = -(-len(chosen) // self.batch_size)  # of an epoch
-        if 0 < len(chosen) % self.batch_size < self.accelerator.num_processes and steps > 1:
+        steps = -(-images // self.batch_size)  # of an epoch
+        if 0 < images % self.batch_size < self.accelerator.num_processes and steps > 1:
             steps -= 1  # the last few are not enough for a share each
-        behind = (first - 1) * len(chosen) + min(done * self.batch_size, len(chosen))
-        progress = Progress(self.title, stage, len(chosen), behind, self.accelerator.is_main_process)
+        behind = (first - 1) * images + min(done * self.batch_size, images)
+        progress = Progress(self.title, stage, images, behind, self.accelerator.is_main_process)
         before, started = self.seconds, time.monotonic()
         for epoch in range(first, stage.epochs + 1):
             order = np.random.default_rng(seed_for(self.seed, "order", self.name, stage.name, epoch))
-            shuffled, flips = order.permutation(chosen), order.random(len(chosen)) < 0.5
+            place = (epoch - 1) * images if stage.rolling else 0
+            chosen = self.colorful.take(range(place, place + images), mode="wrap")
+            shuffled, flips = order.permutation(chosen), order.random(images) < 0.5
             sums = _Sums(f"stage {stage.name!r}, epoch {epoch}", saved)
             # Of several processes, one that stopped before the end of the epoch would leave the others waiting.
             look = sums.finite_means if self.accelerator.num_processes == 1 else sums.means
@@ -176,8 +178,9 @@ class Trainer:
                 if self.checkpoint and self.checkpoint.is_due() and self.accelerator.is_main_process:
                     look()  # what has diverged must not be taken up again
                     self.checkpoint.write(self._state(stepper, mean, sums, stage=index, epoch=epoch, step=step + 1))
-            self._average_buffers()
-            self.images_seen += len(chosen)
+            for network in [self.network, *([mean.network] if mean else [])]:
+                self._average_buffers(network)
+            self.images_seen += images
             sums.join(self.accelerator)
             train, val = sums.finite_means(), self._validate(mean.network if mean else self.network, stage)
             for split, means in (("train", train), ("val", val)):
@@ -203,10 +206,10 @@ class Trainer:
             "seconds": self.seconds,
         }
 
-    def _average_buffers(self) -> None:
+    def _average_buffers(self, network: nn.Module) -> None:
         # Statistics and counts that each process gathered from its own share: batch normalization's, a model's own.
         if self.accelerator.num_processes > 1:
-            for buffer in self.network.buffers():
+            for buffer in network.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 

@@ -14,6 +14,8 @@ from colorbench.runs.folder import DONE
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
+# 97.5 % quantiles of Student's t for so many seeds; more seeds than that use the last.
+STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "base_images_seen", "batch_n")
 
 
@@ -70,22 +72,30 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     if results.scores.empty:
         return {}
     metrics = [*SCORES, *results.extra]
-    seeds: dict[str, list[np.ndarray]] = {}
-    for (model, _), cell in results.scores.groupby(["model", "seed"], sort=False):
-        seeds.setdefault(str(model), []).append(cell[metrics].to_numpy(float))
-    values = np.stack([np.mean(cells, axis=0) for cells in seeds.values()], axis=1)  # (images, models, metrics)
+    seeds: dict[str, dict[int, np.ndarray]] = {}
+    for (model, seed), cell in results.scores.groupby(["model", "seed"], sort=False):
+        seeds.setdefault(str(model), {})[int(str(seed))] = cell[metrics].to_numpy(float)
+    # (images, models, metrics)
+    values = np.stack([np.mean([*cells.values()], axis=0) for cells in seeds.values()], axis=1)
     resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
     mse = metrics.index("mse")
     rows = {
         model: _means(metrics, values[:, i], resampled[:, i])
-        | {"mse_seed_sd": _spread([c[:, mse].mean() for c in cells])}
+        | {"mse_seed_sd": _spread([c[:, mse].mean() for c in cells.values()])}
         for i, (model, cells) in enumerate(seeds.items())
     }
     order, reference = list(rows), _reference(results)
 
     def gain(model: str, other: str) -> dict[str, float]:
-        both = [order.index(model), order.index(other)]
-        return _gain(values[:, both, mse].T, resampled[:, both, mse].T)
+        common = seeds[model].keys() & seeds[other].keys()
+        if seeds[model].keys() == seeds[other].keys():
+            both = [order.index(model), order.index(other)]
+            return _gain(values[:, both, mse].T, resampled[:, both, mse].T)
+        if not common:
+            return {}
+        # A seed that only one of the two has would count as a difference between them.
+        pair = np.stack([np.mean([seeds[m][s][:, mse] for s in common], axis=0) for m in (model, other)], axis=1)
+        return _gain(pair.T, statistics.bootstrap(pair).T)
 
     for model in order:
         if reference and model != reference:
@@ -108,15 +118,15 @@ def parent_of(model: str) -> str:
 
 
 def _seed_noise(scores: pd.DataFrame, model: str, other: str) -> float:
-    """Twice the standard error, over seeds, of the difference in mean MSE, in percent of the other's.
+    """Half of the 95 % interval, over seeds, of the difference in mean MSE, in percent of the other's.
 
-    A smaller difference may be the seeds' doing. NaN below two common seeds.
+    A smaller difference may be the seeds' doing. Student's t, since seeds are few. NaN below two common seeds.
     """
     means = scores.groupby(["model", "seed"])["mse"].mean().unstack("model")[[model, other]].dropna()
     if len(means) < 2:
         return np.nan
     error = (means[model] - means[other]).std(ddof=1) / len(means) ** 0.5
-    return float(200 * error / means[other].mean())
+    return float(100 * STUDENT[min(len(means), max(STUDENT))] * error / means[other].mean())
 
 
 def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:

@@ -26,7 +26,10 @@ Row = pd.Series
 
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
 CURVE = "base-curve.png"
-CURVE_CAPTION = "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training"
+CURVE_CAPTION = (
+    "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training; the "
+    "intervals cover the choice of test images, not the seeds"
+)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,8 @@ def _of_part(title: str, name: str, sign: str = "") -> Column:
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     yield (
         f"In brackets: 95 % percentile bootstrap intervals ({statistics.RESAMPLES:,} resamples of the test images). "
-        "All is pooled over the pixels of all images before it is divided, the correlation excepted."
+        "They cover the choice of test images, not what another training seed would change. All is pooled over the "
+        "pixels of all images before it is divided; lip contrast over the images, and the correlation is a mean."
     )
     if results.details["seed"].nunique() > 1:
         yield "What is pooled is first averaged over the seeds, image by image."

@@ -61,7 +61,8 @@ def of_ablations() -> list[str]:
         f"The gain is in MSE, paired, with a 95 % percentile bootstrap interval ({RESAMPLES:,} resamples of the test "
         "images); below zero the ablation is worse than its parent.",
         "Costs and speeds are multiples of the parent's.",
-        "Inside seed noise: the difference is below twice its standard error over the seeds.",
+        "Inside seed noise: the difference is below half of its 95 % interval over the seeds (Student's t). Where many "
+        "ablations are compared at once, some differences will seem clear by chance.",
     ]
 
 
@@ -129,7 +130,7 @@ def _over_seeds(row: Any) -> str:
     side = "inside" if abs(row["base_gain_percent"]) <= noise else "outside"
     return (
         f" Its gain over {row['base']}, {row['base_gain_percent']:+.1f} %, lies {side} seed noise, {noise:.1f} %: "
-        "twice its standard error over the seeds."
+        "half of the 95 % interval over the seeds."
     )
 
 

@@ -157,7 +157,7 @@ def _scenes(gallery: Gallery) -> Iterator[Block]:
     crowds = [i for i in np.argsort(-faces, kind="stable") if faces[i]][:MOST_SCENES]
     wide = [i for i in np.argsort(-background, kind="stable") if background[i] and i not in crowds][:MOST_SCENES]
     captions = {i: f"background {100 * background[i]:.0f} %" for i in wide} | dict.fromkeys(crowds, "several faces")
-    models = [*reversed(gallery.refiners[0])] if gallery.refiners else [*gallery.shown]
+    models = [*reversed(gallery.refiners[-1])] if gallery.refiners else [*gallery.shown]
     yield _block(gallery.columns(models), captions)
 
 

@@ -28,6 +28,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "two-steps": {"steps": 2},
     "base-features": {"features": "model10"},
     "random-crops": {"crop": 0.75},
+    "mirrored": {"mirrored": True},
     "wider": {"channels": (96, 192, 384, 768)},
     "plain-residual-unet": {  # the exception: it leaves out whatever the paper adds to a U-Net under an L2 loss
         "attention": "none",
@@ -59,7 +60,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         replace(
             spec,
             name="enhanced-unet-literal",
-            summary="enhanced-unet as printed: leaving its base is penalised, the prior's norm is divided by HW",
+            summary="enhanced-unet with its diversity loss and its prior as printed",
             options={"diversity": "penalty", "prior": "literal"},
             published=None,
         )
@@ -77,7 +78,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         replace(
             spec.variant("one-stage"),
             summary="enhanced-unet with noise, attention and all images from the start, for as many steps",
-            schedule=one_stage,
+            schedule=lambda preset: [at_once(preset, {"noise": True, "attention": True})],
         )
     )
     # No gain can be credited to a refiner before its base has had as many steps.
@@ -86,7 +87,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             spec.variant("siggraph17-longer"),
             summary="no refiner: siggraph17 trained for the refiner's steps more",
             build=build_longer,
-            schedule=lambda preset: [replace(stage, frozen=(), settings={}) for stage in schedule(preset)],
+            schedule=lambda preset: [at_once(preset, {})],
         )
     )
 
@@ -105,7 +106,11 @@ def build_longer(*, width: float, size: int, base: nn.Module | None) -> nn.Modul
 
 
 def schedule(preset: Preset) -> list[Stage]:
-    """Section 4 of the paper: first without attention, then with it, each time without noise to warm up."""
+    """Section 4 of the paper: first without attention, then with it, each time without noise to warm up.
+
+    The 18 epochs "with 5 warm-up epochs" are read as 5 and 13. How many images the first 20 epochs see is not said:
+    10,000, as those that follow. Optimizer and rate are not said either: those of the base.
+    """
 
     def stage(name: str, epochs: int, images: int, *, noise: bool, attention: bool) -> Stage:
         return Stage(
@@ -126,8 +131,9 @@ def schedule(preset: Preset) -> list[Stage]:
     ]
 
 
-def one_stage(preset: Preset) -> list[Stage]:
-    """The last stage alone, as long as all together."""
-    stages = schedule(preset)
-    seen = sum(stage.epochs * (stage.images or 0) for stage in stages)
-    return [replace(stages[-1], epochs=max(1, round(seen / (stages[-1].images or 1))))]
+def at_once(preset: Preset, settings: Mapping[str, Any]) -> Stage:
+    """One stage over all images in turn, for as many steps as those of the schedule together."""
+    first, *others = schedule(preset)
+    each = first.images or 1
+    seen = sum(stage.epochs * (stage.images or 0) for stage in (first, *others))
+    return replace(first, name="at once", epochs=round(seen / each), rolling=True, frozen=(), settings=settings)

@@ -93,6 +93,14 @@ class Options:
             picture's size; 1 for none, since no augmentation is named.
     Size
         channels: of the four levels, to be multiplied by the width; unsaid. 64-128-256-512 is the common U-Net.
+        mirrored: at test, the mean of the result and of that of the mirrored picture, for twice the cost. Not in the
+            paper, and open to any model: what it gains is not the refiner's.
+
+    What is left open and decided elsewhere: which base, "simplified" or "pre-trained" (the spec refines siggraph17
+    whole, trained by its own plugin or read from published weights); the size of the images (the preset's); the images
+    of each stage (the schedule; as printed, the refiner learns from what its base makes of images it was trained on,
+    and no cross-fit is offered). Unsaid, too, and no option: GroupNorm of 8 channel groups and SiLU, two convolutions
+    to a level, as diffusion networks have them; prior and timestep are summed before they are fused.
     """
 
     sees: str = "L+ab"
@@ -118,6 +126,7 @@ class Options:
     vgg_layers: tuple[str, ...] = tuple(VGG16Features.STAGES)
     crop: float = 1.0
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -127,6 +136,13 @@ class Options:
                 raise ValueError(f"enhanced-unet knows {name} {known}, not {', '.join(map(repr, wrong))}")
         if unknown := self.weights.keys() - WEIGHTS.keys():
             raise ValueError(f"enhanced-unet knows the losses {', '.join(WEIGHTS)}, not {', '.join(sorted(unknown))}")
+        for name, least in (("steps", 1), ("heads", 1), ("ab_scale", 1e-6)):
+            if getattr(self, name) < least:
+                raise ValueError(f"enhanced-unet needs {name} of at least {least}, not {getattr(self, name)}")
+        if not self.vgg_layers:
+            raise ValueError("enhanced-unet needs one of vgg_layers at least; to do without, set both weights to 0")
+        if not any({**WEIGHTS, **self.weights}.values()):
+            raise ValueError("enhanced-unet needs one of the losses at least: all weights are 0")
         if not 0 < self.crop <= 1:
             raise ValueError(f"enhanced-unet needs crop above 0 and up to 1, not {self.crop}")
         for name in ("t_max", "test_t"):
@@ -225,10 +241,9 @@ class EnhancedUNet(nn.Module):
 
         Raises ValueError where H or W is no multiple of 8.
         """
-        start = self._start(L)
-        for _ in range(self.options.steps):
-            start = start._replace(ab=self._refine_at_test(L, start).ab)
-        return start.ab
+        if self.options.mirrored:
+            return (self._colorize(L) + self._colorize(L.flip(3)).flip(3)) / 2
+        return self._colorize(L)
 
     @torch.no_grad()
     def attention_map(self, L: Tensor) -> Tensor | None:
@@ -268,6 +283,12 @@ class EnhancedUNet(nn.Module):
         """x (B, 2, H, W), ab / ab_scale, after t (B,) steps of standard normal noise; t = 0 leaves it as it is."""
         kept = self.alpha_bar[t][:, None, None, None]
         return kept.sqrt() * x + (1 - kept).sqrt() * noise
+
+    def _colorize(self, L: Tensor) -> Tensor:
+        start = self._start(L)
+        for _ in range(self.options.steps):
+            start = start._replace(ab=self._refine_at_test(L, start).ab)
+        return start.ab
 
     @torch.no_grad()
     def _start(self, L: Tensor) -> Start:
@@ -424,10 +445,10 @@ def random_crop(lab: Tensor, least: float) -> Tensor:
     side = least + (1 - least) * side
     zero = torch.zeros_like(side)
     rows = (side, zero, (2 * x - 1) * (1 - side)), (zero, side, (2 * y - 1) * (1 - side))
-    grid = F.affine_grid(
-        torch.stack([torch.stack(row, dim=1) for row in rows], dim=1), [*lab.shape], align_corners=False
-    )
-    return F.grid_sample(lab, grid, padding_mode="border", align_corners=False)
+    placement = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # (B, 2, 3)
+    with torch.autocast(lab.device.type, enabled=False):  # in bf16 the places of the samples are coarse
+        grid = F.affine_grid(placement, [*lab.shape], align_corners=False)
+        return F.grid_sample(lab, grid, padding_mode="border", align_corners=False)
 
 
 def _rgb(L: Tensor, ab: Tensor) -> Tensor:
