@@ -367,6 +367,15 @@ def test_a_model_without_losses_leaves_the_figure_to_the_others(mixed, errors):
     assert (mixed.folder.path / "losses.png").exists()
 
 
+def test_a_cell_from_a_run_of_another_environment_is_refused_in_one_line(mixed):
+    record = mixed.folder.path / "record.json"
+    told = json.loads(record.read_text())
+    del told["environments"]["e0000002"]
+    record.write_text(json.dumps(told))
+    with pytest.raises(UserError, match="cells/better/seed-0 was made in environment e0000002, of which"):
+        report.write(mixed.folder)
+
+
 @pytest.mark.parametrize(
     "name", ["cells/plain/seed-0/cell.json", "timing/plain.json", "cells/better/seed-0/samples.npz", "record.json"]
 )

@@ -68,6 +68,7 @@ def read(folder: RunFolder) -> Results:
         named = "; ".join(_damaged(folder.path)) or str(error)
         raise UserError(f"the run is damaged: {named}; remove what is named and run the same command again") from error
     _refuse_holes(results.scores, done)
+    _refuse_strangers(results.record, done)
     _refuse_other_images(results.details, results.scores)
     return results
 
@@ -84,6 +85,17 @@ def _refuse_holes(scores: pd.DataFrame, done: list[dict[str, Any]]) -> None:
             raise UserError(
                 f"cells/{cell[0]}/seed-{cell[1]} is done, but its scores.csv is absent or has other images than the "
                 "other cells; remove that folder and run the same command again"
+            )
+
+
+def _refuse_strangers(record: dict[str, Any], done: list[dict[str, Any]]) -> None:
+    """Raises UserError for a cell of an environment that the record does not tell of, say one of another run."""
+    for outcome in done:
+        if outcome["environment"] not in record["environments"]:
+            raise UserError(
+                f"cells/{outcome['model']}/seed-{outcome['seed']} was made in environment {outcome['environment']}, "
+                "of which this record.json tells nothing; copy that entry from the record of the run it is from, or "
+                "remove that folder and run the same command again"
             )
 
 
