@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import platformdirs
@@ -159,26 +159,34 @@ def _decode_into(folder: Path, split: str, pictures: Hashed, size: int, masked: 
                 if isinstance(decoded, str):
                     index["unreadable"][picture.name] = decoded
                     continue
-                pixels, near_grey, masks = decoded
-                file.write(pixels.tobytes())
+                file.write(decoded.pixels.tobytes())
                 if masked:
-                    index["part_names"] = list(masks)
-                    parts.write(np.stack([*masks.values()]).argmax(0).astype(np.uint8).tobytes())
+                    index["part_names"] = decoded.part_names
+                    parts.write(decoded.parts.tobytes())
                 index["names"].append(picture.name)
                 index["digests"].append(digest)
-                index["near_grey"].append(near_grey)
+                index["near_grey"].append(decoded.near_grey)
     (folder / INDEX).write_text(json.dumps(index))
 
 
-def _decode(size: int, pair: tuple[str, Picture]) -> tuple[np.ndarray, bool, Mapping[str, np.ndarray]] | str:
-    """Pixels uint8 (size, size, 3), whether they are near grey, and the masks if it has any; or why there are none."""
+class _Decoded(NamedTuple):
+    pixels: np.ndarray  # uint8 (size, size, 3)
+    near_grey: bool
+    parts: np.ndarray  # uint8 (size, size), the place in `part_names`; of no size without masks
+    part_names: list[str]
+
+
+def _decode(size: int, pair: tuple[str, Picture]) -> _Decoded | str:
+    """The picture, or why there is none."""
     picture = pair[1]
     try:
         pixels = fit(picture.load(size), size)
         masks = picture.masks(size) if hasattr(picture, "masks") else {}
     except (OSError, ValueError) as error:
         return str(error)
-    return pixels, _is_near_grey(pixels), masks
+    # One number a pixel, not a mask a part: many pictures wait here to be written.
+    parts = np.stack([*masks.values()]).argmax(0).astype(np.uint8) if masks else np.zeros(0, np.uint8)
+    return _Decoded(pixels, _is_near_grey(pixels), parts, list(masks))
 
 
 def fit(image: np.ndarray, size: int) -> np.ndarray:

@@ -32,6 +32,11 @@ def to_rgb(pixels: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.array(pixels)).to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
+def to_pixels(rgb: Tensor) -> np.ndarray:
+    """uint8 (B, 3, H, W), on any device -> (B, H, W, 3): what `to_rgb` undoes."""
+    return rgb.permute(0, 2, 3, 1).cpu().numpy()
+
+
 @torch.no_grad()
 def colorize(network: nn.Module, L: Tensor) -> Tensor:
     """ab of L, in evaluation mode and float32. Raises ValueError when the network breaks the contract."""
@@ -102,11 +107,11 @@ class _Kept:
 
     def add(self, start: int, predicted: Tensor, truth: Tensor, maps: Tensor | None, mse: np.ndarray) -> None:
         if start < self.first:
-            self.predicted.append(_pixels(predicted))
+            self.predicted.append(to_pixels(predicted))
             if maps is not None:
                 self.attention.append((maps[:, 0] * 255).round().byte().cpu().numpy())
         for i in np.argsort(-mse)[: self.count]:
-            self.worst.append((mse[i], start + int(i), _pixels(predicted[i : i + 1]), _pixels(truth[i : i + 1])))
+            self.worst.append((mse[i], start + int(i), to_pixels(predicted[i : i + 1]), to_pixels(truth[i : i + 1])))
         self.worst = sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))[: self.count]
 
     def arrays(self, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -122,10 +127,6 @@ def _parts(images: Images, place: slice, device: torch.device) -> dict[str, Tens
         return {}
     parts = torch.from_numpy(np.array(images.parts[place])).to(device)
     return {name: parts == number for number, name in enumerate(images.part_names)}
-
-
-def _pixels(rgb: Tensor) -> np.ndarray:
-    return rgb.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _named(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -35,7 +35,7 @@ from colorbench.harness.load import (
     packed_tensors,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import Scored, colorize, score_all, to_lab, to_rgb
+from colorbench.harness.predict import Scored, colorize, score_all, to_lab, to_pixels, to_rgb
 from colorbench.harness.train import Trainer
 from colorbench.metrics import score
 from colorbench.plugins import Registry
@@ -118,7 +118,7 @@ def open_record(
     test = data.splits["test"]
     truth = test.pixels[:SAMPLES]
     L, ab = to_lab(truth, torch.device("cpu"))
-    grey = recombine(L, torch.zeros_like(ab)).permute(0, 2, 3, 1).numpy()
+    grey = to_pixels(recombine(L, torch.zeros_like(ab)))
     parts = {} if test.parts is None else {"parts": test.parts[:SAMPLES], "part_names": test.part_names}
     write_aside(folder.path / "samples.npz", packed(names=test.names[:SAMPLES], truth=truth, grey=grey, **parts))
 

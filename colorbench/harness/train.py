@@ -162,7 +162,8 @@ class Trainer:
             look = sums.finite_means if self.accelerator.num_processes == 1 else sums.means
             self.network.train()
             for step in range(done, steps):
-                rate = stage.learning_rate * stage.decay(((epoch - 1) * steps + step) / (stage.epochs * steps))
+                taken = (epoch - 1) * steps + step  # in this stage
+                rate = stage.learning_rate * stage.decay(taken / (stage.epochs * steps))
                 part = slice(step * self.batch_size, (step + 1) * self.batch_size)
                 mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
                 batch = self._batch(self.train_images, shuffled[part][mine], stage, flips[part][mine])
@@ -172,7 +173,7 @@ class Trainer:
                 for update in stepper.step(batch, rate, len(shuffled[part])):
                     sums.add(update, len(batch.L))
                 if mean:
-                    mean.follow(self.network, (epoch - 1) * steps + step)
+                    mean.follow(self.network, taken)
                 progress.advance(len(shuffled[part]), look)
                 self.seconds = before + time.monotonic() - started
                 if self.checkpoint and self.checkpoint.is_due() and self.accelerator.is_main_process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -79,10 +80,10 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     values = np.stack([np.mean([*cells.values()], axis=0) for cells in seeds.values()], axis=1)
     resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
     mse = metrics.index("mse")
+    means = {model: {seed: cell[:, mse].mean() for seed, cell in cells.items()} for model, cells in seeds.items()}
     rows = {
-        model: _means(metrics, values[:, i], resampled[:, i])
-        | {"mse_seed_sd": _spread([c[:, mse].mean() for c in cells.values()])}
-        for i, (model, cells) in enumerate(seeds.items())
+        model: _means(metrics, values[:, i], resampled[:, i]) | {"mse_seed_sd": _spread([*means[model].values()])}
+        for i, model in enumerate(seeds)
     }
     order, reference = list(rows), _reference(results)
 
@@ -103,11 +104,11 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
         if (base := results.cells(model, done=True)[0]["refines"]) in rows:
             over = {f"base_{name}": value for name, value in gain(model, base).items()}
             seen = results.cells(base, done=True)[0]["images_seen"]
-            noise = _seed_noise(results.scores, model, base)
+            noise = _seed_noise(means[model], means[base])
             rows[model] |= {"base": base, **over, "base_images_seen": seen, "base_seed_noise_percent": noise}
         if (parent := parent_of(model)) in rows:
             over = {f"parent_{name}": value for name, value in gain(model, parent).items()}
-            noise = _seed_noise(results.scores, model, parent)
+            noise = _seed_noise(means[model], means[parent])
             rows[model] |= {"parent": parent, **over, "parent_seed_noise_percent": noise}
     return rows
 
@@ -117,16 +118,21 @@ def parent_of(model: str) -> str:
     return model.rpartition("/")[0]
 
 
-def _seed_noise(scores: pd.DataFrame, model: str, other: str) -> float:
+def family_of(model: str) -> str:
+    """The model that an ablation changes; any other model itself."""
+    return parent_of(model) or model
+
+
+def _seed_noise(mse: Mapping[int, float], other: Mapping[int, float]) -> float:
     """Half of the 95 % interval, over seeds, of the difference in mean MSE, in percent of the other's.
 
     A smaller difference may be the seeds' doing. Student's t, since seeds are few. NaN below two common seeds.
     """
-    means = scores.groupby(["model", "seed"])["mse"].mean().unstack("model")[[model, other]].dropna()
-    if len(means) < 2:
+    common = mse.keys() & other.keys()
+    if len(common) < 2:
         return np.nan
-    error = (means[model] - means[other]).std(ddof=1) / len(means) ** 0.5
-    return float(100 * STUDENT[min(len(means), max(STUDENT))] * error / means[other].mean())
+    error = _spread([mse[seed] - other[seed] for seed in common]) / len(common) ** 0.5
+    return float(100 * STUDENT[min(len(common), max(STUDENT))] * error / np.mean([other[seed] for seed in common]))
 
 
 def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Almost anything refines an undertrained base: a gain counts for what it is once 
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from colorbench.report import statistics
-from colorbench.report.comparison import parent_of
-from colorbench.report.figures import COLORS, GREY
+from colorbench.report.comparison import family_of
+from colorbench.report.figures import COLORS, GREY, plain, png
 from colorbench.report.results import Results
 
 if TYPE_CHECKING:
@@ -87,13 +86,13 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     told = {o["model"]: o for o in reversed(results.outcomes) if "refines" in o}  # a missing cell tells nothing
 
     def only_trained_otherwise(model: str) -> bool:
-        parent = told.get(_family(model))
+        parent = told.get(family_of(model))
         return parent is None or parent.get("options") == told[model].get("options")
 
     mse = frame.set_index("model")["mse"]
     families: dict[tuple[str, str], list[Point]] = {}
     for _, row in frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)].iterrows():
-        refiner, base = _family(row["model"]), _family(row["base"])
+        refiner, base = family_of(row["model"]), family_of(row["base"])
         other_base = row["model"] == refiner or row["base"] != told.get(refiner, {}).get("refines")
         if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
             families.setdefault((refiner, base), []).append(_point(row, mse, results))
@@ -111,9 +110,7 @@ def draw(curves: Sequence[Curve]) -> bytes | None:
     """
     if not curves:
         return None
-    # Not pyplot: no window system, no global state, and half the time to import.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot: see `png`
 
     figure = Figure(figsize=(7 * len(curves), 6.5), dpi=120, layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
@@ -122,9 +119,7 @@ def draw(curves: Sequence[Curve]) -> bytes | None:
         above.set_title(title, loc="left", fontsize=10, fontweight="bold")
         _draw_gains(above, curve)
         _draw_errors(below, curve)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _draw_gains(axes: Axes, curve: Curve) -> None:
@@ -138,7 +133,7 @@ def _draw_gains(axes: Axes, curve: Curve) -> None:
         axes.axhline(curve.published, color=COLORS[1], linewidth=1.4, linestyle="--", label=label)
         axes.legend(fontsize=8, frameon=False)
     axes.set_ylabel("MSE gain over its base, %", fontsize=9)
-    _finish(axes)
+    plain(axes)
 
 
 def _draw_errors(axes: Axes, curve: Curve) -> None:
@@ -152,17 +147,7 @@ def _draw_errors(axes: Axes, curve: Curve) -> None:
     axes.set_xticks([*ticks], [*ticks.values()])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(f"images that {curve.base} saw in training, and epochs", fontsize=9)
-    _finish(axes)
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-
-
-def _family(model: str) -> str:
-    return parent_of(model) or model
+    plain(axes)
 
 
 def _point(row: Row, mse: Row, results: Results) -> Point:

@@ -11,6 +11,7 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito: told apart with any color vision. Their yellow is too light for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,9 +30,7 @@ def losses(frame: pd.DataFrame, models: Sequence[str]) -> bytes | None:
     shown = {model: rows_of[model] for model in models if model in rows_of}
     if not shown:
         return None
-    # Not pyplot: no window system, no global state, and half the time to import.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # not pyplot: see `png`
 
     figure = Figure(figsize=(9, 2.3 * len(shown) + 0.3), dpi=120, layout="constrained")
     for axes, (model, rows) in zip(np.ravel(figure.subplots(len(shown), 1)), shown.items(), strict=True):
@@ -40,9 +39,7 @@ def losses(frame: pd.DataFrame, models: Sequence[str]) -> bytes | None:
         axes.set_title(f"{model}, seed {first}", loc="left", fontsize=10, fontweight="bold", pad=pad)
         _draw(axes, rows[rows["seed"] == first])
     axes.set_xlabel("epoch", fontsize=9)
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
@@ -84,6 +81,20 @@ def _finish(axes: Axes, colors: dict[str, str]) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < MANY_TICKS else (1,)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
+    plain(axes)
+
+
+def plain(axes: Axes) -> None:
+    """The look of every plot: faint horizontal lines, no frame above and to the right, small figures."""
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
+
+
+def png(figure: Figure) -> bytes:
+    """Drawn without pyplot: no window system, no global state, and half the time to import."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from colorbench.report import notes, statistics
-from colorbench.report.comparison import parent_of
+from colorbench.report.comparison import family_of, parent_of
 from colorbench.report.curve import CURVE, CURVE_CAPTION, Curve
 from colorbench.report.results import Results
 
@@ -77,7 +77,7 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
         Column("verdict", _verdict, align="left"),
         Column("status", lambda row: _shortened(row["status"]), align="left"),
     ]
-    family = frame["model"].map(lambda model: parent_of(model) or model)
+    family = frame["model"].map(family_of)
     # By family, the parent first, and otherwise as they come.
     place = frame.groupby(family, sort=False).ngroup()
     shown = frame.iloc[np.lexsort([(frame["model"] != family).to_numpy(), place.to_numpy()])]

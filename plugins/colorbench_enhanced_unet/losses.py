@@ -50,6 +50,11 @@ def squared(first: Tensor, second: Tensor) -> Tensor:
     return (first - second).square()
 
 
+def rgb(L: Tensor, ab: Tensor) -> Tensor:
+    """L (B, 1, H, W) and ab (B, 2, H, W) in Lab units -> sRGB (B, 3, H, W) in 0..1, with a gradient."""
+    return lab_to_rgb(torch.cat((L, ab), dim=1))
+
+
 def hinge(final: Tensor, base: Tensor, target: Tensor) -> Tensor:
     """How much less colorful than the truth the result is; being more colorful costs nothing here."""
     # Squared as the other terms: a linear hinge outweighs them where errors are small, and oversaturates.
@@ -97,8 +102,8 @@ def appearance(
     The feature layers count equally; a Gram matrix is divided by its layer's C * H * W.
     """
     with torch.no_grad():
-        fixed = vgg(lab_to_rgb(torch.cat((L.repeat(2, 1, 1, 1), torch.cat((target, style_of))), dim=1)))
-    seen = vgg(lab_to_rgb(torch.cat((L, final), dim=1)))
+        fixed = vgg(rgb(L.repeat(2, 1, 1, 1), torch.cat((target, style_of))))
+    seen = vgg(rgb(L, final))
     perceptual, style = [], []
     for layer, (wanted, started) in zip(seen, (f.chunk(2) for f in fixed), strict=True):
         perceptual.append(reduce(squared(layer, wanted)))

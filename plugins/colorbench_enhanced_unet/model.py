@@ -6,7 +6,7 @@ A frozen base colorizes; a U-Net sees L and the base's ab, noised, and predicts 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Update
 from colorbench_enhanced_unet.losses import (
     ATTENDED,
@@ -26,12 +25,19 @@ from colorbench_enhanced_unet.losses import (
     attention_error,
     chroma,
     min_max,
+    rgb,
     squared,
 )
 
 AB_LIMIT = 110.0  # Lab units; no color of sRGB is beyond
 EMBEDDING = 128  # numbers that carry the timestep and the color prior, at every width
 NOISE_STEPS = 1000  # of Ho, Jain and Abbeel 2020; the paper names none
+# The 4th number of the color prior: ab (B, 2, H, W) -> (B,)
+MAGNITUDES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "mean-chroma": lambda ab: chroma(ab).mean(dim=(1, 2, 3)),
+    "rms": lambda ab: ab.square().sum(dim=1).mean(dim=(1, 2)).sqrt(),
+    "literal": lambda ab: torch.linalg.vector_norm(ab, dim=(1, 2, 3)) / ab[0, 0].numel(),
+}
 STRIDES = (8, 4, 2)  # of the decoder's stages that attention can follow
 
 
@@ -153,7 +159,7 @@ class Options:
 CHOICES = {
     "sees": ("L+ab", "ab"),
     "noise": ("linear", "cosine"),
-    "prior": ("mean-chroma", "rms", "literal", "none"),
+    "prior": (*MAGNITUDES, "none"),
     "prior_of": ("base", "noisy"),
     "fusion": ("film", "add"),
     "attention": ("decoder", "bottleneck", "none"),
@@ -269,7 +275,7 @@ class EnhancedUNet(nn.Module):
         in_rgb = options.output == "rgb"
         losses = {
             "residual": reduce(squared(refined.residual, target - base)),
-            "output": reduce(squared(_rgb(L, refined.ab), _rgb(L, truth)) if in_rgb else squared(final, target)),
+            "output": reduce(squared(rgb(L, refined.ab), rgb(L, truth)) if in_rgb else squared(final, target)),
             "diversity": reduce(DIVERSITY[options.diversity](final, base, target)),
         }
         if self.vgg is not None:
@@ -404,12 +410,7 @@ def color_prior(ab: Tensor, magnitude: str) -> Tensor:
     """ab / ab_scale (B, 2, H, W) -> float32 (B, 4): mean a, mean b, sum of both deviations, and the magnitude."""
     mean = ab.mean(dim=(2, 3))
     deviation = ab.std(dim=(2, 3), correction=0).sum(dim=1)
-    sizes = {
-        "literal": lambda: torch.linalg.vector_norm(ab, dim=(1, 2, 3)) / ab[0, 0].numel(),
-        "rms": lambda: ab.square().sum(dim=1).mean(dim=(1, 2)).sqrt(),
-        "mean-chroma": lambda: chroma(ab).mean(dim=(1, 2, 3)),
-    }
-    return torch.stack((mean[:, 0], mean[:, 1], deviation, sizes[magnitude]()), dim=1)
+    return torch.stack((mean[:, 0], mean[:, 1], deviation, MAGNITUDES[magnitude](ab)), dim=1)
 
 
 def timestep_embedding(t: Tensor) -> Tensor:
@@ -449,10 +450,6 @@ def random_crop(lab: Tensor, least: float) -> Tensor:
     with torch.autocast(lab.device.type, enabled=False):  # in bf16 the places of the samples are coarse
         grid = F.affine_grid(placement, [*lab.shape], align_corners=False)
         return F.grid_sample(lab, grid, padding_mode="border", align_corners=False)
-
-
-def _rgb(L: Tensor, ab: Tensor) -> Tensor:
-    return lab_to_rgb(torch.cat((L, ab), dim=1))
 
 
 def _double(x: Tensor) -> Tensor:
