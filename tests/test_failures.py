@@ -11,7 +11,7 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import FAILING, one_line
+from conftest import FAILING, jpeg, one_line
 
 
 def test_a_failed_model_is_a_row_and_the_others_go_on(colorbench, doomed, tmp_path):
@@ -31,6 +31,37 @@ def test_a_failed_model_is_a_row_and_the_others_go_on(colorbench, doomed, tmp_pa
     mended = colorbench("run", "--models", "on-doomed,grey", *arguments)
     assert mended.exit_code == 0, mended.stderr
     assert set(pd.read_csv(run / "comparison.csv").status) == {"done"}
+
+
+def test_a_model_that_fails_on_other_images_is_a_row_of_the_evaluation(colorbench, doomed, photo_zip, tmp_path):
+    run, out, sound = tmp_path / "run", tmp_path / "evaluated", FAILING.replace("FACTOR", "1.0")
+    doomed.write_text(sound)
+    arguments = ("--preset", "smoke", "--out", run, "--no-timing", "--plugin", doomed)
+    assert colorbench("run", "--models", "doomed,grey", *arguments).exit_code == 0
+    evaluate = ("evaluate", run, "--data", photo_zip, "--out", out, "--plugin", doomed)
+    doomed.write_text(
+        sound.replace("        def updates", "        forward = lambda self, L: [][0]\n        def updates")
+    )
+    failed = colorbench(*evaluate)
+    assert failed.exit_code == 1
+    assert one_line(failed) == "colorbench: doomed seed 0 failed: IndexError: list index out of range"
+    assert "IndexError" in (out / "comparison.md").read_text()
+    doomed.write_text(sound)
+    assert colorbench(*evaluate).exit_code == 0
+    assert set(pd.read_csv(out / "comparison.csv").status) == {"done"}
+
+
+def test_a_model_that_cannot_be_built_again_is_one_line(colorbench, doomed, tmp_path):
+    run, sound = tmp_path / "run", FAILING.replace("FACTOR", "1.0")
+    doomed.write_text(sound)
+    arguments = ("--preset", "smoke", "--out", run, "--no-timing", "--plugin", doomed)
+    assert colorbench("run", "--models", "doomed", *arguments).exit_code == 0
+    doomed.write_text(sound.replace("    from torch import nn", "    raise ValueError('its file is gone')"))
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(jpeg(0))
+    result = colorbench("colorize", photo, "--model", "doomed", "--run", run, "--plugin", doomed)
+    assert result.exit_code == 2
+    assert one_line(result).endswith("cannot be built again: its file is gone")
 
 
 def test_a_network_that_breaks_the_contract_fails_before_it_trains(colorbench, doomed, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.options import plugin_option
+from colorbench.cli.shared import plugin_option
 
 
 @click.command()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from colorbench.cli.options import plugin_option
+from colorbench.cli.shared import exit_if_failed, plugin_option
 
 
 @click.command()
@@ -32,3 +32,4 @@ def evaluate(folder: str, data: str, out: str | None, plugin_files: Sequence[str
     target = evaluate_run(RunFolder(folder), data, out, plugins.load(plugin_files), command)
     click.echo(report.write(target))
     click.echo(f"in {target.path}", err=True)
+    exit_if_failed(target.outcomes())

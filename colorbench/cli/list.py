@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from colorbench.cli.options import plugin_option
+from colorbench.cli.shared import plugin_option
 
 
 @click.command("list")

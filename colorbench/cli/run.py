@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from colorbench.cli.options import plugin_option
+from colorbench.cli.shared import exit_if_failed, plugin_option
 from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data
 from colorbench.plugins import Registry, load
 
@@ -68,7 +68,7 @@ def run(
     from colorbench.harness.device import accelerator
     from colorbench.harness.run import Session, run_cells, with_bases
     from colorbench.harness.throughput import time_models
-    from colorbench.runs.folder import DONE, RunFolder
+    from colorbench.runs.folder import RunFolder
 
     specs, seeds = with_bases(registry.find("model", names), registry), tuple(dict.fromkeys(seeds)) or (0,)
     device, folder = accelerator(), RunFolder(out or Path("results", f"{label(data)}-{preset}"))
@@ -85,11 +85,7 @@ def run(
             time_models(session, specs, seeds, plugin_files)
         click.echo(report.write(folder))
         click.echo(f"in {folder.path}", err=True)
-    failed = [o for s in seeds for m in specs if (o := folder.outcome(m.name, s))["status"] != DONE]
-    for outcome in failed:
-        click.echo("colorbench: {model} seed {seed} {status}: {reason}".format(**outcome), err=True)
-    if failed:
-        sys.exit(1)
+    exit_if_failed(folder.outcome(spec.name, seed) for seed in seeds for spec in specs)
 
 
 def _listed(text: str) -> list[str]:

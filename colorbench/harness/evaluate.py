@@ -17,8 +17,9 @@ from colorbench.runs.folder import DONE, RunFolder
 def evaluate_run(run: RunFolder, data: str, out: str | None, registry: Registry, command: str) -> RunFolder:
     """Score every finished cell of `run` on the test images of `data`, at the run's size and under its protocol.
 
-    Returns the run folder that holds the scores, `out` or a folder inside `run`. Raises UserError when the run was
-    made under another protocol, has nothing finished, or holds a model that is not installed.
+    Returns the run folder that holds the scores, `out` or a folder inside `run`; a model that fails on them is a cell
+    with its reason. Raises UserError when the run was made under another protocol, has nothing finished, or holds a
+    model that is not installed.
     """
     record = run.record
     if record["protocol"]["id"] != protocol_id():
@@ -43,11 +44,13 @@ def evaluate_run(run: RunFolder, data: str, out: str | None, registry: Registry,
         open_record(target, images, preset, record["weights"], asked, command, env, trained=source)
         for cell in cells:
             model, seed = cell["model"], cell["seed"]
-            if target.outcome(model, seed).get("weights_sha256") == cell["weights_sha256"]:
+            there = target.outcome(model, seed)
+            if there["status"] == DONE and there["weights_sha256"] == cell["weights_sha256"]:
                 continue
             made = Made(cell | {"environment": identity(env)})
-            network = from_cell(run, specs[model], seed, registry).to(device.device)
-            made.score(network, images.splits["test"], registry, device.device)
+            with made.attempt():
+                network = from_cell(run, specs[model], seed, registry).to(device.device)
+                made.score(network, images.splits["test"], registry, device.device)
             with target.making(model, seed) as place:
                 save(place, made)
     return target

@@ -117,7 +117,10 @@ def load_model(
 
 
 def from_cell(folder: RunFolder, spec: ModelSpec, seed: int, registry: plugins.Registry) -> nn.Module:
-    """The network that a finished cell holds, on its base from the same run. Raises UserError if either is gone."""
+    """The network that a finished cell holds, on its base from the same run.
+
+    Raises UserError if either is gone or cannot be built.
+    """
     base = None
     if spec.refines:
         (base_spec,) = registry.find("model", [spec.refines])
@@ -127,7 +130,10 @@ def from_cell(folder: RunFolder, spec: ModelSpec, seed: int, registry: plugins.R
         raise UserError(f"{folder.path} has no finished {spec.name!r} of seed {seed}: {outcome['reason']}")
     if base is not None and outcome["base_sha256"] != folder.outcome(spec.refines or "", seed)["weights_sha256"]:
         raise UserError(f"{spec.name!r} was trained on other weights of {spec.refines!r} than {folder.path} holds now")
-    network = build(spec, outcome["width"], folder.record["preset"]["size"], base, seed)
+    try:
+        network = build(spec, outcome["width"], folder.record["preset"]["size"], base, seed)
+    except ValueError as error:  # an option may name a file that was there in training
+        raise UserError(f"{spec.name!r} of {folder.path} cannot be built again: {error}") from error
     fill(network, folder.place(spec.name, seed) / "weights.pt", base)
     return network
 

@@ -8,7 +8,7 @@ import itertools
 import json
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,22 @@ class Made:
         label = self.record["model"], self.record["seed"]
         self.scored = Scored(_labelled(scored.scores, *label), _labelled(scored.details, *label), scored.samples)
 
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """The cell is done if the block ends without an exception; else it has failed, and keeps the reason alone.
+
+        Raises the OSError of a full disk.
+        """
+        try:
+            yield
+            self.record["status"] = DONE
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise  # not the model's fault: the command ends, and takes the model up again next time
+            self.state = self.losses = self.scored = None
+            self.traceback = traceback.format_exc()
+            self.record |= {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
+
 
 def _labelled(frame: pd.DataFrame, model: str, seed: int) -> pd.DataFrame:
     return pd.concat([pd.DataFrame({"model": model, "seed": seed}, index=frame.index), frame], axis=1)
@@ -183,14 +199,8 @@ def _attempt(session: Session, spec: ModelSpec, seed: int) -> Made:
     if spec.refines and (missing := _why_no_base(session, spec.refines, seed)):
         made.record |= {"status": SKIPPED, "reason": f"its base {spec.refines} {missing}"}
         return made
-    try:
+    with made.attempt():
         _make(session, spec, seed, made)
-        made.record["status"] = DONE
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise  # not the model's fault: the command ends, and takes the model up again next time
-        made = Made(made.record, traceback=traceback.format_exc())
-        made.record |= {"status": FAILED, "reason": " ".join(f"{type(error).__name__}: {error}".split())}
     return made
 
 
