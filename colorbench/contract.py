@@ -145,7 +145,8 @@ class ModelSpec:
     `build(width=..., size=..., base=..., **options)` returns the network; `size` is the side of the images it
     trains on, `base` the trained, frozen network of the model named by `refines`, or None. The network keeps
     the base as a submodule; it is neither trained nor saved again. `schedule(preset)` returns the stages, none
-    for a model that learns nothing.
+    for a model that learns nothing. `trained_as` names a model from which this one differs at test alone: it is not
+    trained, but takes that model's trained weights.
     `reference` marks the model over which the table gives the other models' gain.
     """
 
@@ -155,6 +156,7 @@ class ModelSpec:
     schedule: Callable[[Preset], Sequence[Stage]]
     options: Mapping[str, Any] = field(default_factory=dict)
     refines: str | None = None
+    trained_as: str | None = None
     parent: str | None = None
     reference: bool = False
     published: Published | None = None

@@ -22,6 +22,11 @@ def own_cache(tmp_path_factory):
     torch.set_num_threads(1)  # the networks here are tiny: more threads would only wait for each other
 
 
+@pytest.fixture(autouse=True)
+def same_randomness():
+    torch.manual_seed(0)  # a test shall not depend on those that ran before it
+
+
 @pytest.fixture(scope="session")
 def registry():
     return plugins.load()

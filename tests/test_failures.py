@@ -175,3 +175,40 @@ def test_a_refiner_whose_base_was_made_anew_is_made_anew(colorbench, tmp_path, d
     shutil.rmtree(tmp_path / "run/cells/doomed")
     again = colorbench(*arguments, "--plugin", doomed)
     assert "on-doomed seed 0: done" in again.stderr
+
+
+AT_TEST = """
+import dataclasses
+
+@hookimpl
+def register_models(register):
+    spec = ModelSpec("doomed", "a test", build, lambda preset: [Stage("train", 1)])
+    register(spec)
+    register(dataclasses.replace(spec, name="brighter", build=build_brighter, trained_as="doomed"))
+
+def build_brighter(**_):
+    network = build()
+    network.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return network
+"""
+
+
+def test_a_model_that_differs_at_test_alone_takes_the_weights_of_the_other(colorbench, tmp_path, doomed):
+    run, sound = tmp_path / "run", FAILING[: FAILING.index("@hookimpl")] + AT_TEST
+    arguments = ("run", "--models", "brighter", "--preset", "smoke", "--no-timing", "--out", run, "--plugin", doomed)
+    doomed.write_text(sound.replace("FACTOR", "float('nan')"))
+    failed = colorbench(*arguments)
+    assert failed.exit_code == 1
+    assert "brighter seed 0 skipped: the model whose weights it takes, doomed is not there" in failed.stderr
+    for factor in ("1.0", "-1.0"):  # trained otherwise, it makes the other anew
+        doomed.write_text(sound.replace("FACTOR", factor))
+        done = colorbench(*arguments)
+        assert done.exit_code == 0, done.stderr
+        assert "doomed seed 0  train 1/1" in done.stderr
+        assert "brighter seed 0  train" not in done.stderr
+        cells = [json.loads((run / f"cells/{model}/seed-0/cell.json").read_text()) for model in ("doomed", "brighter")]
+        for key in ("weights_sha256", "images_seen", "stages"):
+            assert cells[0][key] == cells[1][key]
+        table = pd.read_csv(run / "comparison.csv").set_index("model")
+        assert table.mse["brighter"] != table.mse["doomed"]
+        shutil.rmtree(run / "cells/doomed")

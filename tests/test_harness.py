@@ -15,7 +15,7 @@ from colorbench.errors import UserError
 from colorbench.harness.device import accelerator
 from colorbench.harness.load import build, count_parameters, fill, load_model, trained_state
 from colorbench.harness.predict import colorize, score_all
-from colorbench.harness.run import with_bases
+from colorbench.harness.run import with_needed
 from colorbench.harness.seeds import seed_for
 from colorbench.harness.train import DivergedError, Trainer
 
@@ -205,7 +205,10 @@ def test_scores_have_a_row_for_every_image_in_order(images):
 def test_the_worst_images_are_kept_the_worst_first(images):
     many = Images(np.tile(images.pixels, (2, 1, 1, 1)), [str(i) for i in range(20)], images.digests * 2, None, {})
     many.pixels[17] = (0, 0, 255)  # in the second batch
-    scored = score_all(Toy(), many, torch.device("cpu"), (), keep=3, worst=4)
+    grey = Toy()
+    for parameter in grey.parameters():
+        nn.init.zeros_(parameter)
+    scored = score_all(grey, many, torch.device("cpu"), (), keep=3, worst=4)
     samples, mse = scored.samples, scored.scores.mse
     assert samples["worst_name"][0] == "17"
     assert (samples["worst_truth"][0] == many.pixels[17]).all()
@@ -264,19 +267,19 @@ def test_averaged_weights_replace_the_last_ones_and_are_those_that_validate(imag
     assert again[again.split == "val"].value.item() == pytest.approx(last, rel=1e-5)
 
 
-def spec(name, refines=None):
-    return ModelSpec(name, "", lambda **_: Toy(**_), lambda preset: (STAGE,), refines=refines)
+def spec(name, refines=None, trained_as=None):
+    return ModelSpec(name, "", lambda **_: Toy(**_), lambda preset: (STAGE,), refines=refines, trained_as=trained_as)
 
 
-def test_bases_come_first_and_once(registry):
+def test_what_others_need_comes_first_and_once(registry):
     registry.specs["model"] |= (
-        known := {s.name: s for s in (spec("c", "b"), spec("b", "a"), spec("a"), spec("d", "a"))}
+        known := {s.name: s for s in (spec("c", "b", "d"), spec("b", "a"), spec("a"), spec("d", "a"))}
     )
     try:
-        assert [s.name for s in with_bases([known["c"], known["d"]], registry)] == ["a", "b", "c", "d"]
+        assert [s.name for s in with_needed([known["c"], known["d"]], registry)] == ["a", "b", "d", "c"]
         known["a"] = registry.specs["model"]["a"] = spec("a", "c")
         with pytest.raises(UserError, match="refines itself"):
-            with_bases([known["c"]], registry)
+            with_needed([known["c"]], registry)
     finally:
         for name in "abcd":
             del registry.specs["model"][name]

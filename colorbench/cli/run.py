@@ -66,11 +66,11 @@ def run(
     from colorbench.data.cache import decode_all
     from colorbench.data.splits import label, open_splits
     from colorbench.harness.device import accelerator
-    from colorbench.harness.run import Session, run_cells, with_bases
+    from colorbench.harness.run import Session, run_cells, with_needed
     from colorbench.harness.throughput import time_models
     from colorbench.runs.folder import RunFolder
 
-    specs, seeds = with_bases(registry.find("model", names), registry), tuple(dict.fromkeys(seeds)) or (0,)
+    specs, seeds = with_needed(registry.find("model", names), registry), tuple(dict.fromkeys(seeds)) or (0,)
     device, folder = accelerator(), RunFolder(out or Path("results", f"{label(data)}-{preset}"))
     with folder.held() if device.is_main_process else contextlib.nullcontext():
         with device.main_process_first():  # the others then find the images decoded

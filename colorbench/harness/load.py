@@ -131,10 +131,16 @@ def from_cell(folder: RunFolder, spec: ModelSpec, seed: int, registry: plugins.R
     if base is not None and outcome["base_sha256"] != folder.outcome(spec.refines or "", seed)["weights_sha256"]:
         raise UserError(f"{spec.name!r} was trained on other weights of {spec.refines!r} than {folder.path} holds now")
     try:
-        network = build(spec, outcome["width"], folder.record["preset"]["size"], base, seed)
+        return with_weights_of(folder, spec.name, seed, spec, base)
     except ValueError as error:  # an option may name a file that was there in training
         raise UserError(f"{spec.name!r} of {folder.path} cannot be built again: {error}") from error
-    fill(network, folder.place(spec.name, seed) / "weights.pt", base)
+
+
+def with_weights_of(folder: RunFolder, model: str, seed: int, spec: ModelSpec, base: nn.Module | None) -> nn.Module:
+    """The network of `spec` on `base`, with what the finished cell of `model` holds. Raises UserError if that does not
+    fit."""
+    network = build(spec, folder.outcome(model, seed)["width"], folder.record["preset"]["size"], base, seed)
+    fill(network, folder.place(model, seed) / "weights.pt", base)
     return network
 
 

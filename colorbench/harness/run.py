@@ -34,6 +34,7 @@ from colorbench.harness.load import (
     from_cell,
     packed_tensors,
     trained_state,
+    with_weights_of,
 )  # fmt: skip
 from colorbench.harness.predict import Scored, colorize, score_all, to_lab, to_pixels, to_rgb
 from colorbench.harness.train import Trainer
@@ -82,12 +83,13 @@ class Session:
             write_aside(self.folder.path / "trained_on.txt", "\n".join(self.data.splits["train"].digests) + "\n")
 
     def is_done(self, spec: ModelSpec, seed: int) -> bool:
-        """Whether the cell is finished, and, if it refines a base, on the base that the run holds now."""
+        """Whether the cell is finished, on the base and from the weights of other models that the run holds now."""
         outcome = self.folder.outcome(spec.name, seed)
-        if outcome["status"] != DONE:
-            return False
-        base = self.folder.outcome(spec.refines, seed) if spec.refines else {"weights_sha256": None}
-        return outcome["base_sha256"] == base.get("weights_sha256")
+        return outcome["status"] == DONE and all(
+            outcome[key] == self.folder.outcome(other, seed).get("weights_sha256")
+            for key, other in (("base_sha256", spec.refines), ("weights_sha256", spec.trained_as))
+            if other
+        )
 
     def _try_metrics(self) -> None:
         truth = to_rgb(self.data.splits["test"].pixels[:1], torch.device("cpu"))
@@ -123,16 +125,20 @@ def open_record(
     write_aside(folder.path / "samples.npz", packed(names=test.names[:SAMPLES], truth=truth, grey=grey, **parts))
 
 
-def with_bases(specs: Sequence[ModelSpec], registry: Registry) -> list[ModelSpec]:
-    """The models to run: each once, every base that is installed before what refines it."""
+def with_needed(specs: Sequence[ModelSpec], registry: Registry) -> list[ModelSpec]:
+    """The models to run, each once; before each what it refines and whose weights it takes, if that is installed."""
     ordered: dict[str, ModelSpec] = {}
+
+    def add(spec: ModelSpec, needed_by: tuple[str, ...]) -> None:
+        if spec.name in needed_by:
+            raise UserError(f"model {spec.name!r} refines itself, or takes its own weights")
+        for name in (spec.refines, spec.trained_as):
+            if other := registry.specs["model"].get(name or ""):
+                add(other, (*needed_by, spec.name))
+        ordered.setdefault(spec.name, spec)
+
     for spec in specs:
-        chain = [spec]
-        while base := registry.specs["model"].get(chain[0].refines or ""):
-            if base in chain:
-                raise UserError(f"model {base.name!r} refines itself")
-            chain = [base, *chain]
-        ordered.update({s.name: s for s in chain if s.name not in ordered})
+        add(spec, ())
     return list(ordered.values())
 
 
@@ -196,18 +202,19 @@ def _labelled(frame: pd.DataFrame, model: str, seed: int) -> pd.DataFrame:
 
 def _attempt(session: Session, spec: ModelSpec, seed: int) -> Made:
     made = Made(_identity(session, spec, seed))
-    if spec.refines and (missing := _why_no_base(session, spec.refines, seed)):
-        made.record |= {"status": SKIPPED, "reason": f"its base {spec.refines} {missing}"}
-        return made
+    for role, needed in (("its base", spec.refines), ("the model whose weights it takes,", spec.trained_as)):
+        if needed and (missing := _why_missing(session, needed, seed)):
+            made.record |= {"status": SKIPPED, "reason": f"{role} {needed} {missing}"}
+            return made
     with made.attempt():
         _make(session, spec, seed, made)
     return made
 
 
-def _why_no_base(session: Session, base: str, seed: int) -> str | None:
-    if base not in session.registry.specs["model"]:
+def _why_missing(session: Session, model: str, seed: int) -> str | None:
+    if model not in session.registry.specs["model"]:
         return "is not installed"
-    outcome = session.folder.outcome(base, seed)
+    outcome = session.folder.outcome(model, seed)
     return None if outcome["status"] == DONE else f"is not there: {outcome['reason']}"
 
 
@@ -221,6 +228,9 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
     if spec.name in session.weights:
         width, stages = PUBLISHED_WIDTH, ()
         network = build_published(spec, session.preset.size, session.weights[spec.name])
+    elif spec.trained_as:
+        width, stages = session.folder.outcome(spec.trained_as, seed)["width"], ()
+        network = with_weights_of(session.folder, spec.trained_as, seed, spec, base)
     else:
         network = build(spec, width, session.preset.size, base, seed)
     network.to(device).to(memory_format=torch.channels_last)
@@ -245,6 +255,9 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
         "parameters": count_parameters(network, L),
         "notes": list(getattr(network, "notes", ())),
     }
+    if spec.trained_as:  # what its weights cost, though not by itself
+        trained = session.folder.outcome(spec.trained_as, seed)
+        made.record |= {key: trained[key] for key in ("stages", "seconds", "images_seen")}
     made.losses = _labelled(made.losses, spec.name, seed)
     made.score(network, test, session.registry, device)
     made.state = {key: value.cpu().contiguous() for key, value in trained_state(network, base).items()}
@@ -261,6 +274,7 @@ def _identity(session: Session, spec: ModelSpec, seed: int) -> dict[str, Any]:
         "options": dict(spec.options),
         "refines": spec.refines,
         "base_sha256": None,
+        "trained_as": spec.trained_as,
         "parent": spec.parent,
         "reference": spec.reference,
         "published": asdict(spec.published) if spec.published else None,

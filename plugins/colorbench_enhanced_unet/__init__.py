@@ -25,10 +25,8 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     **{f"no-{loss}-loss": {"weights": {loss: 0.0}} for loss in LOSSES},
     "diversity-as-printed": {"diversity": "penalty"},
     "diversity-as-reward": {"diversity": "reward"},
-    "two-steps": {"steps": 2},
     "base-features": {"features": "model10"},
     "random-crops": {"crop": 0.75},
-    "mirrored": {"mirrored": True},
     "wider": {"channels": (96, 192, 384, 768)},
     "plain-residual-unet": {  # the exception: it leaves out whatever the paper adds to a U-Net under an L2 loss
         "attention": "none",
@@ -36,6 +34,12 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
         "t_max": 0,
         "weights": {loss: 0.0 for loss in LOSSES if loss != "residual"},
     },
+}
+
+# These train as their parent does: a change at test is no reason to train again.
+ABLATIONS_AT_TEST: Mapping[str, Mapping[str, Any]] = {
+    "two-steps": {"steps": 2},
+    "mirrored": {"mirrored": True},
 }
 
 
@@ -67,6 +71,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     )
     for change, options in ABLATIONS.items():
         register(spec.variant(change, **options))
+    for change, options in ABLATIONS_AT_TEST.items():
+        register(replace(spec.variant(change, **options), trained_as=spec.name))
     register(
         replace(
             spec.variant("averaged-weights"),

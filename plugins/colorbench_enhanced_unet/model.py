@@ -60,7 +60,7 @@ class Options:
         test_t: steps at test, unsaid: 0, since noise can only hide what the base knows. Otherwise every image gets
             the same fixed noise, so that the result stays deterministic.
         steps: how often at test the network refines, each time its last result. The paper stays with one, and
-            names more as future work.
+            names more as future work. Training is the same for any number of steps.
         The text lets the network predict "the residual or noise". It is the residual here, as in Table 1, and it is
         added to the clean ab of the base: whoever predicts the noise can at best give the base back.
     Prior
