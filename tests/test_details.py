@@ -260,6 +260,19 @@ def test_the_gain_over_the_base_is_paired(tmp_path):
     assert "| other" not in last
 
 
+def test_the_gain_is_over_the_seeds_that_both_have(tmp_path):
+    predicted, truth, parts, _ = noise()
+    base, other = details(predicted, truth, parts), details(noise(seed=1)[0], truth, parts)
+    better = base.assign(squared_error_lips=base["squared_error_lips"] * 0.8)
+    run(tmp_path, {("plain", 0): base, ("plain", 1): other, ("refined", 0): better}, {"refined": "plain"})
+    table = pd.read_csv(tmp_path / "details.csv").set_index("model")
+    assert table.loc["refined", "gain_lips_percent"] == pytest.approx(20)
+    errors = [frame["squared_error_lips"].mean() / frame["share_lips"].mean() for frame in (base, other)]
+    assert table.loc["plain", "mse_lips"] == pytest.approx(np.mean(errors))
+    run(tmp_path / "none", {("plain", 1): other, ("refined", 0): better}, {"refined": "plain"})
+    assert pd.read_csv(tmp_path / "none/details.csv")["gain_lips_percent"].isna().all()
+
+
 def test_rows_have_the_order_of_the_comparison_and_ablations_come_last(tmp_path):
     predicted, truth, _, _ = noise()
     frame = details(predicted, truth)

@@ -29,25 +29,33 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     A quotient over 0 is empty, and so is its interval if that happens in any resample.
     """
     parts = _parts(results.details)
-    found = _terms(results.details, parts)
-    models = [model for model in order if model in found]
+    names, cells = _terms(results.details, parts)
+    models = [model for model in order if model in cells]
     if not models:
         return pd.DataFrame()
-    names = [str(name) for name in found[models[0]]]
-    values = np.stack([found[model].to_numpy() for model in models], axis=2)  # (images, terms, models)
-    resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
     refined = [results.cells(model, done=True)[0]["refines"] for model in models]
     bases = [base if base in models else None for base in refined]
-    over = [None if base is None else models.index(base) for base in bases]
+    # A seed that only one of a pair has would count as a difference between them.
+    common = [cells[model].keys() & cells[base or model].keys() for model, base in zip(models, bases, strict=True)]
+    columns: dict[tuple[str, frozenset[int]], int] = {}  # a model over some of its seeds -> its place
+    own = [columns.setdefault((model, frozenset(cells[model])), len(columns)) for model in models]
+    pairs = {
+        i: [columns.setdefault((name, frozenset(seeds)), len(columns)) for name in (models[i], base)]
+        for i, (base, seeds) in enumerate(zip(bases, common, strict=True))
+        if base is not None and seeds
+    }
+    means = [np.mean([cells[model][seed] for seed in sorted(seeds)], axis=0) for model, seeds in columns]
+    values = np.stack(means, axis=2)  # (images, terms, columns)
+    resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
     pooled, drawn = (
-        _quotients({name: means[:, i] for i, name in enumerate(names)}, parts, over)
-        for means in (values.mean(0)[None], resampled)
+        _numbers({name: terms[:, i] for i, name in enumerate(names)}, parts, own, pairs)
+        for terms in (values.mean(0)[None], resampled)
     )
-    columns = {"model": models, "images": len(values), "base": bases}
+    rows = {"model": models, "images": len(values), "base": bases}
     for name, value in pooled.items():
         low, high = statistics.interval(drawn[name], len(values))
-        columns |= {name: value[0], f"{name}_low": low, f"{name}_high": high}
-    return pd.DataFrame(columns)
+        rows |= {name: value[0], f"{name}_low": low, f"{name}_high": high}
+    return pd.DataFrame(rows)
 
 
 def render(frame: pd.DataFrame, results: Results) -> str:
@@ -67,40 +75,41 @@ def _parts(details: pd.DataFrame) -> list[str]:
     return [str(name).removeprefix(SHARE) for name in details if str(name).startswith(SHARE)]
 
 
-def _terms(details: pd.DataFrame, parts: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """By model, a row per image: the terms of the quotients, averaged over the seeds. NaN where a cell lacks one."""
-    if details.empty:
-        return {}
+def _terms(details: pd.DataFrame, parts: Sequence[str]) -> tuple[list[str], dict[str, dict[int, np.ndarray]]]:
+    """The names of the terms of the quotients; by model and seed (images, terms), NaN where a cell lacks one."""
     of_parts = [name for part in parts for name in _error_and_share(part)]
     terms = details.reindex(columns=[*TERMS, *of_parts, "attention_correlation"])
     # An image without a correlation is left out of the mean: it adds neither to the sum nor to the count.
     terms["correlated"] = terms["attention_correlation"].notna().astype(float)
     terms["attention_correlation"] = terms["attention_correlation"].fillna(0)
-    seeds: dict[str, list[pd.DataFrame]] = {}
-    for (model, _), rows in details.groupby(["model", "seed"], sort=False):
-        seeds.setdefault(str(model), []).append(terms.loc[rows.index].reset_index(drop=True))
-    return {model: sum(cells[1:], start=cells[0]) / len(cells) for model, cells in seeds.items()}
+    cells: dict[str, dict[int, np.ndarray]] = {}
+    if not details.empty:
+        for (model, seed), rows in details.groupby(["model", "seed"], sort=False):
+            cells.setdefault(str(model), {})[int(str(seed))] = terms.loc[rows.index].to_numpy(float)
+    return [str(name) for name in terms], cells
 
 
-def _quotients(means: Means, parts: Sequence[str], over: Sequence[int | None]) -> dict[str, np.ndarray]:
-    """Means over images (resamples, models) -> every number of the report, of that shape.
+def _numbers(
+    means: Means, parts: Sequence[str], own: Sequence[int], pairs: Mapping[int, Sequence[int]]
+) -> dict[str, np.ndarray]:
+    """Means over images (resamples, columns) -> every number of the report (resamples, models).
 
-    `over` has for each model the place of its base among the models, or None.
+    `own` has the column of each model, `pairs` those of the models that refine another, by place, and of their bases.
     """
     true, predicted = means["chroma_true"], means["chroma_predicted"]
     covariance = means["chroma_product"] - true * predicted
     numbers = {
-        "chroma_slope": _quotient(covariance, means["chroma_true_squared"] - true**2),
-        "cool_recall": 100 * _quotient(means["cool_recalled_share"], means["cool_share"]),
-        "lip_contrast": _quotient(means["lip_contrast_product"], means["lip_contrast_true"]),
-        "attention_correlation": _quotient(means["attention_correlation"], means["correlated"]),
+        "chroma_slope": _quotient(covariance, means["chroma_true_squared"] - true**2)[:, own],
+        "cool_recall": 100 * _quotient(means["cool_recalled_share"], means["cool_share"])[:, own],
+        "lip_contrast": _quotient(means["lip_contrast_product"], means["lip_contrast_true"])[:, own],
+        "attention_correlation": _quotient(means["attention_correlation"], means["correlated"])[:, own],
     }
     for part in parts:
-        error, share = _error_and_share(part)
-        mse = _quotient(means[error], means[share])
-        none = np.full(len(mse), np.nan)
-        base = np.stack([none if place is None else mse[:, place] for place in over], axis=1)
-        numbers |= {f"mse_{part}": mse, f"gain_{part}_percent": statistics.gain(mse, base)}
+        mse = _quotient(*(means[name] for name in _error_and_share(part)))
+        gain = np.full((len(mse), len(own)), np.nan)
+        for place, (refiner, base) in pairs.items():
+            gain[:, place] = statistics.gain(mse[:, refiner], mse[:, base])
+        numbers |= {f"mse_{part}": mse[:, own], f"gain_{part}_percent": gain}
     return numbers
 
 
@@ -171,4 +180,4 @@ def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
         return
     yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
     if frame["base"].notna().any():
-        yield "The gain over the base is paired: the same images, and the same resamples of them, for both models."
+        yield "The gain over the base is paired: the same images, resamples of them and seeds for both models."
