@@ -63,11 +63,11 @@ class Stage:
     """One leg of a training schedule; every stage starts a fresh Adam for each player.
 
     `images` takes the first so many of the training split (None: all); if `rolling`, every epoch takes the next so
-    many, until all have had their turn. `frozen` names submodules that
-    do not learn in this stage. `settings` reach the network as `batch.settings`: what it is fed, say
-    `{"noise": False}`. `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate.
-    `average`, if not 0, is the decay per step of a running mean of the weights, which replaces them when the stage
-    ends; early in the stage the mean follows faster.
+    many, until all have had their turn. `part`, shares from 0 to 1, limits all this to a stretch of the split: (0.6, 1)
+    leaves out the first 60 %. `frozen` names submodules that do not learn in this stage. `settings` reach the network
+    as `batch.settings`: what it is fed, say `{"noise": False}`. `decay` maps progress through the stage, 0 to 1, to a
+    factor on the learning rate. `average`, if not 0, is the decay per step of a running mean of the weights, which
+    replaces them when the stage ends; early in the stage the mean follows faster.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Stage:
     weight_decay: float = 0.0
     images: int | None = None
     rolling: bool = False
+    part: tuple[float, float] = (0.0, 1.0)
     frozen: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     average: float = 0.0

@@ -1,9 +1,9 @@
-"""Ablations of somebody else's models: `enhanced-unet` on bases that were trained for 1, 3, 10 and 30 epochs.
+"""Ablations of somebody else's models: `enhanced-unet` on bases of ever longer training.
 
 An undertrained base makes any refiner look good; this shows how much of its gain is left as the base gets better:
 
     colorbench run --plugin examples/base_epochs.py --models enhanced-unet \\
-        --ablations base-1-epoch,base-3-epochs,base-10-epochs,base-30-epochs
+        --ablations base-0.1-epoch,base-0.3-epoch,base-1-epoch,base-3-epochs,base-10-epochs,base-30-epochs
 """
 
 from dataclasses import replace
@@ -15,7 +15,10 @@ from colorbench import hookimpl
 
 
 def trained_for(epochs, schedule):
-    return lambda preset: [replace(stage, epochs=epochs) for stage in schedule(preset)]
+    """The schedule for so many epochs; below 1, for one epoch of that share of the images."""
+    return lambda preset: [
+        replace(stage, epochs=max(1, epochs), part=(0.0, min(1.0, epochs))) for stage in schedule(preset)
+    ]
 
 
 @hookimpl
@@ -24,7 +27,7 @@ def register_models(register):
     for plugin in (colorbench_siggraph17, colorbench_enhanced_unet):
         plugin.register_models(lambda spec: specs.update({spec.name: spec}))  # asks the plugin what it would register
     base, refiner = specs["siggraph17"], specs["enhanced-unet"]
-    for epochs in (1, 3, 10, 30):
+    for epochs in (0.1, 0.3, 1, 3, 10, 30):
         length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
         shown = length.replace(" ", "-")
         schedule = trained_for(epochs, base.schedule)

@@ -26,13 +26,14 @@ def family(path, gains, published=(80.0, 64.0)):
     """
     pairs = {e: ("plain", "fine") if e == 4 else (f"plain/{e}", f"fine/on-{e}") for e in gains}
     fake = Fake(path, [name for pair in pairs.values() for name in pair], seeds=(0,))
+    fake.record["data"]["splits"]["train"] = {"images": 1000, "near_grey": 0, "unreadable": {}}
+    fake.save("record.json", fake.record)
     for epochs, (plain, fine) in pairs.items():
         own = epochs == 4
         mse = np.full(IMAGES, 400 / epochs)
         told = [PRINTED | {"mse": value} for value in published] if published and own else [None, None]
-        stages = [{"name": "train", "epochs": epochs}]
         seen = 1000 * epochs
-        fake.cell(plain, 0, mse, images_seen=seen, stages=stages, options={}, reference=own, published=told[0])
+        fake.cell(plain, 0, mse, images_seen=seen, options={}, reference=own, published=told[0])
         refined = mse * (1 - gains[epochs] / 100 + np.linspace(-0.05, 0.05, IMAGES))
         fake.cell(fine, 0, refined, refines=plain, options={}, published=told[1])
     return fake
@@ -171,8 +172,7 @@ def test_bases_of_one_length_are_averaged_in_the_sentence(tmp_path):
     fake.record["cells"] += [["plain/again", 0], ["fine/on-again", 0]]
     fake.record["models"] += ["plain/again", "fine/on-again"]
     fake.save("record.json", fake.record)
-    stages = [{"name": "train", "epochs": 4}]
-    fake.cell("plain/again", 0, np.full(IMAGES, 100.0), images_seen=4000, stages=stages, options={})
+    fake.cell("plain/again", 0, np.full(IMAGES, 100.0), images_seen=4000, options={})
     fake.cell("fine/on-again", 0, np.full(IMAGES, 94.0), refines="plain/again", options={})
     (curve,) = found(fake)
     assert [point.images for point in curve.points] == [1000, 4000, 4000, 16000]
@@ -200,11 +200,15 @@ def test_what_changes_more_than_the_base_is_not_on_the_curve(tmp_path):
         "fine/smaller-on-1": {"refines": "plain/1", "options": {"small": True}},
         "fine/on-other-family": {"refines": "cnn", "options": {}},
         "fine/on-other-options": {"refines": "plain/wide", "options": {}},
+        "fine/of-other-images-on-1": {
+            "refines": "plain/1",
+            "options": {},
+            "stages": [{"name": "refine", "part": [0.6, 1]}],
+        },
     }
-    stages = [{"name": "train", "epochs": 2}]
     for name in ("cnn", "plain/wide"):
         options = {"wide": True} if name == "plain/wide" else {}
-        fake.cell(name, 0, np.full(IMAGES, 90.0), images_seen=2000, stages=stages, options=options)
+        fake.cell(name, 0, np.full(IMAGES, 90.0), images_seen=2000, options=options)
     for name, fields in others.items():
         fake.cell(name, 0, np.full(IMAGES, 50.0), **fields)
     for name in ("cnn", "plain/wide", *others):
@@ -222,7 +226,7 @@ def test_what_changes_more_than_the_base_is_not_on_the_curve(tmp_path):
 def test_a_base_that_was_not_trained_has_no_place_on_a_logarithmic_axis(tmp_path):
     fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
     place = fake.folder.place("plain", 0) / "cell.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"images_seen": 0, "stages": []}))
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"images_seen": 0}))
     assert found(fake) == []
 
 

@@ -585,8 +585,11 @@ def test_every_ablation_changes_what_its_name_says():
     parent, literal = specs.pop("enhanced-unet"), specs.pop("enhanced-unet-literal")
     assert literal.options == {"diversity": "penalty", "prior": "literal"}
     assert set(plugin.LOSSES) == set(losses.WEIGHTS)
+    assert specs["enhanced-unet/unseen-images"].refines == "siggraph17/fewer-images"
     for name, spec in specs.items():
-        assert (spec.parent, spec.refines, spec.published) == (parent.name, parent.refines, None), name
+        other_base = name == "enhanced-unet/unseen-images"
+        assert (spec.parent, spec.published) == (parent.name, None), name
+        assert other_base or spec.refines == parent.refines, name
         differs = spec.options, spec.build, spec.schedule(PRESET)
         assert differs != (parent.options, parent.build, parent.schedule(PRESET)), name
     plain = specs["enhanced-unet/plain-residual-unet"].build(
@@ -611,6 +614,13 @@ def test_the_control_is_the_base_that_learns_on():
     assert _longer().schedule(PRESET)[0].rolling
     with pytest.raises(ValueError, match="nothing to train longer"):
         plugin.build_longer(width=0.125, size=32, base=None)
+
+
+def test_what_learns_from_unseen_images_sees_none_of_its_base():
+    base, refiner = (
+        MODELS[name].schedule(PRESET) for name in ("siggraph17/fewer-images", "enhanced-unet/unseen-images")
+    )
+    assert {stage.part[1] for stage in base} == {stage.part[0] for stage in refiner} == {0.6}
 
 
 def _longer():

@@ -246,6 +246,19 @@ def test_a_rolling_stage_takes_all_images_in_turn(images):
     assert [sorted(indices) for indices in asked[::4]] == [[0, 1, 2, 3], [5, 6, 7, 8], [0, 1, 2, 9]]
 
 
+def test_a_stage_keeps_to_its_part_of_the_images(images):
+    asked = []
+    for part in ((0, 0.6), (0.6, 1)):
+        run = trainer(Toy(), images)
+        batch = run._batch
+        run._batch = lambda images, indices, *rest, batch=batch: asked.append(indices) or batch(images, indices, *rest)
+        run.run([replace(STAGE, part=part, epochs=1, images=4)])
+        del asked[-3:]  # of the validation
+    assert [sorted(indices) for indices in asked] == [[0, 1, 2, 3], [6, 7, 8, 9]]  # image 4 is near grey
+    with pytest.raises(ValueError, match="stage 'train' has no image"):
+        trainer(Toy(), images).run([replace(STAGE, part=(0.6, 0.6))])
+
+
 def test_averaged_weights_replace_the_last_ones_and_are_those_that_validate(images):
     visited = []
 

@@ -37,7 +37,7 @@ from colorbench.harness.load import (
     with_weights_of,
 )  # fmt: skip
 from colorbench.harness.predict import Scored, colorize, score_all, to_lab, to_pixels, to_rgb
-from colorbench.harness.train import Trainer
+from colorbench.harness.train import Trainer, available_to
 from colorbench.metrics import score
 from colorbench.plugins import Registry
 from colorbench.protocol import PROTOCOL, protocol_id
@@ -249,7 +249,7 @@ def _make(session: Session, spec: ModelSpec, seed: int, made: Made) -> None:
     made.losses = trainer.run(stages)
     made.record |= {
         "width": width,
-        "stages": [_stage_record(stage, len(trainer.colorful)) for stage in stages],
+        "stages": [_stage_record(stage, trainer.colorful) for stage in stages],
         "seconds": round(trainer.seconds, 2),
         "images_seen": trainer.images_seen,
         "parameters": count_parameters(network, L),
@@ -282,12 +282,12 @@ def _identity(session: Session, spec: ModelSpec, seed: int) -> dict[str, Any]:
     }
 
 
-def _stage_record(stage: Stage, available: int) -> dict[str, Any]:
+def _stage_record(stage: Stage, colorful: np.ndarray) -> dict[str, Any]:
     settings = {
         key: getattr(stage, key)
-        for key in ("name", "epochs", "learning_rate", "betas", "weight_decay", "frozen", "average", "rolling")
+        for key in ("name", "epochs", "learning_rate", "betas", "weight_decay", "frozen", "average", "rolling", "part")
     }
-    images = min(stage.images or available, available)
+    images = len(available_to(stage, colorful)[: stage.images])
     return settings | {"images": images, "decay": stage.decay.__name__, "settings": dict(stage.settings)}
 
 

@@ -137,7 +137,10 @@ class Trainer:
         return pd.DataFrame(self._rows, columns=["stage", "epoch", "component", "split", "value"])
 
     def _run_stage(self, index: int, stage: Stage, saved: dict[str, Any] | None) -> None:
-        images = len(self.colorful[: stage.images])
+        available = available_to(stage, self.colorful)
+        images = len(available[: stage.images])
+        if not images:
+            raise ValueError(f"stage {stage.name!r} has no image to train on: too few are in its part of the split")
         stopped = freeze(self.network, stage.frozen)
         stepper = Stepper(self.network, stage, self.accelerator)
         first, done = (saved["epoch"], saved["step"]) if saved else (1, 0)
@@ -155,7 +158,7 @@ class Trainer:
         for epoch in range(first, stage.epochs + 1):
             order = np.random.default_rng(seed_for(self.seed, "order", self.name, stage.name, epoch))
             place = (epoch - 1) * images if stage.rolling else 0
-            chosen = self.colorful.take(range(place, place + images), mode="wrap")
+            chosen = available.take(range(place, place + images), mode="wrap")
             shuffled, flips = order.permutation(chosen), order.random(images) < 0.5
             sums = _Sums(f"stage {stage.name!r}, epoch {epoch}", saved)
             # Of several processes, one that stopped before the end of the epoch would leave the others waiting.
@@ -268,6 +271,12 @@ class _Sums:
             if not np.isfinite(value):
                 raise DivergedError(f"loss {name!r} is {value} in {self.where}; try a lower learning rate")
         return means
+
+
+def available_to(stage: Stage, images: np.ndarray) -> np.ndarray:
+    """Those of `images` that lie in the stage's part of them."""
+    first, end = (round(share * len(images)) for share in stage.part)
+    return images[first:end]
 
 
 def freeze(network: nn.Module, frozen: Sequence[str]) -> list[nn.Parameter]:

@@ -33,10 +33,13 @@ CURVE_CAPTION = (
 
 @dataclass(frozen=True)
 class Point:
-    """A refiner and its base: `images` and `epochs` that the base saw, `gain` in percent and its ends, the two MSE."""
+    """A refiner and its base: `images` that the base saw, `gain` in percent and its ends, the two MSE.
+
+    `epochs` is how often it saw the whole training split; below 1 for a part of it.
+    """
 
     images: int
-    epochs: int
+    epochs: float
     gain: float
     low: float
     high: float
@@ -79,7 +82,8 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     """The curves that the rows of all models, ablations included, make up.
 
     A curve has a refiner and those of its ablations that differ from it in the base alone, on bases that differ in
-    their training alone: same family and same options. It takes bases of at least FEWEST_LENGTHS lengths.
+    their training alone: same family and same options, and for the refiners the same training. It takes bases of at
+    least FEWEST_LENGTHS lengths.
     """
     if "base_gain_percent" not in frame:
         return []
@@ -89,11 +93,17 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
         parent = told.get(family_of(model))
         return parent is None or parent.get("options") == told[model].get("options")
 
+    def stages(model: str) -> list[dict[str, Any]]:
+        # Records of earlier versions do not name the part of the images: it was always the whole.
+        return [{"part": [0.0, 1.0], **stage} for stage in told.get(model, {}).get("stages", ())]
+
     mse = frame.set_index("model")["mse"]
     families: dict[tuple[str, str], list[Point]] = {}
     for _, row in frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)].iterrows():
         refiner, base = family_of(row["model"]), family_of(row["base"])
-        other_base = row["model"] == refiner or row["base"] != told.get(refiner, {}).get("refines")
+        other_base = row["model"] == refiner or (
+            row["base"] != told.get(refiner, {}).get("refines") and stages(row["model"]) == stages(refiner)
+        )
         if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
             families.setdefault((refiner, base), []).append(_point(row, mse, results))
     return [
@@ -143,7 +153,10 @@ def _draw_errors(axes: Axes, curve: Curve) -> None:
     axes.legend(fontsize=8, frameon=False)
     axes.set_ylabel("MSE", fontsize=9)
     axes.set_xscale("log")
-    ticks = {p.images: f"{p.images:,}\n{p.epochs}" for p in curve.points}
+    ticks = {
+        p.images: f"{p.images:,}\n{p.epochs:.1g}" if p.epochs < 1 else f"{p.images:,}\n{p.epochs:.0f}"
+        for p in curve.points
+    }
     axes.set_xticks([*ticks], [*ticks.values()])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(f"images that {curve.base} saw in training, and epochs", fontsize=9)
@@ -153,7 +166,7 @@ def _draw_errors(axes: Axes, curve: Curve) -> None:
 def _point(row: Row, mse: Row, results: Results) -> Point:
     return Point(
         images=int(row["base_images_seen"]),
-        epochs=sum(stage["epochs"] for stage in results.cells(row["base"], done=True)[0]["stages"]),
+        epochs=row["base_images_seen"] / results.record["data"]["splits"]["train"]["images"],
         gain=row["base_gain_percent"],
         low=row["base_gain_percent_low"],
         high=row["base_gain_percent_high"],

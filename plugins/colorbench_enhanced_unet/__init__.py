@@ -87,6 +87,14 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             schedule=lambda preset: [at_once(preset, {"noise": True, "attention": True})],
         )
     )
+    register(
+        replace(
+            spec.variant("unseen-images"),
+            summary="enhanced-unet trained on images that its base has not seen, 40 % of all",
+            refines="siggraph17/fewer-images",
+            schedule=lambda preset: [replace(stage, part=(0.6, 1.0)) for stage in schedule(preset)],
+        )
+    )
     # No gain can be credited to a refiner before its base has had as many steps.
     register(
         replace(

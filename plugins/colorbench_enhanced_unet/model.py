@@ -103,10 +103,11 @@ class Options:
             paper, and open to any model: what it gains is not the refiner's.
 
     What is left open and decided elsewhere: which base, "simplified" or "pre-trained" (the spec refines siggraph17
-    whole, trained by its own plugin or read from published weights); the size of the images (the preset's); the images
-    of each stage (the schedule; as printed, the refiner learns from what its base makes of images it was trained on,
-    and no cross-fit is offered). Unsaid, too, and no option: GroupNorm of 8 channel groups and SiLU, two convolutions
-    to a level, as diffusion networks have them; prior and timestep are summed before they are fused.
+    whole, trained by its own plugin or read from published weights); the size of the images (the preset's); the
+    images of each stage (the schedule; as printed, the refiner learns from what its base makes of images it was
+    trained on, where its errors are smaller than at test: the ablation `unseen-images` is without that). Unsaid, too,
+    and no option: GroupNorm of 8 channel groups and SiLU, two convolutions to a level, as diffusion networks have
+    them; prior and timestep are summed before they are fused.
     """
 
     sees: str = "L+ab"
