@@ -13,8 +13,9 @@ from colorbench_enhanced_unet.model import (
     Options,
     SelfAttention,
     color_prior,
+    crop,
     noise_schedule,
-    random_crop,
+    random_places,
     timestep_embedding,
 )
 from torch import nn
@@ -91,7 +92,7 @@ def test_every_variant_starts_as_its_base_to_the_bit(name):
         assert torch.equal(network(L), base(L))
 
 
-def test_adding_attention_changes_nothing_until_its_gate_opens():
+def test_adding_attention_changes_nothing_until_it_has_learned():
     L, ab = pictures()
     network = train(build(), Batch(L, ab, {"noise": True, "attention": False}), steps=3).eval()
     with torch.no_grad():
@@ -100,8 +101,10 @@ def test_adding_attention_changes_nothing_until_its_gate_opens():
         with_it, without = (network._refine(L, start, start.ab / 110, t, attend=attend) for attend in (True, False))
         assert not torch.equal(with_it.ab, start.ab)
         assert torch.equal(with_it.ab, without.ab)
-        network.attention.gate.fill_(1.0)
-        assert not torch.equal(network(L), without.ab)
+    learned = train(network, Batch(L, ab), steps=2).eval()
+    with torch.no_grad():
+        with_it, without = (learned._refine(L, start, start.ab / 110, t, attend=attend) for attend in (True, False))
+        assert (with_it.ab - without.ab).abs().max() > 1e-3
 
 
 def test_the_base_never_changes():
@@ -154,7 +157,21 @@ def test_prior_is_of_the_clean_base():
     seen = []
     network.prior.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     list(network.updates(Batch(L, _)))
-    assert torch.equal(seen[0], color_prior(network.base(L) / 110, "mean-chroma"))
+    torch.testing.assert_close(seen[0], color_prior(network.base(L), "mean-chroma") / 5)
+
+
+def test_the_prior_is_heard_beside_the_timestep():
+    class Faces(nn.Module):
+        def forward(self, L):  # as far apart as the mean colors of faces are
+            torch.manual_seed(0)
+            return (torch.tensor([12.0, 15.0]) + 3 * torch.randn(len(L), 2))[..., None, None].expand(
+                -1, -1, *L.shape[2:]
+            )
+
+    network, embeddings = plugin.build(width=0.125, base=Faces()), []
+    network.prior.register_forward_hook(lambda module, inputs, output: embeddings.append(output))
+    network.eval()(torch.full((100, 1, 8, 8), 50.0))
+    assert embeddings[0].std(dim=0).mean() > 0.2 * timestep_embedding(torch.arange(51)).std(dim=0).mean()
 
 
 def test_the_cosine_schedule_keeps_all_at_0_and_nothing_at_the_end():
@@ -220,8 +237,9 @@ def test_only_training_draws_from_the_global_generator():
 
 def test_attention_map_is_the_attention_received():
     torch.manual_seed(1)
-    attention, x = SelfAttention(16, heads=4), torch.randn(2, 16, 3, 5)
-    weight, bias = attention.query_key_value.weight[:, :, 0, 0], attention.query_key_value.bias
+    attention, x = SelfAttention(16, heads=4, teaches="map"), torch.randn(2, 16, 3, 5)
+    parts = attention.query_key, attention.value
+    weight, bias = torch.cat([p.weight[:, :, 0, 0] for p in parts]), torch.cat([p.bias for p in parts])
     tokens = attention.norm(x).flatten(2).transpose(1, 2) @ weight.T + bias  # (2, 15, 48)
     query, key, value = (part.unflatten(2, (4, 4)).transpose(1, 2) for part in tokens.chunk(3, dim=2))
     matrix = (query @ key.transpose(2, 3) / 2).softmax(dim=3)
@@ -231,9 +249,19 @@ def test_attention_map_is_the_attention_received():
     torch.testing.assert_close(attention_map.flatten(1), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(got, x)
     with torch.no_grad():
-        attention.gate.fill_(1.0)
+        nn.init.normal_(attention.project.weight)
     mixed = (matrix @ value).transpose(1, 2).flatten(2).transpose(1, 2).view(2, 16, 3, 5)
     torch.testing.assert_close(attention(x)[0], x + attention.project(mixed), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("teaches", ["map", "trunk"])
+def test_what_learns_from_the_attention_loss(teaches):
+    L, ab = pictures()
+    network = build(attention_teaches=teaches)
+    (update,) = network.updates(Batch(L, ab))
+    update.losses["attention"].backward()
+    assert network.attention.query_key.weight.grad.any()
+    assert (network.down1[0].weight.grad is None) == (teaches == "map")
 
 
 def test_attention_map_of_a_network():
@@ -327,7 +355,7 @@ def test_a_random_crop_is_a_part_of_the_picture_enlarged():
     ramp = torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")).expand(64, -1, -1, -1)
     torch.manual_seed(0)
     with torch.autocast("cpu", torch.bfloat16):
-        cropped = random_crop(ramp, 0.5)
+        cropped = crop(ramp, random_places(64, 0.5, ramp.device))
     assert cropped.shape == ramp.shape
     slope = (cropped[:, 1, 16, 20] - cropped[:, 1, 16, 10]) / 10  # of a ramp: how much it was enlarged
     assert ((slope >= 0.5) & (slope <= 1)).all()
@@ -335,7 +363,23 @@ def test_a_random_crop_is_a_part_of_the_picture_enlarged():
     assert (cropped[:, 1, 16, 8:24].diff(dim=1) - slope[:, None]).abs().max() < 1e-3
     center = cropped[:, :, 15:17, 15:17].mean((2, 3))
     assert ((center - 15.5).abs() <= (1 - slope[:, None]) * 16 + 1e-3).all()
-    torch.testing.assert_close(random_crop(ramp, 1.0), ramp, atol=1e-4, rtol=0)
+    torch.testing.assert_close(crop(ramp, random_places(64, 1.0, ramp.device)), ramp, atol=1e-4, rtol=0)
+
+
+def test_the_base_sees_whole_pictures_though_the_refiner_sees_parts():
+    network, (L, ab) = build(crop=0.5, features="layers.1"), pictures()
+    seen = []
+    network.base.register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    network.down1.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    torch.manual_seed(3)
+    list(network.train().updates(Batch(L, ab, QUIET)))
+    (whole, base), parts = seen
+    assert torch.equal(whole, L)
+    torch.manual_seed(3)
+    place = random_places(len(L), 0.5, L.device)
+    torch.testing.assert_close(parts[:, :1], (crop(L, place) - 50) / 100)
+    torch.testing.assert_close(parts[:, 1:3], crop(base, place) / 110)
+    torch.testing.assert_close(parts[:, 3:], crop(network.base.layers[:2](L / 100), place))
 
 
 def test_the_features_of_the_base_are_seen():
@@ -350,7 +394,10 @@ def test_the_features_of_the_base_are_seen():
 def test_diversity_terms_and_their_signs():
     truth = torch.full((1, 2, 8, 8), 0.3)
     gray, vivid = 0 * truth, 2 * truth
-    assert losses.hinge(gray, gray, truth).mean().item() == pytest.approx(0.3**2 * 2, rel=1e-4)
+    # As far from the truth as an image without color is, in the others' measure.
+    assert losses.hinge(gray, gray, truth).mean().item() == pytest.approx(0.3**2, rel=1e-4)
+    sums = [term.sum().item() for term in (losses.hinge(gray, gray, truth), losses.penalty(gray, truth, truth))]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4)
     assert not losses.hinge(vivid, gray, truth).any()
     assert not losses.hinge(-truth, gray, truth).any()  # of the hue it says nothing
     assert losses.penalty(vivid, gray, truth).mean().item() == pytest.approx(0.36)
@@ -534,6 +581,8 @@ def test_dropped_losses_are_not_computed():
         {"reduction": "x"},
         {"crop": 0},
         {"steps": 0},
+        {"prior_unit": 0},
+        {"attention_teaches": "all"},
         {"heads": 0},
         {"ab_scale": 0},
         {"vgg_layers": ()},
@@ -583,13 +632,14 @@ def test_every_ablation_changes_what_its_name_says():
     specs = {}
     plugin.register_models(lambda spec: specs.update({spec.name: spec}))
     parent, literal = specs.pop("enhanced-unet"), specs.pop("enhanced-unet-literal")
-    assert literal.options == {"diversity": "penalty", "prior": "literal"}
+    assert literal.options == {"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"}
     assert set(plugin.LOSSES) == set(losses.WEIGHTS)
-    assert specs["enhanced-unet/unseen-images"].refines == "siggraph17/fewer-images"
+    others = {"enhanced-unet/unseen-images": "siggraph17/fewer-images", "enhanced-unet/from-mean-color": "mean-color"}
     for name, spec in specs.items():
-        other_base = name == "enhanced-unet/unseen-images"
         assert (spec.parent, spec.published) == (parent.name, None), name
-        assert other_base or spec.refines == parent.refines, name
+        assert spec.refines == others.get(name, parent.refines), name
+        if name in others:
+            continue
         differs = spec.options, spec.build, spec.schedule(PRESET)
         assert differs != (parent.options, parent.build, parent.schedule(PRESET)), name
     plain = specs["enhanced-unet/plain-residual-unet"].build(

@@ -19,6 +19,7 @@ LOSSES = ("residual", "output", "perceptual", "diversity", "style", "attention")
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no-attention": {"attention": "none"},
     "attention-in-bottleneck": {"attention": "bottleneck"},
+    "attention-teaches-trunk": {"attention_teaches": "trunk"},
     "no-prior": {"prior": "none"},
     "no-noise": {"t_max": 0},
     "no-luminance": {"sees": "ab"},
@@ -64,8 +65,8 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         replace(
             spec,
             name="enhanced-unet-literal",
-            summary="enhanced-unet with its diversity loss and its prior as printed",
-            options={"diversity": "penalty", "prior": "literal"},
+            summary="enhanced-unet with its diversity loss, its prior and its attention loss as printed",
+            options={"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"},
             published=None,
         )
     )
@@ -90,9 +91,16 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         replace(
             spec.variant("unseen-images"),
-            summary="enhanced-unet trained on images that its base has not seen, 40 % of all",
+            summary="enhanced-unet trained on 40 % of the images, its base on the others: compare it with that base",
             refines="siggraph17/fewer-images",
             schedule=lambda preset: [replace(stage, part=(0.6, 1.0)) for stage in schedule(preset)],
+        )
+    )
+    register(
+        replace(
+            spec.variant("from-mean-color"),
+            summary="enhanced-unet on a constant color instead of siggraph17: what it learns by itself",
+            refines="mean-color",
         )
     )
     # No gain can be credited to a refiner before its base has had as many steps.

@@ -56,9 +56,13 @@ def rgb(L: Tensor, ab: Tensor) -> Tensor:
 
 
 def hinge(final: Tensor, base: Tensor, target: Tensor) -> Tensor:
-    """How much less colorful than the truth the result is; being more colorful costs nothing here."""
+    """How much less colorful than the truth the result is; being more colorful costs nothing here.
+
+    Half of it for each of the two channels, as of the others' squares: else a mean would count it twice.
+    """
     # Squared as the other terms: a linear hinge outweighs them where errors are small, and oversaturates.
-    return (chroma(target) - chroma(final)).clamp_min(0).square()
+    short = (chroma(target) - chroma(final)).clamp_min(0)
+    return (short.square() / 2).expand_as(target)
 
 
 def penalty(final: Tensor, base: Tensor, target: Tensor) -> Tensor:

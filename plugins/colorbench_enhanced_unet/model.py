@@ -67,6 +67,8 @@ class Options:
         prior: its 4th number, or "none" for no prior. "literal" is the printed ||AB||_2 / HW, which shrinks with
             growing images to a dead input. "mean-chroma", the mean over pixels, and "rms", its root mean square, are
             at any size what the text calls them, a "normalized color magnitude"; the mean is the simpler.
+        prior_unit: Lab units that are 1 in the prior, unsaid. In the network's own unit two faces differ by 0.02, too
+            little for the prior to be heard beside the timestep: 5, so that they differ by half a unit or more.
         prior_of: "base", its clean ab, as the text has it, or "noisy", what the network sees. The third number is
             the sum of both deviations, one number, as printed; they are those of a population, not of a sample.
         fusion: "film", by which timestep and prior scale and shift the bottleneck's channels, or "add", by which
@@ -80,6 +82,9 @@ class Options:
             "ColorMag"; "variation", its deviation in the neighborhood, the "high color variation" of its
             description. The map is the attention that a cell receives, the mean over heads and queries; both are
             stretched to 0..1, since neither's unit is said.
+        attention_teaches: what learns from that comparison, unsaid. "map", the queries and keys alone, or "trunk",
+            all that comes before, too. Its gradient there is a hundred times that of the residual, and the trunk would
+            learn little but where color is: the map.
     Losses
         weights: replaces weights of equation 1, by name; 0 drops the loss.
         reduction: "mean" or "sum" over the elements of each squared norm. Printed are norms; but as sums the Gram and
@@ -118,12 +123,14 @@ class Options:
     test_t: int = 0
     steps: int = 1
     prior: str = "mean-chroma"
+    prior_unit: float = 5.0
     prior_of: str = "base"
     fusion: str = "film"
     attention: str = "decoder"
     attention_stride: int = 8
     heads: int = 4
     attention_target: str = "chroma"
+    attention_teaches: str = "map"
     weights: Mapping[str, float] = field(default_factory=dict)
     reduction: str = "mean"
     output: str = "ab"
@@ -143,7 +150,7 @@ class Options:
                 raise ValueError(f"enhanced-unet knows {name} {known}, not {', '.join(map(repr, wrong))}")
         if unknown := self.weights.keys() - WEIGHTS.keys():
             raise ValueError(f"enhanced-unet knows the losses {', '.join(WEIGHTS)}, not {', '.join(sorted(unknown))}")
-        for name, least in (("steps", 1), ("heads", 1), ("ab_scale", 1e-6)):
+        for name, least in (("steps", 1), ("heads", 1), ("ab_scale", 1e-6), ("prior_unit", 1e-6)):
             if getattr(self, name) < least:
                 raise ValueError(f"enhanced-unet needs {name} of at least {least}, not {getattr(self, name)}")
         if not self.vgg_layers:
@@ -166,6 +173,7 @@ CHOICES = {
     "attention": ("decoder", "bottleneck", "none"),
     "attention_stride": STRIDES,
     "attention_target": tuple(ATTENDED),
+    "attention_teaches": ("map", "trunk"),
     "reduction": tuple(REDUCTIONS),
     "output": ("ab", "rgb"),
     "diversity": tuple(DIVERSITY),
@@ -222,7 +230,7 @@ class EnhancedUNet(nn.Module):
         self.attention: nn.Module = nn.Identity()
         if options.attention != "none":
             place = STRIDES.index(options.attention_stride) if options.attention == "decoder" else 0
-            self.attention = SelfAttention((c4, c3, c2)[place], options.heads)
+            self.attention = SelfAttention((c4, c3, c2)[place], options.heads, options.attention_teaches)
         self.prior = None
         if options.prior != "none":
             self.prior = nn.Sequential(nn.Linear(4, 64), nn.SiLU(), nn.Linear(64, EMBEDDING))
@@ -262,9 +270,11 @@ class EnhancedUNet(nn.Module):
         """Equation 1. Settings: "noise" and "attention", both True where a stage does not say otherwise."""
         options, scale, reduce = self.options, self.options.ab_scale, REDUCTIONS[self.options.reduction]
         L, truth = batch.L, batch.ab
-        if self.training and options.crop < 1:
-            L, truth = random_crop(torch.cat((L, truth), dim=1), options.crop).split((1, 2), dim=1)
         start = self._start(L)
+        if self.training and options.crop < 1:  # after the base, which errs otherwise on enlarged pictures
+            place = random_places(len(L), options.crop, L.device)
+            L, truth = crop(L, place), crop(truth, place)
+            start = Start(crop(start.ab, place), tuple(crop(features, place) for features in start.features))
         t = torch.zeros(len(L), dtype=torch.long, device=L.device)
         noisy = start.ab / scale
         if batch.settings.get("noise", True):
@@ -326,7 +336,8 @@ class EnhancedUNet(nn.Module):
         embedding = timestep_embedding(t)  # (B, 128)
         if self.prior is not None:
             described = start.ab / options.ab_scale if options.prior_of == "base" else noisy
-            embedding = embedding + self.prior(color_prior(described, options.prior))
+            in_units = color_prior(described, options.prior) * (options.ab_scale / options.prior_unit)
+            embedding = embedding + self.prior(in_units)
         place = options.attention if attend else "none"
         stride = options.attention_stride if place == "decoder" else None
         attention = None
@@ -381,30 +392,34 @@ class GroupNorm(nn.GroupNorm):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over the pixels of x (B, C, h, w), added to x through a gate that starts shut.
+    """Self-attention over the pixels of x (B, C, h, w), added to x through a projection that starts at zero.
 
     Its second result is the attention that each pixel receives, the mean over heads and queries, as
     float32 (B, 1, h, w) in 0..1. The loss needs it, hence the explicit attention matrix.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, teaches: str) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.teaches = heads, teaches
         self.norm = GroupNorm(channels)
-        self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
+        self.query_key = nn.Conv2d(channels, 2 * channels, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        # Zero: a network trained without attention does not change when it is added. A gate, one number that all of
+        # the block's learning had to pass, would hardly open.
         self.project = nn.Conv2d(channels, channels, 1)
-        # Shut: a network trained without attention does not change when it is added.
-        self.gate = nn.Parameter(torch.zeros(()))
+        for parameter in self.project.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         B, _, h, w = x.shape
-        heads = self.query_key_value(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1))
-        query, key, value = heads.unbind(dim=1)  # (B, heads, C / heads, h * w) each
+        looked_at = self.norm(x if self.teaches == "trunk" else x.detach())
+        query, key = self.query_key(looked_at).flatten(2).unflatten(1, (2, self.heads, -1)).unbind(dim=1)
+        value = self.value(self.norm(x)).flatten(2).unflatten(1, (self.heads, -1))  # (B, heads, C / heads, h * w)
         scores = query.transpose(-2, -1) @ key / math.sqrt(query.shape[-2])
         weights = scores.float().softmax(dim=-1)  # (B, heads, h * w queries, h * w keys)
         seen = (value @ weights.transpose(-2, -1).to(value.dtype)).reshape(x.shape)
         received = weights.mean(dim=(1, 2)).view(B, 1, h, w) * (h * w)  # 1 where attention is even
-        return x + self.gate * self.project(seen), min_max(received)
+        return x + self.project(seen), min_max(received)
 
 
 def color_prior(ab: Tensor, magnitude: str) -> Tensor:
@@ -441,16 +456,20 @@ def _normed_convolution(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), GroupNorm(outputs)
 
 
-def random_crop(lab: Tensor, least: float) -> Tensor:
-    """Of each picture (B, C, H, W) a part with `least` to 1 of its sides, enlarged to the size of the whole."""
-    side, x, y = torch.rand(3, len(lab), device=lab.device)
+def random_places(count: int, least: float, device: torch.device) -> Tensor:
+    """For each of so many pictures a part with `least` to 1 of its sides, as an affine map (B, 2, 3)."""
+    side, x, y = torch.rand(3, count, device=device)
     side = least + (1 - least) * side
     zero = torch.zeros_like(side)
     rows = (side, zero, (2 * x - 1) * (1 - side)), (zero, side, (2 * y - 1) * (1 - side))
-    placement = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # (B, 2, 3)
-    with torch.autocast(lab.device.type, enabled=False):  # in bf16 the places of the samples are coarse
-        grid = F.affine_grid(placement, [*lab.shape], align_corners=False)
-        return F.grid_sample(lab, grid, padding_mode="border", align_corners=False)
+    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def crop(pictures: Tensor, places: Tensor) -> Tensor:
+    """Those parts of pictures (B, C, H, W), enlarged to the size of the whole."""
+    with torch.autocast(pictures.device.type, enabled=False):  # in bf16 the places of the samples are coarse
+        grid = F.affine_grid(places, [*pictures.shape], align_corners=False)
+        return F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False)
 
 
 def _double(x: Tensor) -> Tensor:
