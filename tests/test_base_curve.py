@@ -26,14 +26,15 @@ def family(path, gains, published=(80.0, 64.0)):
     """
     pairs = {e: ("plain", "fine") if e == 4 else (f"plain/{e}", f"fine/on-{e}") for e in gains}
     fake = Fake(path, [name for pair in pairs.values() for name in pair], seeds=(0,))
-    fake.record["data"]["splits"]["train"] = {"images": 1000, "near_grey": 0, "unreadable": {}}
+    del fake.record["data"]["splits"]["train"]  # an evaluation has none
     fake.save("record.json", fake.record)
     for epochs, (plain, fine) in pairs.items():
         own = epochs == 4
         mse = np.full(IMAGES, 400 / epochs)
         told = [PRINTED | {"mse": value} for value in published] if published and own else [None, None]
         seen = 1000 * epochs
-        fake.cell(plain, 0, mse, images_seen=seen, options={}, reference=own, published=told[0])
+        stages = [{"name": "train", "epochs": 2 * epochs, "part": [0.0, 0.5]}]
+        fake.cell(plain, 0, mse, images_seen=seen, stages=stages, options={}, reference=own, published=told[0])
         refined = mse * (1 - gains[epochs] / 100 + np.linspace(-0.05, 0.05, IMAGES))
         fake.cell(fine, 0, refined, refines=plain, options={}, published=told[1])
     return fake

@@ -105,7 +105,7 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
             row["base"] != told.get(refiner, {}).get("refines") and stages(row["model"]) == stages(refiner)
         )
         if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
-            families.setdefault((refiner, base), []).append(_point(row, mse, results))
+            families.setdefault((refiner, base), []).append(_point(row, mse, stages(row["base"])))
     return [
         Curve(refiner, base, sorted(points, key=lambda point: point.images), _published_gain(told, refiner, base))
         for (refiner, base), points in families.items()
@@ -163,10 +163,10 @@ def _draw_errors(axes: Axes, curve: Curve) -> None:
     plain(axes)
 
 
-def _point(row: Row, mse: Row, results: Results) -> Point:
+def _point(row: Row, mse: Row, stages: Sequence[Mapping[str, Any]]) -> Point:
     return Point(
         images=int(row["base_images_seen"]),
-        epochs=row["base_images_seen"] / results.record["data"]["splits"]["train"]["images"],
+        epochs=sum(stage["epochs"] * (stage["part"][1] - stage["part"][0]) for stage in stages),
         gain=row["base_gain_percent"],
         low=row["base_gain_percent_low"],
         high=row["base_gain_percent_high"],
