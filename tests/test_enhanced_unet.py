@@ -638,10 +638,8 @@ def test_every_ablation_changes_what_its_name_says():
     for name, spec in specs.items():
         assert (spec.parent, spec.published) == (parent.name, None), name
         assert spec.refines == others.get(name, parent.refines), name
-        if name in others:
-            continue
-        differs = spec.options, spec.build, spec.schedule(PRESET)
-        assert differs != (parent.options, parent.build, parent.schedule(PRESET)), name
+        differs = spec.options, spec.build, spec.refines, spec.schedule(PRESET)
+        assert differs != (parent.options, parent.build, parent.refines, parent.schedule(PRESET)), name
     plain = specs["enhanced-unet/plain-residual-unet"].build(
         width=0.125, base=Base(), **specs["enhanced-unet/plain-residual-unet"].options
     )
