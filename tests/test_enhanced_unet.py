@@ -267,13 +267,13 @@ def test_what_learns_from_the_attention_loss(teaches):
 def test_attention_map_of_a_network():
     L, _ = pictures(3, 32, 64)
     for place in ("decoder", "bottleneck"):
-        shown = build(attention=place).eval().attention_map(L)
+        shown = build(attention=place).eval().with_attention(L)[1]
         assert shown.shape == (3, 1, 4, 8)
         assert shown.amin() == 0
         assert shown.amax() <= 1
-    assert build(attention_stride=4).eval().attention_map(L).shape == (3, 1, 8, 16)
-    assert build(attention_stride=2).eval().attention_map(L).shape == (3, 1, 16, 32)
-    assert build(attention="none").attention_map(L) is None
+    assert build(attention_stride=4).eval().with_attention(L)[1].shape == (3, 1, 8, 16)
+    assert build(attention_stride=2).eval().with_attention(L)[1].shape == (3, 1, 16, 32)
+    assert build(attention="none").with_attention(L)[1] is None
 
 
 # --- what it is taught
@@ -297,7 +297,7 @@ def test_losses_are_named_and_weighted_as_in_equation_1():
     assert update.losses["style"] == 0  # the untrained result is the base itself
     lengths = (F.avg_pool2d(ab.square().sum(1, keepdim=True).sqrt(), 8)).flatten(1)
     lengths = (lengths - lengths.amin(1, True)) / (lengths.amax(1, True) - lengths.amin(1, True))
-    expected = (network.attention_map(L).flatten(1) - lengths).square().mean()
+    expected = (network.with_attention(L)[1].flatten(1) - lengths).square().mean()
     torch.testing.assert_close(update.losses["attention"], 0.1 * expected)
 
 

@@ -227,12 +227,12 @@ def test_masks_reach_the_details(images):
 
 def test_an_attention_map_is_kept_and_one_that_breaks_the_contract_is_refused(images):
     network = Toy()
-    network.attention_map = lambda L: L[:, :, ::4, ::4] / 100
+    network.with_attention = lambda L: (network(L), L[:, :, ::4, ::4] / 100)
     samples = score_all(network, images, torch.device("cpu"), (), keep=3, worst=1).samples
     assert samples["attention"].shape == (3, 4, 4)
     assert 50 < samples["attention"].mean() < 200
-    network.attention_map = lambda L: L
-    with pytest.raises(ValueError, match="attention_map returned"):
+    network.with_attention = lambda L: (network(L), L)
+    with pytest.raises(ValueError, match="with_attention returned a map"):
         score_all(network, images, torch.device("cpu"), (), keep=3, worst=1)
 
 

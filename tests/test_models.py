@@ -186,6 +186,13 @@ def test_evaluation_draws_no_random_number(name):
     assert torch.equal(predict(network, batch_of(2).L), first)
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(MODELS) if hasattr(build(name), "with_attention")])
+def test_attention_is_shown_for_the_colors_that_forward_gives(name):
+    network, L = trained(name).eval(), batch_of(2).L
+    with torch.no_grad():
+        assert torch.equal(network.with_attention(L)[0], predict(network, L))
+
+
 @every_model
 def test_validation_losses_change_no_state_and_come_from_the_training_updates(name):
     network = trained(name)

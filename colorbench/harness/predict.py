@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +38,32 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
     return rgb.permute(0, 2, 3, 1).cpu().numpy()
 
 
-@torch.no_grad()
 def colorize(network: nn.Module, L: Tensor) -> Tensor:
     """ab of L, in evaluation mode and float32. Raises ValueError when the network breaks the contract."""
+    with _as_scored(network):
+        return _checked(network(L), L)
+
+
+def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The same ab, and the network's attention map as the contract has it; None if it has none."""
+    if not hasattr(network, "with_attention"):
+        return colorize(network, L), None
+    with _as_scored(network):
+        ab, maps = network.with_attention(L)  # type: ignore[operator]
+    if maps is not None and (maps.ndim != 4 or maps.shape[:2] != (len(L), 1) or not ((maps >= 0) & (maps <= 1)).all()):
+        raise ValueError(f"with_attention returned a map {tuple(maps.shape)}; (B, 1, h, w) in 0..1, or None, is due")
+    return _checked(ab, L), maps
+
+
+@contextmanager
+def _as_scored(network: nn.Module) -> Iterator[None]:
     network.eval()
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # else float32 has 10 bits on a GPU of NVIDIA
-        ab = network(L)
+    # Without TF32, in which float32 has 10 bits on a GPU of NVIDIA.
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def _checked(ab: Tensor, L: Tensor) -> Tensor:
     if ab.shape != (len(L), 2, *L.shape[2:]) or ab.dtype != torch.float32:
         raise ValueError(
             f"the network returned {ab.dtype} {tuple(ab.shape)} for L {tuple(L.shape)}; float32 (B, 2, H, W) is due"
@@ -76,24 +97,14 @@ def score_all(
         place = slice(start, start + BATCH)
         truth = to_rgb(images.pixels[place], device)
         L = rgb_to_lab(truth.float() / 255)[:, :1]
-        predicted, maps = recombine(L, colorize(network, L)), attention_map(network, L)
+        ab, maps = colorize_with_attention(network, L)
+        predicted = recombine(L, ab)
         frame = score(predicted, truth, extra)
         scores.append(_named(frame, images.names[place]))
         detailed.append(_named(details(predicted, truth, _parts(images, place, device), maps), images.names[place]))
         kept.add(start, predicted, truth, maps, frame["mse"].to_numpy())
     table = pd.concat(scores, ignore_index=True)
     return Scored(table, pd.concat(detailed, ignore_index=True), kept.arrays(images.names))
-
-
-@torch.no_grad()
-def attention_map(network: nn.Module, L: Tensor) -> Tensor | None:
-    """The network's map of L as the contract has it; None if it has none. Raises ValueError for any other thing."""
-    if not hasattr(network, "attention_map"):
-        return None
-    maps: Tensor | None = network.eval().attention_map(L)  # type: ignore[operator]
-    if maps is not None and (maps.ndim != 4 or maps.shape[:2] != (len(L), 1) or not ((maps >= 0) & (maps <= 1)).all()):
-        raise ValueError(f"attention_map returned {tuple(maps.shape)}; (B, 1, h, w) in 0..1, or None, is due")
-    return maps
 
 
 class _Kept:

@@ -256,15 +256,15 @@ class EnhancedUNet(nn.Module):
 
         Raises ValueError where H or W is no multiple of 8.
         """
-        if self.options.mirrored:
-            return (self._colorize(L) + self._colorize(L.flip(3)).flip(3)) / 2
-        return self._colorize(L)
+        return self.with_attention(L)[0]
 
-    @torch.no_grad()
-    def attention_map(self, L: Tensor) -> Tensor | None:
-        """Where the first refinement of L (B, 1, H, W) looks: float32 (B, 1, H/8, W/8) in 0..1, at another
-        `attention_stride` accordingly. None without attention."""
-        return self._refine_at_test(L, self._start(L)).attention
+    def with_attention(self, L: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `forward` gives, and where the first refinement of L looks: float32 (B, 1, H/8, W/8) in 0..1, at
+        another `attention_stride` accordingly. None without attention."""
+        ab, attention = self._colorize(L)
+        if self.options.mirrored:
+            ab = (ab + self._colorize(L.flip(3))[0].flip(3)) / 2
+        return ab, attention
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """Equation 1. Settings: "noise" and "attention", both True where a stage does not say otherwise."""
@@ -301,11 +301,13 @@ class EnhancedUNet(nn.Module):
         kept = self.alpha_bar[t][:, None, None, None]
         return kept.sqrt() * x + (1 - kept).sqrt() * noise
 
-    def _colorize(self, L: Tensor) -> Tensor:
-        start = self._start(L)
+    def _colorize(self, L: Tensor) -> tuple[Tensor, Tensor | None]:
+        start, maps = self._start(L), []
         for _ in range(self.options.steps):
-            start = start._replace(ab=self._refine_at_test(L, start).ab)
-        return start.ab
+            refined = self._refine_at_test(L, start)
+            start = start._replace(ab=refined.ab)
+            maps.append(refined.attention)
+        return start.ab, maps[0]
 
     @torch.no_grad()
     def _start(self, L: Tensor) -> Start:
