@@ -180,6 +180,24 @@ def test_bases_of_one_length_are_averaged_in_the_sentence(tmp_path):
     assert curve.gains() == [(1000, pytest.approx(30)), (4000, pytest.approx(10)), (16000, pytest.approx(1))]
 
 
+def test_several_seeds_give_the_gain_a_noise_of_its_own(tmp_path):
+    fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
+    (curve,) = found(fake)
+    assert all(np.isnan(point.noise) for point in curve.points)
+    for model, mse in (("plain/1", 400), ("fine/on-1", 284)):
+        of_seed_0 = json.loads((fake.folder.place(model, 0) / "cell.json").read_text())
+        fields = {key: of_seed_0.get(key) for key in ("images_seen", "options", "refines", "stages")}
+        fake.cell(model, 1, np.full(IMAGES, float(mse)), **fields)
+        fake.record["cells"].append([model, 1])
+    fake.save("record.json", fake.record)
+    (curve,) = found(fake)
+    first, *others = curve.points
+    # Differences of -120 and -116: a standard error of 2, times 12.71 of Student's t for two seeds, in percent of 400.
+    assert first.noise == pytest.approx(12.71 * 2 / 4)
+    assert first.gain == pytest.approx(29.5)
+    assert all(np.isnan(point.noise) for point in others)
+
+
 def test_the_figure_is_drawn_linked_and_taken_away_again(tmp_path):
     fake = family(tmp_path, {1: 30, 4: 10, 16: -1})
     text = ablations(fake)

@@ -26,8 +26,8 @@ Row = pd.Series
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
 CURVE = "base-curve.png"
 CURVE_CAPTION = (
-    "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training; the "
-    "intervals cover the choice of test images, not the seeds"
+    "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training; thick: the "
+    "95 % interval over the test images, thin: over the seeds, where there are several"
 )
 
 
@@ -35,7 +35,8 @@ CURVE_CAPTION = (
 class Point:
     """A refiner and its base: `images` that the base saw, `gain` in percent and its ends, the two MSE.
 
-    `epochs` is how often it saw the whole training split; below 1 for a part of it.
+    `noise` is half of the gain's 95 % interval over the seeds, in percent; NaN of one seed. `epochs` is how often the
+    base saw the whole training split; below 1 for a part of it.
     """
 
     images: int
@@ -43,6 +44,7 @@ class Point:
     gain: float
     low: float
     high: float
+    noise: float
     base_mse: float
     refined_mse: float
 
@@ -136,7 +138,10 @@ def _draw_gains(axes: Axes, curve: Curve) -> None:
     axes.plot(*zip(*curve.gains(), strict=True), color=COLORS[0], linewidth=1.4)
     for point in curve.points:
         axes.plot(point.images, point.gain, "o", color=COLORS[0], markersize=5)
-        axes.vlines(point.images, point.low, point.high, color=COLORS[0], linewidth=1.4)
+        axes.vlines(point.images, point.low, point.high, color=COLORS[0], linewidth=2.4)
+        if not np.isnan(point.noise):
+            seeds = point.gain - point.noise, point.gain + point.noise
+            axes.vlines(point.images, *seeds, color=COLORS[0], linewidth=0.6)
     axes.axhline(0, color=GREY, linewidth=0.8)
     if not np.isnan(curve.published):
         label = f"published: {curve.published:.1f} %, on other data"
@@ -170,6 +175,7 @@ def _point(row: Row, mse: Row, stages: Sequence[Mapping[str, Any]]) -> Point:
         gain=row["base_gain_percent"],
         low=row["base_gain_percent_low"],
         high=row["base_gain_percent_high"],
+        noise=row["base_seed_noise_percent"],
         base_mse=mse[row["base"]],
         refined_mse=row["mse"],
     )
