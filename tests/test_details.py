@@ -251,7 +251,12 @@ def test_the_gain_over_the_base_is_paired(tmp_path):
     better = base.assign(squared_error_lips=base["squared_error_lips"] * 0.8)
     fake = run(tmp_path, {("plain", 0): base, ("refined", 0): better, ("other", 0): base}, {"refined": "plain"})
     table = pd.read_csv(tmp_path / "details.csv").set_index("model")
-    gains = ["gain_lips_percent", "gain_lips_percent_low", "gain_lips_percent_high", "gain_skin_percent"]
+    gains = [
+        "base_gain_lips_percent",
+        "base_gain_lips_percent_low",
+        "base_gain_lips_percent_high",
+        "base_gain_skin_percent",
+    ]
     assert table.loc["refined", gains].tolist() == pytest.approx([20, 20, 20, 0], abs=1e-6)
     assert table.loc[["plain", "other"], gains].isna().all(axis=None)
     last = (fake.folder.path / "details.md").read_text().partition("## MSE gain over the base, by part")[2]
@@ -266,11 +271,24 @@ def test_the_gain_is_over_the_seeds_that_both_have(tmp_path):
     better = base.assign(squared_error_lips=base["squared_error_lips"] * 0.8)
     run(tmp_path, {("plain", 0): base, ("plain", 1): other, ("refined", 0): better}, {"refined": "plain"})
     table = pd.read_csv(tmp_path / "details.csv").set_index("model")
-    assert table.loc["refined", "gain_lips_percent"] == pytest.approx(20)
+    assert table.loc["refined", "base_gain_lips_percent"] == pytest.approx(20)
     errors = [frame["squared_error_lips"].mean() / frame["share_lips"].mean() for frame in (base, other)]
     assert table.loc["plain", "mse_lips"] == pytest.approx(np.mean(errors))
     run(tmp_path / "none", {("plain", 1): other, ("refined", 0): better}, {"refined": "plain"})
-    assert pd.read_csv(tmp_path / "none/details.csv")["gain_lips_percent"].isna().all()
+    assert pd.read_csv(tmp_path / "none/details.csv")["base_gain_lips_percent"].isna().all()
+
+
+def test_the_gain_over_the_parent_is_told_by_part_too(tmp_path):
+    predicted, truth, parts, _ = noise()
+    whole = details(predicted, truth, parts)
+    less = whole.assign(squared_error_lips=whole["squared_error_lips"] * 1.1)
+    run(tmp_path, {("net", 0): whole, ("net/less", 0): less})
+    table = pd.read_csv(tmp_path / "details.csv").set_index("model")
+    assert table.loc["net/less", ["parent", "parent_gain_lips_percent"]].tolist() == ["net", pytest.approx(-10)]
+    assert table.loc["net", ["parent", "parent_gain_lips_percent", "base_gain_lips_percent"]].isna().all()
+    text = (tmp_path / "details.md").read_text()
+    assert "| net/less | net" in text.partition("## MSE gain over the parent, by part")[2]
+    assert "over the base" not in text
 
 
 def test_rows_have_the_order_of_the_comparison_and_ablations_come_last(tmp_path):

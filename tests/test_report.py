@@ -233,6 +233,21 @@ def test_the_interval_of_a_gain_is_paired(tmp_path, errors):
     assert row["wins_percent"] == pytest.approx(100 * (noise > 0).mean())
 
 
+def test_gains_in_psnr_and_ssim_are_paired_differences(tmp_path, errors):
+    fake = Fake(tmp_path, ["plain", "better", "copy"], seeds=(0,))
+    fake.cell("plain", 0, errors, reference=True)
+    fake.cell("better", 0, errors / 10)
+    fake.cell("copy", 0, 0 * errors)
+    text = report.write(fake.folder)
+    table = pd.read_csv(tmp_path / "comparison.csv").set_index("model")
+    gains = [f"psnr_gain{end}" for end in ("", "_low", "_high")]
+    assert table.loc["better", gains].tolist() == pytest.approx([10, 10, 10])  # a tenth of the error, in every image
+    assert np.isinf(table.psnr_gain["copy"])
+    assert table.ssim_gain["better"] == pytest.approx(0.9 * errors.mean() / 5000)
+    assert "PSNR gain over plain, dB ↑" in text
+    assert "+10.00 [+10.00, +10.00]" in text
+
+
 def test_without_a_reference_there_is_no_gain(tmp_path, errors):
     fake = Fake(tmp_path, ["plain", "better"], seeds=(0,))
     fake.cell("plain", 0, errors)
@@ -420,6 +435,8 @@ def test_ablations_stand_in_a_table_of_their_own(tmp_path):
         fake.cell("parent/worse", seed, 110 + seed + spread)
         fake.cell("parent/noisy", seed, noisy + spread)
         fake.cell("parent/broken", seed, status="failed", reason="no luck")
+    fake.timing("parent", infer_n={"median": 1.0, "iqr": 0.0, "rounds": 7})
+    fake.timing("parent/worse")
     text = report.write(fake.folder)
     assert "parent/worse" not in (tmp_path / "comparison.md").read_text()
     assert list(pd.read_csv(tmp_path / "comparison.csv").model) == ["parent"]
@@ -430,9 +447,13 @@ def test_ablations_stand_in_a_table_of_their_own(tmp_path):
     # Per seed -20 and +30: the standard error of their mean is 25, of which Student's t for two seeds makes 318.
     assert table.parent_seed_noise_percent["parent/noisy"] == pytest.approx(317.75)
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| parent/")}
-    assert "worse" in rows["parent/worse"].split("|", 2)[2]
-    assert "inside seed noise" in rows["parent/noisy"]
+    assert "| worse " in rows["parent/worse"].split("|", 2)[2]
+    assert "| inside seed noise " in rows["parent/noisy"]
+    assert table.parent_verdict[["parent/worse", "parent/noisy"]].tolist() == ["worse", "inside seed noise"]
     assert "no luck" in rows["parent/broken"]
+    assert "| x 2.00 |" in " ".join(rows["parent/worse"].split())
+    fake.timing("parent", infer_n={"median": 1.0, "iqr": 0.2, "rounds": 7})
+    assert "| ~x 2.00 |" in " ".join(report.write(fake.folder).split())  # an unsteady timing makes an unsteady ratio
 
 
 def test_the_losses_of_ablations_have_a_figure_of_their_own(mixed, errors):

@@ -101,6 +101,8 @@ def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str
     for name, spec in registry.specs["model"].items():
         if spec.parent in models:
             changes.setdefault(name.removeprefix(f"{spec.parent}/"), []).append(name)
+    if not changes:
+        raise UserError(f"there is no ablation of {', '.join(models)}; leave out --ablations, or name other --models")
     wanted = list(changes) if text == "all" else _listed(text)
     refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
     return [name for change in wanted for name in changes[change]]

@@ -25,9 +25,10 @@ def compare(results: Results) -> pd.DataFrame:
 
     Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
     PSNR also `psnr_pooled` and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there
-    are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in `reference`, and
-    `wins_percent` of the images; the same over the parent of an ablation (`parent_gain_percent`, ...) and over what it
-    refines (`base_gain_percent`, ...), with `base_images_seen`, the images that the base saw in training; costs, rates
+    are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in `reference`, `psnr_gain`
+    in dB and `ssim_gain` with their ends, and `wins_percent` of the images; the same over the parent of an ablation
+    (`parent_gain_percent`, ...), with `parent_verdict`, and over what it refines (`base_gain_percent`, ...), with
+    `base_images_seen`, the images that the base saw in training; costs, rates
     in images per second (`train_1`, `infer_n`: at batch 1 and at `batch_n`); and last what was run on what, so that
     rows of several runs can be put together. What a row has no value for is empty.
     """
@@ -91,12 +92,12 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
         common = seeds[model].keys() & seeds[other].keys()
         if seeds[model].keys() == seeds[other].keys():
             both = [order.index(model), order.index(other)]
-            return _gain(values[:, both, mse].T, resampled[:, both, mse].T)
+            return _gain(metrics, values[:, both], resampled[:, both])
         if not common:
             return {}
         # A seed that only one of the two has would count as a difference between them.
-        pair = np.stack([np.mean([seeds[m][s][:, mse] for s in common], axis=0) for m in (model, other)], axis=1)
-        return _gain(pair.T, statistics.bootstrap(pair).T)
+        pair = np.stack([np.mean([seeds[m][s] for s in common], axis=0) for m in (model, other)], axis=1)
+        return _gain(metrics, pair, statistics.bootstrap(pair.reshape(len(pair), -1)).reshape(-1, *pair.shape[1:]))
 
     for model in order:
         if reference and model != reference:
@@ -110,6 +111,7 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
             over = {f"parent_{name}": value for name, value in gain(model, parent).items()}
             noise = _seed_noise(means[model], means[parent])
             rows[model] |= {"parent": parent, **over, "parent_seed_noise_percent": noise}
+            rows[model] |= {"parent_verdict": _verdict(rows[model])} if over else {}
     return rows
 
 
@@ -149,15 +151,40 @@ def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dic
     return row
 
 
-def _gain(mse: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
-    """Of a model and its reference, MSE by image (2, images) and the means of the same resamples (2, resamples)."""
-    low, high = statistics.interval(statistics.gain(*resampled), mse.shape[1])
-    return {
-        "gain_percent": float(statistics.gain(*mse.mean(1))),
+def _gain(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
+    """Of a model and another: scores (images, 2, metrics) and the means of the same resamples (resamples, 2, metrics).
+
+    Of MSE what it is smaller by, in percent of the other's; of PSNR and SSIM the difference.
+    """
+    mse, means = metrics.index("mse"), np.stack([statistics.finite_mean(values[:, i]) for i in (0, 1)])
+    low, high = statistics.interval(statistics.gain(*resampled[..., mse].T), len(values))
+    row = {
+        "gain_percent": float(statistics.gain(*means[:, mse])),
         "gain_percent_low": float(low),
         "gain_percent_high": float(high),
-        "wins_percent": 100 * float((mse[0] < mse[1]).mean()),
+        "wins_percent": 100 * float((values[:, 0, mse] < values[:, 1, mse]).mean()),
     }
+    for name in ("psnr", "ssim"):
+        place = metrics.index(name)
+        with np.errstate(invalid="ignore"):  # of two infinite ones
+            low, high = statistics.interval(resampled[:, 0, place] - resampled[:, 1, place], len(values))
+            row |= {f"{name}_gain": float(means[0, place] - means[1, place])}
+        row |= {f"{name}_gain_low": float(low), f"{name}_gain_high": float(high)}
+    return row
+
+
+def _verdict(row: Mapping[str, Any]) -> str | None:
+    """What may be said of an ablation's gain over its parent: the seeds come first, then the test images."""
+    gain, noise = row["parent_gain_percent"], row["parent_seed_noise_percent"]
+    if np.isnan(gain):
+        return None
+    if abs(gain) <= noise:
+        return "inside seed noise"
+    if row["parent_gain_percent_low"] <= 0 <= row["parent_gain_percent_high"]:
+        return "no clear difference"
+    if np.isnan(noise):
+        return "one seed: its noise is unknown"
+    return "better" if gain > 0 else "worse"
 
 
 def _spread(means: list[float]) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from colorbench.report import notes, statistics
+from colorbench.report.comparison import parent_of
 from colorbench.report.markdown import Column, number, table
 from colorbench.report.results import Results
 
@@ -23,9 +25,10 @@ TERMS = (
 def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     """A row per model of `order` that has details; no row and no column if none has.
 
-    Columns: `model`, `images`, `base` (the model that it refines, if that has details too); then `chroma_slope`,
-    `cool_recall` in percent, `lip_contrast`, `attention_correlation` and, for each part, `mse_PART` and the gain in it
-    over the base, `gain_PART_percent`; each of these is followed by the ends of its interval, `_low` and `_high`.
+    Columns: `model`, `images`, `base` and `parent` (what it refines, and what it is an ablation of, if that has details
+    too); then `chroma_slope`, `cool_recall` in percent, `lip_contrast`, `attention_correlation` and, for each part,
+    `mse_PART` and the gain in it over the two, `base_gain_PART_percent` and `parent_gain_PART_percent`; each of these
+    is followed by the ends of its interval, `_low` and `_high`.
     A quotient over 0 is empty, and so is its interval if that happens in any resample.
     """
     parts = _parts(results.details)
@@ -33,17 +36,18 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     models = [model for model in order if model in cells]
     if not models:
         return pd.DataFrame()
-    refined = [results.cells(model, done=True)[0]["refines"] for model in models]
-    bases = [base if base in models else None for base in refined]
-    # A seed that only one of a pair has would count as a difference between them.
-    common = [cells[model].keys() & cells[base or model].keys() for model, base in zip(models, bases, strict=True)]
+    others = {
+        "base": [results.cells(model, done=True)[0]["refines"] for model in models],
+        "parent": [parent_of(model) for model in models],
+    }
     columns: dict[tuple[str, frozenset[int]], int] = {}  # a model over some of its seeds -> its place
     own = [columns.setdefault((model, frozenset(cells[model])), len(columns)) for model in models]
-    pairs = {
-        i: [columns.setdefault((name, frozenset(seeds)), len(columns)) for name in (models[i], base)]
-        for i, (base, seeds) in enumerate(zip(bases, common, strict=True))
-        if base is not None and seeds
-    }
+    pairs: dict[str, dict[int, Sequence[int]]] = {over: {} for over in others}
+    for over, names_of in others.items():
+        for i, (model, other) in enumerate(zip(models, names_of, strict=True)):
+            # A seed that only one of a pair has would count as a difference between them.
+            if seeds := frozenset(cells[model].keys() & cells.get(other, {}).keys()):
+                pairs[over][i] = [columns.setdefault((name, seeds), len(columns)) for name in (model, other)]
     means = [np.mean([cells[model][seed] for seed in sorted(seeds)], axis=0) for model, seeds in columns]
     values = np.stack(means, axis=2)  # (images, terms, columns)
     resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
@@ -51,7 +55,8 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
         _numbers({name: terms[:, i] for i, name in enumerate(names)}, parts, own, pairs)
         for terms in (values.mean(0)[None], resampled)
     )
-    rows = {"model": models, "images": len(values), "base": bases}
+    rows: dict[str, Any] = {"model": models, "images": len(values)}
+    rows |= {over: [name if name in models else None for name in names_of] for over, names_of in others.items()}
     for name, value in pooled.items():
         low, high = statistics.interval(drawn[name], len(values))
         rows |= {name: value[0], f"{name}_low": low, f"{name}_high": high}
@@ -61,12 +66,12 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
 def render(frame: pd.DataFrame, results: Results) -> str:
     """The whole details.md."""
     parts = _parts(results.details)
-    refining = frame[frame["base"].notna()]
     blocks = [f"# Details on {results.record['data']['name']}", "## Colors", table(frame, _colors())]
     if parts:
         blocks += ["## MSE by part", table(frame, _errors(parts))]
-    if parts and len(refining):
-        blocks += ["## MSE gain over the base, by part", table(refining, _gains(parts))]
+    for over in ("base", "parent") if parts else ():
+        if len(paired := frame[frame[over].notna()]):
+            blocks += [f"## MSE gain over the {over}, by part", table(paired, _gains(parts, over))]
     blocks += [notes.made_with(results), "## Notes", "\n".join(f"- {note}" for note in _notes(frame, results))]
     return "\n\n".join(blocks) + "\n"
 
@@ -90,11 +95,11 @@ def _terms(details: pd.DataFrame, parts: Sequence[str]) -> tuple[list[str], dict
 
 
 def _numbers(
-    means: Means, parts: Sequence[str], own: Sequence[int], pairs: Mapping[int, Sequence[int]]
+    means: Means, parts: Sequence[str], own: Sequence[int], pairs: Mapping[str, Mapping[int, Sequence[int]]]
 ) -> dict[str, np.ndarray]:
     """Means over images (resamples, columns) -> every number of the report (resamples, models).
 
-    `own` has the column of each model, `pairs` those of the models that refine another, by place, and of their bases.
+    `own` has the column of each model, `pairs`, for "base" and "parent", by place those of a model and of that one.
     """
     true, predicted = means["chroma_true"], means["chroma_predicted"]
     covariance = means["chroma_product"] - true * predicted
@@ -106,10 +111,12 @@ def _numbers(
     }
     for part in parts:
         mse = _quotient(*(means[name] for name in _error_and_share(part)))
-        gain = np.full((len(mse), len(own)), np.nan)
-        for place, (refiner, base) in pairs.items():
-            gain[:, place] = statistics.gain(mse[:, refiner], mse[:, base])
-        numbers |= {f"mse_{part}": mse[:, own], f"gain_{part}_percent": gain}
+        numbers[f"mse_{part}"] = mse[:, own]
+        for over, places in pairs.items():
+            gain = np.full((len(mse), len(own)), np.nan)
+            for place, (model, other) in places.items():
+                gain[:, place] = statistics.gain(mse[:, model], mse[:, other])
+            numbers[f"{over}_gain_{part}_percent"] = gain
     return numbers
 
 
@@ -135,9 +142,9 @@ def _errors(parts: Sequence[str]) -> list[Column]:
     return [_name("model"), *(_of_part(f"{part} ↓", f"mse_{part}") for part in parts)]
 
 
-def _gains(parts: Sequence[str]) -> list[Column]:
-    gains = [_of_part(f"{part}, % ↑", f"gain_{part}_percent", sign="+") for part in parts]
-    return [_name("model"), _name("base"), *gains]
+def _gains(parts: Sequence[str], over: str) -> list[Column]:
+    gains = [_of_part(f"{part}, % ↑", f"{over}_gain_{part}_percent", sign="+") for part in parts]
+    return [_name("model"), _name(over), *gains]
 
 
 def _name(column: str) -> Column:
@@ -179,5 +186,5 @@ def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if not _parts(results.details):
         return
     yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
-    if frame["base"].notna().any():
-        yield "The gain over the base is paired: the same images, resamples of them and seeds for both models."
+    if frame[["base", "parent"]].notna().any(axis=None):
+        yield "A gain is paired: the same images, resamples of them and seeds for both models."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from colorbench.report.results import Results
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
 OVER_BASE = "MSE gain over its base, % ↑"
 LONGEST_STATUS = 72  # characters; the notes have the whole of it
-LOSSES = "Losses by epoch: training solid, validation dashed"
+LOSSES = "Losses by epoch, as they are weighted in the sum: training solid, validation dashed"
 CAPTIONS = {
     "losses.png": LOSSES,
     "losses-ablations.png": f"{LOSSES}; each parent above its ablations",
@@ -53,7 +53,7 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
         "Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters.",
     ]
     if len(scored):
-        blocks += ["## More scores", table(scored, _more(results.extra)), "## Cost", table(timed, _cost(timed))]
+        blocks += ["## More scores", table(scored, _more(scored, results.extra)), "## Cost", table(timed, _cost(timed))]
     blocks += ["## Notes", "\n".join(f"- {note}" for note in notes.notes(frame, results))]
     if published := notes.published(results):
         blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
@@ -81,7 +81,7 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
     # By family, the parent first, and otherwise as they come.
     place = frame.groupby(family, sort=False).ngroup()
     shown = frame.iloc[np.lexsort([(frame["model"] != family).to_numpy(), place.to_numpy()])]
-    told = [*notes.of_ablations(), *filter(None, (curve.sentence() for curve in lengths))]
+    told = [*notes.of_ablations(shown, results), *filter(None, (curve.sentence() for curve in lengths))]
     blocks = [
         f"# Ablations on {results.record['data']['name']}",
         table(shown, columns),
@@ -96,36 +96,37 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
 
 def _against(row: Row, parents: pd.DataFrame, name: str) -> str:
     """A cost, or a speed, as a multiple of the parent's."""
+    other = parent_of(row["model"])
+    parent: Any = parents.loc[other] if other in parents.index else {}
     cost: Any = row.get(name)
-    of_parent: Any = parents[name].get(parent_of(row["model"])) if name in parents else None
-    return NONE if pd.isna(cost) or pd.isna(of_parent) or not of_parent else f"x {cost / of_parent:.2f}"
+    of_parent: Any = parent.get(name)
+    if pd.isna(cost) or pd.isna(of_parent) or not of_parent:
+        return NONE
+    return f"{_mark(row, name) or _mark(parent, name)}x {cost / of_parent:.2f}"
 
 
 def _verdict(row: Row) -> str:
-    if pd.isna(row.get("parent_gain_percent")):
-        return NONE
-    if row["parent_gain_percent_low"] <= 0 <= row["parent_gain_percent_high"]:
-        return "no clear difference"
-    if pd.isna(row["parent_seed_noise_percent"]):
-        return "one seed: its noise is unknown"
-    if abs(row["parent_gain_percent"]) <= row["parent_seed_noise_percent"]:
-        return "inside seed noise"
-    return "better" if row["parent_gain_percent"] > 0 else "worse"
+    verdict = row.get("parent_verdict")
+    return NONE if pd.isna(verdict) else str(verdict)
 
 
 def _headline(frame: pd.DataFrame) -> list[Column]:
-    reference = [*frame["reference"].dropna().unique()] if "reference" in frame else []
     return [
         Column("model", lambda row: row["model"], align="left"),
         _score("MSE ↓", "mse", 1, lower=True, ends=True),
         _score("PSNR, dB ↑", "psnr", 2, ends=True),
         _score("SSIM ↑", "ssim", 3, ends=True),
         _score("CIEDE2000 ↓", "ciede2000", 2, lower=True),
-        _score(f"MSE gain over {', '.join(reference)}, % ↑", "gain_percent", 1, ends=True, sign="+"),
+        _score(f"MSE gain over {_reference(frame)}, % ↑", "gain_percent", 1, ends=True, sign="+"),
         _score("images won, % ↑", "wins_percent", 0),
         Column(OVER_BASE, _gain_over_other_base),
         Column("status", lambda row: _shortened(row["status"]), align="left"),
     ]
+
+
+def _reference(frame: pd.DataFrame) -> str:
+    """The model over which gains are given; "" if there is none."""
+    return ", ".join(frame["reference"].dropna().unique()) if "reference" in frame else ""
 
 
 def _gain_over_other_base(row: Row) -> str:
@@ -133,11 +134,14 @@ def _gain_over_other_base(row: Row) -> str:
     return NONE if row.get("base") == row.get("reference") else number(row, "base_gain_percent", 1, ends=True, sign="+")
 
 
-def _more(extra: Sequence[str]) -> list[Column]:
+def _more(frame: pd.DataFrame, extra: Sequence[str]) -> list[Column]:
+    over = _reference(frame)
     return [
         Column("model", lambda row: row["model"], align="left"),
         _score("PSNR of the mean MSE, dB ↑", "psnr_pooled", 2),
         _score("PSNR by batches of 8, dB ↑", "psnr_batch8", 2),
+        _score(f"PSNR gain over {over}, dB ↑", "psnr_gain", 2, ends=True, sign="+"),
+        _score(f"SSIM gain over {over} ↑", "ssim_gain", 4, ends=True, sign="+"),
         Column("colorfulness", lambda row: number(row, "colorfulness", 1, ends=True)),
         Column(
             "colorfulness, predicted − true → 0",  # noqa: RUF001
@@ -214,9 +218,12 @@ def _rate(row: Row, name: str) -> str:
     value = row.get(name)
     if pd.isna(value):
         return NONE
+    return f"{_mark(row, name)}{value:,.0f}" if value >= 100 else f"{_mark(row, name)}{value:.3g}"
+
+
+def _mark(row: Mapping[str, Any] | Row, name: str) -> str:
     unreliable = row.get("unreliable")
-    mark = "~" if isinstance(unreliable, str) and name in unreliable.split() else ""
-    return f"{mark}{value:,.0f}" if value >= 100 else f"{mark}{value:.3g}"
+    return "~" if isinstance(unreliable, str) and name in unreliable.split() else ""
 
 
 def _shortened(status: str) -> str:

@@ -16,7 +16,7 @@ PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
     "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
 )
-MOST_NAMES = 3  # files of one kind that a note names
+MOST_NAMES = 3  # files, or models, of one kind that a note names
 
 
 def made_with(results: Results) -> str:
@@ -26,7 +26,7 @@ def made_with(results: Results) -> str:
     images = ", ".join(f"{split['images']} {name}" for name, split in data["splits"].items())
     seeds = record["seeds"]
     used = [*_environments(results)]
-    made = f"{len(used)} environments, see the notes" if used else "nothing finished yet"
+    made = f"{len(used)} environments, see the notes of comparison.md" if used else "nothing finished yet"
     if len(used) == 1:
         made = _environment(record["environments"][used[0]])
     return "; ".join(
@@ -55,14 +55,15 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
     ]
 
 
-def of_ablations() -> list[str]:
-    """The sentences under the table of ablations."""
+def of_ablations(frame: pd.DataFrame, results: Results) -> list[str]:
+    """The sentences under the table of ablations, of which `frame` has the rows."""
     return [
         f"The gain is in MSE, paired, with a 95 % percentile bootstrap interval ({RESAMPLES:,} resamples of the test "
         "images); below zero the ablation is worse than its parent.",
         "Costs and speeds are multiples of the parent's.",
         "Inside seed noise: the difference is below half of its 95 % interval over the seeds (Student's t). Where many "
         "ablations are compared at once, some differences will seem clear by chance.",
+        *_said(list(frame["model"]), results),
     ]
 
 
@@ -118,8 +119,18 @@ def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
         if done and (base := done[0]["refines"]):
             yield f"{model} refines {base}: its training comes on top of that of {base}.{_over_seeds(row)}"
-        for note in dict.fromkeys(note for cell in done for note in cell["notes"]):
-            yield f"{model}: {note.rstrip('.')}."
+    yield from _said([model for model in results.record["models"] if model in rows.index], results)
+
+
+def _said(models: Sequence[str], results: Results) -> Iterator[str]:
+    """What the networks of these models want the reader to know, once for all that say the same."""
+    said: dict[str, list[str]] = {}
+    for model in models:
+        for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell["notes"]):
+            said.setdefault(note, []).append(model)
+    for note, by in said.items():
+        more = [f"{len(by) - MOST_NAMES} more"] if len(by) > MOST_NAMES else []
+        yield f"{', '.join(by[:MOST_NAMES] + more)}: {note.rstrip('.')}."
 
 
 def _over_seeds(row: Any) -> str:
