@@ -175,6 +175,16 @@ def test_ablations_run_beside_their_parent_and_all_leaves_them_out(colorbench, t
         assert pd.read_csv(tmp_path / "run/comparison.csv").model.tolist() == ["whole"]
 
 
+def test_every_ablation_that_is_installed_runs(colorbench, tmp_path, registry):
+    asked = ("run", "--models", "all", "--ablations", "all", "--preset", "smoke", "--no-timing", "--out", tmp_path)
+    result = colorbench(*asked)
+    assert result.exit_code == 0, result.stderr
+    table = pd.read_csv(tmp_path / "ablations.csv").set_index("model")
+    assert set(table.index) >= {name for name, spec in registry.specs["model"].items() if spec.parent}
+    assert set(table.status) == {"done"}
+    assert table.loc[table.index.str.contains("/"), ["parent_gain_percent", "parent_verdict"]].notna().all(axis=None)
+
+
 def test_seeds_join_and_none_is_run_twice(colorbench, tmp_path):
     common = ("run", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
     assert "already" not in colorbench(*common, "--models", "grey", "--seed", 0, "--seed", 0).stderr

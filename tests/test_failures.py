@@ -75,30 +75,40 @@ def test_a_network_that_breaks_the_contract_fails_before_it_trains(colorbench, d
     assert "train 1/1" not in result.stderr
 
 
-def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench):
-    arguments = ["run", "--models", "grey,cnn,gan", "--preset", "smoke", "--epochs", "150", "--no-timing", "--out"]
+# One killed among others that are done, and one in the middle of its second stage, behind the training of its base.
+@pytest.mark.parametrize(
+    ("models", "epochs", "stage", "past"),
+    [("grey,cnn,gan", 150, 0, "train 1/150"), ("enhanced-unet", 60, 1, "warm-up")],
+)
+def test_a_killed_run_is_taken_up_where_it_was(tmp_path, colorbench, models, epochs, stage, past):
+    last, common = models.split(",")[-1], ["--preset", "smoke", "--epochs", str(epochs), "--no-timing", "--out"]
+    arguments = ["run", "--models", models, *common]
     run, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     command = [sys.executable, "-m", "colorbench", *arguments, str(run)]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=env)
     deadline = time.monotonic() + 120
-    while not (run / "cells/gan/seed-0.part/training.pt").exists():
+    checkpoint = run / f"cells/{last}/seed-0.part/training.pt"
+    while not checkpoint.exists() or torch.load(checkpoint, weights_only=True)["training"]["stage"] < stage:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    assert torch.load(checkpoint, weights_only=True)["training"]["stage"] == stage
     finished = {file: file.stat().st_mtime_ns for file in run.rglob("cell.json")}
-    assert len(finished) == 2
+    assert finished
     assert "interrupted" in colorbench("report", run).stdout
     again = colorbench(*arguments, run)
     assert again.exit_code == 0, again.stderr
     assert {file: file.stat().st_mtime_ns for file in finished} == finished
     assert "starts over" not in again.stderr
-    assert "gan seed 0  train 1/150" not in again.stderr
+    assert f"{last} seed 0  {past}" not in again.stderr
     assert not list(run.rglob("training.pt"))
     assert colorbench(*arguments, undisturbed).exit_code == 0
-    states = [torch.load(folder / "cells/gan/seed-0/weights.pt", weights_only=True) for folder in (run, undisturbed)]
+    states = [
+        torch.load(folder / f"cells/{last}/seed-0/weights.pt", weights_only=True) for folder in (run, undisturbed)
+    ]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
