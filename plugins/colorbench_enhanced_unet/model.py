@@ -77,28 +77,30 @@ class Options:
         attention: "decoder", "bottleneck" or "none". Section 3.2.3 prefers the decoder.
         attention_stride: behind which stage of the decoder, 8, 4 or 2 pixels to a cell. No stage is named: 8, since
             at 4 the attention matrix would be 16 times as large.
-        heads: of the attention, unsaid.
+        heads: of the attention, unsaid: 4, of 32 channels at a quarter of the width, of 128 at the whole.
         attention_target: what its map is compared with. "chroma", the magnitude of the true color, is Table 1's
             "ColorMag"; "variation", its deviation in the neighborhood, the "high color variation" of its
             description. The map is the attention that a cell receives, the mean over heads and queries; both are
             stretched to 0..1, since neither's unit is said.
-        attention_teaches: what learns from that comparison, unsaid. "map", the queries and keys alone, or "trunk",
-            all that comes before, too. Its gradient there is a hundred times that of the residual, and the trunk would
-            learn little but where color is: the map.
+        attention_teaches: what learns from that comparison. "trunk", all that comes before the attention, is
+            what one sum of losses does; but its gradient there far outweighs that of the residual, and the trunk
+            learns where color is rather than which. "map", the queries and keys alone, is therefore the default,
+            and departs from the text; `attention-teaches-trunk` and the literal variant have the other.
     Losses
         weights: replaces weights of equation 1, by name; 0 drops the loss.
         reduction: "mean" or "sum" over the elements of each squared norm. Printed are norms; but as sums the Gram and
             feature terms swamp the weights, which add up to 1.
         output: where the output error is measured. In "ab", clamped to -110..110, it equals the residual error as
-            long as nothing is clamped, so the paper defines the two; "rgb" is what is looked at in the end.
+            long as nothing is clamped: as printed the two are one loss of weight 0.6, and leaving either out only
+            lowers it. "rgb" is what is looked at in the end.
         diversity: "penalty" is Table 1 to the letter, which holds the result back at the base; "reward" has the
-            other sign, which overshoots; "hinge" asks for no less chroma than the truth's, and is the default
-            since the text wants "more vibrant outputs".
+            other sign, which overshoots; "hinge", the square of what the chroma falls short of the truth's, is the
+            default since the text wants "more vibrant outputs".
         style_of: "base", as printed, or "truth": the printed one ties the style to what is to be improved.
         vgg: a file of torchvision's VGG16, whose kind of VGG the paper does not name. None looks in the cache of
             torch.hub.
         vgg_layers: those that are compared, unsaid: the last ReLU of each of the first four stages, counted
-            equally, which is the common choice.
+            equally, of pictures normalized as for ImageNet, which is the common choice.
     Images
         crop: in training, the least side of a random crop, as a share of the picture's, that is enlarged to the
             picture's size; 1 for none, since no augmentation is named.
@@ -107,12 +109,19 @@ class Options:
         mirrored: at test, the mean of the result and of that of the mirrored picture, for twice the cost. Not in the
             paper, and open to any model: what it gains is not the refiner's.
 
-    What is left open and decided elsewhere: which base, "simplified" or "pre-trained" (the spec refines siggraph17
-    whole, trained by its own plugin or read from published weights); the size of the images (the preset's); the
-    images of each stage (the schedule; as printed, the refiner learns from what its base makes of images it was
-    trained on, where its errors are smaller than at test: the ablation `unseen-images` is without that). Unsaid, too,
-    and no option: GroupNorm of 8 channel groups and SiLU, two convolutions to a level, as diffusion networks have
-    them; prior and timestep are summed before they are fused.
+    What is left open and decided elsewhere
+        The base, "simplified" or "pre-trained": the spec refines siggraph17 whole, trained by its own plugin, loss,
+        optimizer and rate included, or read from published weights. The size of the images is the preset's. The
+        stages, their images and rate: `schedule`; each begins with a fresh Adam and its own cosine, since the paper
+        tells of separate trainings. Augmentation: the harness's horizontal flips, for every model.
+        As printed, the refiner learns from what its base makes of images it was trained on, where its errors are
+        smaller than at test: the ablation `unseen-images` is without that.
+        Scores (the scale of MSE, the kind of SSIM, how PSNR is averaged, whose L the output has) are the protocol's;
+        intervals and seeds the report's; which networks "CNN" and "GAN" are, their plugins'; the same images and
+        size for all, the preset's; what becomes of lips, eyes and cool hues stands in details.
+    Unsaid, too, and no option
+        GroupNorm of 8 groups and SiLU, two convolutions to a level, as diffusion networks have them; prior and
+        timestep summed before they are fused; the deviations of a population.
     """
 
     sees: str = "L+ab"
@@ -196,7 +205,8 @@ class Start(NamedTuple):
 class EnhancedUNet(nn.Module):
     """The base's ab plus the residual of a U-Net of four levels, 64-128-256-512 channels times `width`.
 
-    Untrained it gives the base's ab to the bit. Raises ValueError without a base.
+    Untrained it gives the base's ab, within -110..110, to the bit; a `mirrored` one the mean of two of them. Raises
+    ValueError without a base.
     """
 
     alpha_bar: Tensor
