@@ -17,7 +17,7 @@ _HOME = {
     ),
     **dict.fromkeys(("rgb_to_lab", "lab_to_rgb"), "colorbench.color"),
     "score": "colorbench.metrics",
-    "load_model": "colorbench.harness.load",
+    "load_model": "colorbench.harness.trained",
 }  # fmt: skip
 __all__ = sorted(_HOME)
 

@@ -6,8 +6,13 @@ Constants: IEC 61966-2-1 (sRGB), CIE 15 (Lab); the matrix and white point are th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+
 import torch
 from torch import Tensor
+
+from colorbench.protocol import COLORBENCH, Protocol
 
 _WHITE = (0.95047, 1.0, 1.08883)
 _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
@@ -15,40 +20,78 @@ _TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.01
 _FORWARD = [[entry / white for entry in row] for row, white in zip(_TO_XYZ, _WHITE, strict=True)]
 _BACKWARD = torch.tensor(_FORWARD, dtype=torch.float64).inverse().tolist()
 _EPSILON = 0.008856  # below it the cube root of CIE 15 is replaced by a line
+_SLOPE, _OFFSET = 7.787, 16 / 116
+
+Planes = tuple[Tensor, Tensor, Tensor]
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """sRGB (..., 3, H, W) in 0..1 -> Lab (..., 3, H, W): L in 0..100, a and b in Lab units. Differentiable."""
-    # Both branches of `where` are evaluated, and a NaN gradient in the unused one would spread: hence the clamps.
-    linear = torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = _mix(linear, _FORWARD)
-    f = torch.where(xyz > _EPSILON, xyz.clamp_min(_EPSILON) ** (1 / 3), 7.787 * xyz + 16 / 116)
-    x, y, z = f.unbind(-3)
-    return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), dim=-3)
+    return torch.stack(_linear_to_lab(_linear(rgb).unbind(-3)), dim=-3)
+
+
+def bytes_to_lab(rgb: Tensor, protocol: Protocol = COLORBENCH) -> Planes:
+    """uint8 sRGB (..., 3, H, W) -> L, a and b as `rgb_to_lab` has them, each float32 (..., H, W).
+
+    Faster: a byte has 256 values, and their linear light is looked up.
+    """
+    table = _linear_bytes(rgb.device)
+    linear = [table.index_select(0, plane.flatten().int()).view(plane.shape) for plane in rgb.unbind(-3)]
+    return protocol.choose("lab", {"srgb-d65-2deg": _linear_to_lab})(linear)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """Lab (..., 3, H, W) -> sRGB (..., 3, H, W), clipped to 0..1. Differentiable inside the gamut."""
+    return _lab_to_rgb(lab).clamp(0, 1)
+
+
+def luminance(rgb: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
+    """The protocol's L of cropped and resized pictures: uint8 RGB (B, 3, H, W) -> float32 (B, 1, H, W) in 0..100."""
+    return protocol.choose("luminance", {"resized-rgb": lambda: bytes_to_lab(rgb, protocol)[0][:, None]})()
+
+
+def recombine(L: Tensor, ab: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
+    """The protocol's picture: predicted ab with the true L -> uint8 RGB (B, 3, H, W)."""
+    true_L = protocol.choose("recombined_luminance", {"truth": L})
+    rgb = protocol.choose("lab", {"srgb-d65-2deg": _lab_to_rgb})(torch.cat((true_L, ab), dim=1).float())
+    inside = protocol.choose("gamut", {"clip": lambda: rgb.clamp(0, 1)})()
+    return protocol.choose("rounding", {"nearest": torch.round})(inside * 255).to(torch.uint8)
+
+
+def _linear(rgb: Tensor) -> Tensor:
+    # Both branches of `where` are evaluated, and a NaN gradient in the unused one would spread: hence the clamps.
+    return torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+
+
+@cache
+def _linear_bytes(device: torch.device) -> Tensor:
+    """float32 (256,): the linear light of each byte."""
+    return _linear(torch.arange(256, dtype=torch.float64) / 255).float().to(device)
+
+
+def _linear_to_lab(rgb: Sequence[Tensor]) -> Planes:
+    x, y, z = (_cube_root_or_line(plane) for plane in _mix(rgb, _FORWARD))
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def _cube_root_or_line(x: Tensor) -> Tensor:
+    """f of CIE 15. Powers are slow, and so is `where` where dark and bright pixels alternate."""
+    root = torch.log2(x.clamp_min(_EPSILON)).div_(3).exp2_()
+    dark = x.detach().clone().le_(_EPSILON)  # 1 or 0; where 1, `root` is that of epsilon
+    return root.addcmul(dark, x, value=_SLOPE).add_(dark, alpha=_OFFSET - _EPSILON ** (1 / 3))
+
+
+def _lab_to_rgb(lab: Tensor) -> Tensor:
+    """Not clipped above 1."""
     L, a, b = lab.unbind(-3)
     y = (L + 16) / 116
     f = torch.stack((a / 500 + y, y, (y - b / 200).clamp_min(0)), dim=-3)
-    xyz = torch.where(f > 0.2068966, f.clamp_min(0.2068966) ** 3, (f - 16 / 116) / 7.787)
-    linear = _mix(xyz, _BACKWARD)
-    rgb = torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, 12.92 * linear)
-    return rgb.clamp(0, 1)
+    xyz = torch.where(f > 0.2068966, f.clamp_min(0.2068966) ** 3, (f - _OFFSET) / _SLOPE)
+    linear = torch.stack(_mix(xyz.unbind(-3), _BACKWARD), dim=-3)
+    return torch.where(linear > 0.0031308, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
-def to_uint8(rgb: Tensor) -> Tensor:
-    """sRGB in 0..1 -> uint8, rounded: truncation alone would cap a perfect result at 52 dB."""
-    return (rgb * 255).round().to(torch.uint8)
-
-
-def recombine(L: Tensor, ab: Tensor) -> Tensor:
-    """The protocol's picture: predicted ab with the true L -> uint8 RGB (B, 3, H, W)."""
-    return to_uint8(lab_to_rgb(torch.cat((L, ab), dim=1).float()))
-
-
-def _mix(image: Tensor, matrix: list[list[float]]) -> Tensor:
+def _mix(planes: Sequence[Tensor], matrix: list[list[float]]) -> list[Tensor]:
     # Written out, not einsum: autocast would turn a matrix product into bf16, which is too coarse for color.
-    r, g, b = image.unbind(-3)
-    return torch.stack([row[0] * r + row[1] * g + row[2] * b for row in matrix], dim=-3)
+    r, g, b = planes
+    return [(row[0] * r).add_(g, alpha=row[1]).add_(b, alpha=row[2]) for row in matrix]

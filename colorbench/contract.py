@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+MODEL_NAME = r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?"
+
 
 def constant(progress: float) -> float:
     """The learning rate stays what it is."""
@@ -163,7 +165,7 @@ class ModelSpec:
     published: Published | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?", self.name):
+        if not re.fullmatch(MODEL_NAME, self.name) or re.search(r"/seed-\d", self.name):
             raise ValueError(f"model name {self.name!r}: say it in lower-case letters, digits, dashes and dots")
 
     def variant(self, change: str, **options: Any) -> ModelSpec:

@@ -2,10 +2,20 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
-from pathlib import Path
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def one_line(text: str) -> str:
+    """The text with runs of white space as one space, and what a terminal or a table would act on as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 class UserError(Exception):
@@ -23,5 +33,7 @@ def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: 
 
 def refuse_unknown_data(data: str, datasets: Iterable[str]) -> None:
     """Raises UserError unless `data` names a dataset, with or without `:argument`, or a path that exists."""
-    if (name := data.partition(":")[0]) not in set(datasets) and not Path(data).exists():
+    if not data:
+        raise UserError("--data is empty; name a dataset, or a folder or zip of images")
+    if (name := data.partition(":")[0]) not in set(datasets) and not os.path.exists(data):
         refuse_unknown("dataset or path", [name if ":" in data else data], datasets)

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pluggy
 
 from colorbench import hooks
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import KEYS, SCORES
-
-KINDS = ("model", "dataset", "metric")
+from colorbench.specs import KINDS, refuse_misfit
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """Where a plugin came from, what it registered ("model my-net"), and why it broke, if it did."""
+    """Where a plugin came from, what it registered ("model my-net"), and why it broke, if it did.
+
+    `source` is the name of its module, or the path of its file.
+    """
 
     name: str
     origin: str
-    provides: tuple[str, ...]
-    broken: str | None
+    source: str
+    provides: tuple[str, ...] = ()
+    broken: str | None = None
 
 
 @dataclass
@@ -39,6 +42,10 @@ class Registry:
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
 
+    def plugin_of(self, kind: str, name: str) -> Plugin:
+        """The plugin that registered a spec."""
+        return next(plugin for plugin in self.plugins if f"{kind} {name}" in plugin.provides)
+
     def find(self, kind: str, names: Iterable[str]) -> list[Any]:
         """The specs of `names`, in that order. Raises UserError that names every unknown one at once."""
         names, known = list(names), self.specs[kind]
@@ -47,26 +54,32 @@ class Registry:
         return [known[name] for name in names]
 
 
-def load(files: Iterable[str | Path] = ()) -> Registry:
-    """Load every installed plugin, remembering those that break, then `files`, where a broken one raises UserError."""
+def load(files: Iterable[str | Path] = (), only: Container[str] | None = None) -> Registry:
+    """Load every installed plugin, remembering those that break, then `files`, where a broken one raises UserError.
+
+    `only`, if given, names the installed plugins to load: what the others change in Python then reaches nobody.
+    """
     registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:
-        _add(registry, entry.name, f"{entry.value} ({entry.dist.name} {entry.dist.version})", entry.load)
+        if only is None or entry.name in only:
+            origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
+            _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
     for file in map(Path, files):
-        _add(registry, file.stem, str(file), partial(_module_from, file))
-        if reason := registry.plugins[-1].broken:
-            raise UserError(f"cannot load the plugin {file}: {reason}")
+        _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
+        if why := registry.plugins[-1].broken:
+            raise UserError(f"cannot load the plugin {file}: {why}")
     return registry
 
 
-def _add(registry: Registry, name: str, origin: str, load: Callable[[], Any]) -> None:
+def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
     found: dict[tuple[str, str], Any] = {}
 
     def register(kind: str, spec: Any) -> None:
-        if first := (origin if (kind, spec.name) in found else registry.origins.get((kind, spec.name))):
-            raise ValueError(f"{kind} {spec.name!r} is registered twice, by {first} and by {origin}")
+        refuse_misfit(kind, spec)
+        if first := (plugin.origin if (kind, spec.name) in found else registry.origins.get((kind, spec.name))):
+            raise ValueError(f"{kind} {spec.name!r} is registered twice, by {first} and by {plugin.origin}")
         found[kind, spec.name] = spec
 
     broken = None
@@ -77,17 +90,21 @@ def _add(registry: Registry, name: str, origin: str, load: Callable[[], Any]) ->
         manager.check_pending()  # a misspelt hook is an error, not silence
         for kind in KINDS:
             getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
-    except Exception as error:  # one broken plugin must not take the others along: it is listed with its reason
-        broken = " ".join(f"{type(error).__name__}: {error}".split())
+    except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
+        broken = reason(error)
         found.clear()
     for (kind, spec_name), spec in found.items():
         registry.specs[kind][spec_name] = spec
-        registry.origins[kind, spec_name] = origin
-    registry.plugins.append(Plugin(name, origin, tuple(map(" ".join, found)), broken))
+        registry.origins[kind, spec_name] = plugin.origin
+    registry.plugins.append(replace(plugin, provides=tuple(map(" ".join, found)), broken=broken))
 
 
 def _module_from(file: Path) -> Any:
-    loader = SourceFileLoader(f"colorbench_file_{file.stem}", str(file))
-    module = sys.modules[loader.name] = ModuleType(loader.name)  # dataclasses look their module up by name
-    loader.exec_module(module)
+    # Two files of one name are two modules; dataclasses look theirs up by name.
+    name = f"colorbench_file_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
+    spec = spec_from_file_location(name, file.resolve())
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module

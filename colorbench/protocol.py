@@ -1,27 +1,88 @@
-"""The written protocol: every choice that moves a score. Two tables compare only if their ids are equal."""
+"""The protocol as data: every choice that moves a score. Two tables compare only if their ids are equal."""
+
+from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
-PROTOCOL = {
-    "name": "colorbench-1",
-    "resize": "center crop to a square, then Pillow bicubic (antialiased), 8 bit",
-    "lab": "sRGB, D65 white, 2 degree observer",
-    "prediction": "evaluation mode, float32, automatic (no hints)",
-    "recombination": "predicted ab with the true L, to sRGB, clipped, rounded to uint8",
-    "mse": "over RGB 0..255, per image",
-    "psnr": "10 log10(255^2 / MSE) per image; mean over images is the headline",
-    "ssim": "Gaussian 11x11, sigma 1.5, RGB, no downsampling, mean over channels",
-    "ciede2000": "mean over pixels, of the uint8 pictures",
-    "colorfulness": "Hasler and Suesstrunk 2003, signed opponents",
+from colorbench.errors import UserError, refuse_unknown
+
+SCORES = {  # the columns that every run has, in this order, and what each is
+    "mse": "mean squared error over RGB 0..255, per image",
+    "psnr": "10 log10(peak^2 / MSE) in dB, per image; the mean over images is the headline",
+    "ssim": "structural similarity (Wang et al. 2004) in a Gaussian window, mean over pixels and channels",
+    "ciede2000": "CIEDE2000 color difference (Sharma, Wu, Dalal 2005), mean over pixels",
+    "colorfulness": "M3 of Hasler and Suesstrunk 2003, of the prediction",
     "colorfulness_delta": "colorfulness of the prediction minus that of the truth",
-    "near_grey": "max |ab| <= 5 in every pixel: counted, left out of training, scored like any other",
 }
-
-SCORES = ("mse", "psnr", "ssim", "ciede2000", "colorfulness", "colorfulness_delta")  # described above, by these names
 KEYS = ("image", "model", "seed")  # what a row of scores is about
+_INPUT = ("crop", "resize", "size", "luminance", "near_grey")
 
 
-def protocol_id() -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of the protocol."""
-    return hashlib.sha256(json.dumps(PROTOCOL, sort_keys=True).encode()).hexdigest()[:12]
+@dataclass(frozen=True)
+class Protocol:
+    """What is compared, and how: the code reads these fields and has no setting of its own beside them.
+
+    Raises UserError for a value of another type and for a number that is not above 0 and finite. Of a text, the code
+    that reads it knows what it can be: `choose` raises UserError for any other.
+    """
+
+    name: str = "colorbench-1"
+    # The input half: from a file to the L that a network sees.
+    crop: str = "center-square"  # the largest square: no shape is distorted, no border is made up
+    resize: str = "pillow-bicubic"  # antialiased, 8 bit; the filters of several other libraries alias
+    size: int = 256  # pixels to a side, as the published weights of the field were trained
+    luminance: str = "resized-rgb"  # L of the 8-bit picture that is scored, not a resized L
+    near_grey: float = 5.0  # max |ab| of images left out of training, where they teach desaturation; scored as others
+    # The scoring half: from L and predicted ab to a picture and its scores.
+    recombined_luminance: str = "truth"  # the colors alone are predicted
+    lab: str = "srgb-d65-2deg"  # IEC 61966-2-1 and CIE 15; matrix and white point of skimage.color.rgb2lab
+    gamut: str = "clip"  # each channel, as skimage.color.lab2rgb does
+    rounding: str = "nearest"  # truncation would cap a perfect result at 52 dB
+    peak: int = 255  # of PSNR and SSIM: 8 bits
+    ssim_channels: str = "rgb"  # their mean; in grey, where L is the true one, hardly an error would be left
+    ssim_window: int = 11  # this and the next four: Wang et al. 2004, whose script cuts the border off, too
+    ssim_sigma: float = 1.5
+    ssim_k1: float = 0.01
+    ssim_k2: float = 0.03
+    ssim_border: str = "valid"
+    ciede2000_kl: float = 1.0  # CIE 142-2001, reference conditions; the textile industry has 2
+    colorfulness_opponents: str = "signed"  # as published; some programs take absolute values
+    colorfulness_mean_weight: float = 0.3  # Hasler and Suesstrunk 2003, fitted to what their observers said
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, default = getattr(self, field.name), getattr(Protocol, field.name)
+            if type(value) is not type(default) or not (isinstance(value, str) or 0 < value < math.inf):
+                raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits of the SHA-256 of all fields."""
+        return self._digest([field.name for field in fields(self)])
+
+    @property
+    def input_id(self) -> str:
+        """The same, of the input half alone."""
+        return self._digest(_INPUT)
+
+    @property
+    def scoring_id(self) -> str:
+        """The same, of the scoring half alone."""
+        return self._digest([field.name for field in fields(self) if field.name not in ("name", *_INPUT)])
+
+    def choose(self, field: str, known: Mapping[str, Any]) -> Any:
+        """What `known` has under the field's value. Raises UserError with all that is known if it has nothing."""
+        refuse_unknown(f"{field} in protocol {self.name}:", [value := getattr(self, field)], known)
+        return known[value]
+
+    def _digest(self, names: Iterable[str]) -> str:
+        content = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+COLORBENCH = Protocol()

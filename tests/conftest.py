@@ -1,11 +1,14 @@
 """What several tests share: a cache of their own, photographs made on the spot, and one small run of every model."""
 
 import io
+import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -52,15 +55,19 @@ def photo_zip(tmp_path_factory):
     return path
 
 
+def call(*arguments):
+    """Call the command line in this process: `call("list", "models")` -> a click result. Raises what it lets out."""
+    from colorbench.cli import main
+
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="colorbench")
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
 @pytest.fixture
 def colorbench():
-    """Call the command line in this process: `colorbench("list", "models")` -> a click result."""
-
-    def call(*arguments):
-        from colorbench.cli import main
-
-        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="colorbench")
-
+    """The function `call`."""
     return call
 
 
@@ -72,6 +79,111 @@ def smoke_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "smoke"
     arguments = ["run", "--models", "all", "--preset", "smoke", "--out", str(folder)]
     return CliRunner().invoke(main, arguments, prog_name="colorbench"), folder
+
+
+TINY = '''"""A small network, and one that refines it."""
+from colorbench import ModelSpec, Stage, Update, hookimpl
+
+
+def build(base=None, **options):
+    """A convolution of one pixel."""
+    import torch
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution = nn.Conv2d(1, 2, 1)
+            self.base = base
+
+        def forward(self, L):
+            ab = 10 * self.convolution(L / 100)
+            return ab if self.base is None else ab + self.base(L)
+
+        def updates(self, batch):
+            yield Update({"l2": (self(batch.L) - batch.ab).square().mean() / 1000})
+
+    return Network()
+
+
+def schedule(preset):
+    return [Stage("train", 1, learning_rate=0.001)]
+
+
+OPTIONS = {}
+
+
+@hookimpl
+def register_models(register):
+    register(ModelSpec("tiny", "a test", build, schedule, OPTIONS))
+    register(ModelSpec("on-tiny", "a test", build, schedule, refines="tiny"))
+'''
+
+
+class Bench:
+    """A plugin file whose text a test changes, and a run folder in which its models are run."""
+
+    def __init__(self, folder):
+        self.folder, self.run, self.file = folder, folder / "run", folder / "tiny.py"
+
+    def write(self, text):
+        self.file.write_text(text)
+
+    def change(self, old, new):
+        text = self.file.read_text()
+        assert old in text
+        self.write(text.replace(old, new))
+
+    def arguments(self, models="tiny"):
+        settings = ("--preset", "smoke", "--size", 16, "--plugin", self.file, "--out", self.run)
+        return ("--models", models, *settings)
+
+    def __call__(self, models="tiny", *more):
+        """`colorbench run`, without timing."""
+        return call("run", *self.arguments(models), "--no-timing", *more)
+
+    def plan(self, models="tiny", *more):
+        return call("plan", *self.arguments(models), *more)
+
+    def cell(self, model="tiny", seed=0):
+        return self.run / "cells" / model / f"seed-{seed}"
+
+    def record(self, model="tiny", seed=0):
+        return json.loads((self.cell(model, seed) / "cell.json").read_text())
+
+    def table(self):
+        return pd.read_csv(self.run / "comparison.csv").set_index("model")
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A bench on which nothing was run yet."""
+    bench = Bench(tmp_path)
+    bench.write(TINY)
+    return bench
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A bench with a finished run of both models, to be copied."""
+    bench = Bench(tmp_path_factory.mktemp("finished"))
+    bench.write(TINY)
+    result = bench("tiny,on-tiny")
+    assert result.exit_code == 0, result.stderr
+    return bench
+
+
+@pytest.fixture
+def bench(finished, tmp_path):
+    """A bench with a finished run of both models, of one's own."""
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    return Bench(tmp_path)
+
+
+def contents(folder):
+    """Every file of a folder with its time of change and content, but the lock, which every command touches."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
+    return {str(file.relative_to(folder)): (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
 
 
 FAILING = """

@@ -1,12 +1,9 @@
 """Bad input gets one clear line that names the thing, the reason and the remedy, and nothing is lost."""
 
-import errno
 from pathlib import Path
 
 import pytest
 from conftest import jpeg, one_line
-
-from colorbench.harness import run as harness_run
 
 
 def test_all_bad_names_are_told_at_once(colorbench, tmp_path):
@@ -67,32 +64,40 @@ def test_another_setting_in_the_same_folder_is_refused(smoke_run, colorbench):
     assert "preset.size (32 there, 48 here)" in one_line(result)
 
 
-def test_a_full_disk_is_one_line_and_keeps_what_is_finished(colorbench, tmp_path, monkeypatch):
-    write = Path.write_bytes
+FULL = """
+from pathlib import Path
 
-    def full(file, content):
-        if file.name == "weights.pt" and "mean" in str(file):
-            raise OSError(errno.ENOSPC, "No space left on device", file.name)
-        return write(file, content)
+write = Path.write_bytes
 
-    arguments = ("run", "--models", "grey,mean-color", "--preset", "smoke", "--no-timing", "--out", tmp_path / "run")
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_bytes", full)
-        result = colorbench(*arguments)
+def full(file, content):
+    if "weights.safetensors" in file.name:
+        raise OSError(28, "No space left on device", file.name)
+    return write(file, content)
+
+Path.write_bytes = full
+"""
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_is_finished(fresh, monkeypatch):
+    monkeypatch.setattr(Path, "write_bytes", Path.write_bytes)  # to have it back: the plugin is loaded here, too
+    text = fresh.file.read_text()
+    fresh.write(text + FULL)
+    result = fresh("grey,tiny")
     assert result.exit_code == 2
     assert "the disk is full" in one_line(result)
-    assert len(list((tmp_path / "run").rglob("cell.json"))) == 1
-    assert colorbench(*arguments).exit_code == 0
+    assert [file.parent.parent.name for file in fresh.run.rglob("cell.json")] == ["grey"]
+    fresh.write(text)
+    assert fresh("grey,tiny").exit_code == 0
 
 
-def test_ctrl_c_says_how_to_go_on(colorbench, tmp_path, monkeypatch):
-    def stop(*_):
-        raise KeyboardInterrupt
+def test_a_folder_that_becomes_unwritable_is_one_line(bench, monkeypatch):
+    def denied(file, content):
+        raise PermissionError(13, "Permission denied", str(file))
 
-    monkeypatch.setattr(harness_run, "_make", stop)
-    result = colorbench("run", "--models", "grey", "--preset", "smoke", "--out", tmp_path / "run")
-    assert result.exit_code == 130
-    assert "run the same command again" in one_line(result)
+    monkeypatch.setattr("colorbench.runs.folder.write_aside", denied)
+    result = bench("tiny")
+    assert result.exit_code == 2
+    assert "record.json: Permission denied; make it readable and writable" in one_line(result)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The gain of a refiner over its own base, by how long that base was trained: columns, sentence, figure, example."""
 
-import json
 from io import BytesIO
 from pathlib import Path
 
@@ -8,41 +7,41 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_report import IMAGES, Fake
+from run_folders import IMAGES, FakeRun, published
 
 from colorbench import report
 from colorbench.report.comparison import compare
 from colorbench.report.curve import curves
 from colorbench.report.results import read
+from colorbench.runs.folder import RunFolder
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "base_epochs.py"
-PRINTED = {"source": "a paper", "psnr": 30.0, "ssim": 1.0, "note": ""}
 
 
-def family(path, gains, published=(80.0, 64.0)):
+def family(path, gains, printed=(80.0, 64.0)):
     """A refiner "fine" on bases that saw 1000 images an epoch, MSE 400 / epochs: {epochs: its gain in percent}.
 
-    The preset's own base is that of 4 epochs. `published`: the MSE printed for base and refiner, or None.
+    The preset's own base is that of 4 epochs. `printed`: the MSE published for base and refiner, or None.
     """
     pairs = {e: ("plain", "fine") if e == 4 else (f"plain/{e}", f"fine/on-{e}") for e in gains}
-    fake = Fake(path, [name for pair in pairs.values() for name in pair], seeds=(0,))
-    del fake.record["data"]["splits"]["train"]  # an evaluation has none
-    fake.save("record.json", fake.record)
+    run = FakeRun(path, [name for pair in pairs.values() for name in pair], seeds=(0,))
+    del run.record.data.splits["train"]  # an evaluation has none
+    run.save()
     for epochs, (plain, fine) in pairs.items():
         own = epochs == 4
         mse = np.full(IMAGES, 400 / epochs)
-        told = [PRINTED | {"mse": value} for value in published] if published and own else [None, None]
+        figures = [published(value) for value in printed] if printed and own else [None, None]
         seen = 1000 * epochs
         stages = [{"name": "train", "epochs": 2 * epochs, "part": [0.0, 0.5]}]
-        fake.cell(plain, 0, mse, images_seen=seen, stages=stages, options={}, reference=own, published=told[0])
+        run.cell(plain, 0, mse, images_seen=seen, stages=stages, options={}, reference=own, published=figures[0])
         refined = mse * (1 - gains[epochs] / 100 + np.linspace(-0.05, 0.05, IMAGES))
-        fake.cell(fine, 0, refined, refines=plain, options={}, published=told[1])
-    return fake
+        run.cell(fine, 0, refined, refines=plain, options={}, published=figures[1])
+    return run
 
 
-def ablations(fake):
-    report.write(fake.folder)
-    return (fake.folder.path / "ablations.md").read_text()
+def ablations(run):
+    report.write(run.folder)
+    return (run.folder.path / "ablations.md").read_text()
 
 
 def table_of(text):
@@ -52,18 +51,18 @@ def table_of(text):
     return head, rows
 
 
-def sentences(fake):
-    return [line for line in ablations(fake).splitlines() if "published" in line]
+def sentences(run):
+    return [line for line in ablations(run).splitlines() if "published" in line]
 
 
-def found(fake):
-    results = read(fake.folder)
+def found(run):
+    results = read(run.folder)
     return curves(compare(results), results)
 
 
 def test_the_gain_over_the_own_base_is_not_that_over_the_reference(tmp_path):
-    fake = family(tmp_path, {1: 50, 4: 10})
-    report.write(fake.folder)
+    run = family(tmp_path, {1: 50, 4: 10})
+    report.write(run.folder)
     rows = pd.read_csv(tmp_path / "ablations.csv").set_index("model")
     row = rows.loc["fine/on-1"]
     assert (row["base"], row["base_images_seen"], row["base_wins_percent"]) == ("plain/1", 1000, 100)
@@ -77,27 +76,27 @@ def test_the_gain_over_the_own_base_is_not_that_over_the_reference(tmp_path):
 
 
 def test_a_gain_is_over_the_seeds_that_both_have(tmp_path):
-    fake = Fake(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
+    run = FakeRun(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
     for seed, mse in enumerate((100.0, 100.0, 400.0)):
-        fake.cell("plain", seed, np.full(IMAGES, mse), reference=True)
+        run.cell("plain", seed, np.full(IMAGES, mse), reference=True)
     for seed in (0, 1):
-        fake.cell("fine", seed, np.full(IMAGES, 90.0), refines="plain")
-    row = compare(read(fake.folder)).set_index("model").loc["fine"]
+        run.cell("fine", seed, np.full(IMAGES, 90.0), refines="plain")
+    row = compare(read(run.folder)).set_index("model").loc["fine"]
     assert (row["gain_percent"], row["base_gain_percent"]) == (pytest.approx(10), pytest.approx(10))
     assert row["base_gain_percent_high"] == pytest.approx(10)
 
 
 @pytest.mark.parametrize(("gains", "side"), [((9, 10, 11), "outside"), ((-12, 2, 12), "inside")])
 def test_a_note_says_whether_the_gain_is_more_than_the_seeds_may_do(tmp_path, gains, side):
-    fake = Fake(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
+    run = FakeRun(tmp_path, ["plain", "fine"], seeds=(0, 1, 2))
     for seed, gain in enumerate(gains):
-        fake.cell("plain", seed, np.full(IMAGES, 100.0), reference=True)
-        fake.cell("fine", seed, np.full(IMAGES, 100.0 - gain), refines="plain")
+        run.cell("plain", seed, np.full(IMAGES, 100.0), reference=True)
+        run.cell("fine", seed, np.full(IMAGES, 100.0 - gain), refines="plain")
     noise = 4.303 * np.std(gains, ddof=1) / 3**0.5
     said = (
         f"fine refines plain: its training comes on top of that of plain. Its gain over plain, {np.mean(gains):+.1f} %"
     )
-    assert f"{said}, lies {side} seed noise, {noise:.1f} %" in report.write(fake.folder)
+    assert f"{said}, lies {side} seed noise, {noise:.1f} %" in report.write(run.folder)
     assert pd.read_csv(tmp_path / "comparison.csv").set_index("model").loc["fine", "base_seed_noise_percent"] == (
         pytest.approx(noise, rel=1e-6)
     )
@@ -119,16 +118,16 @@ def test_ablations_show_the_gain_over_the_base_and_the_parent_first(tmp_path):
 
 
 def test_the_comparison_shows_the_gain_over_the_base_only_where_that_is_not_the_reference(tmp_path):
-    fake = family(tmp_path, {4: 10})
-    assert "gain over its base" not in report.write(fake.folder)
-    fake = Fake(tmp_path / "other", ["plain", "weak", "fine"], seeds=(0,))
+    run = family(tmp_path, {4: 10})
+    assert "gain over its base" not in report.write(run.folder)
+    run = FakeRun(tmp_path / "other", ["plain", "weak", "fine"], seeds=(0,))
     for name, mse, fields in (
         ("plain", 100, {"reference": True}),
         ("weak", 200, {}),
         ("fine", 150, {"refines": "weak"}),
     ):
-        fake.cell(name, 0, np.full(IMAGES, float(mse)), **fields)
-    head, rows = table_of(report.write(fake.folder))
+        run.cell(name, 0, np.full(IMAGES, float(mse)), **fields)
+    head, rows = table_of(report.write(run.folder))
     (fine,) = (row for row in rows if row[0] == "fine")
     assert fine[head.index("MSE gain over its base, % ↑")].startswith("+25.0")
     assert fine[head.index("MSE gain over plain, % ↑")].startswith("**-50.0**")
@@ -153,44 +152,49 @@ def test_one_sentence_says_where_the_published_gain_lies(tmp_path, gains, said):
     assert sentences(family(tmp_path, gains)) == [start + said]
 
 
-@pytest.mark.parametrize("published", [None, (80.0, None), (None, 64.0)])
-def test_without_both_published_figures_there_is_a_curve_and_no_sentence(tmp_path, published):
-    fake = family(tmp_path, {1: 30, 4: 10, 16: 1}, published)
-    assert sentences(fake) == []
+@pytest.mark.parametrize("printed", [None, (80.0, None), (None, 64.0)])
+def test_without_both_published_figures_there_is_a_curve_and_no_sentence(tmp_path, printed):
+    run = family(tmp_path, {1: 30, 4: 10, 16: 1}, printed)
+    assert sentences(run) == []
     assert (tmp_path / "base-curve.png").exists()
 
 
 def test_the_gain_over_another_base_than_the_published_one_is_not_published(tmp_path):
-    fake = family(tmp_path, {1: 30, 2: 20, 4: 10, 16: 1})
-    place = fake.folder.place("fine", 0) / "cell.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"refines": "plain/1"}))
-    (curve,) = found(fake)
+    run = family(tmp_path, {1: 30, 2: 20, 4: 10, 16: 1})
+    run.change("fine", 0, refines="plain/1")
+    (curve,) = found(run)
+    assert np.isnan(curve.published)
+
+
+def test_ablations_without_their_parents_have_a_curve_and_no_published_gain(tmp_path):
+    run = family(tmp_path, {1: 30, 2: 20, 4: 10, 16: 1})
+    run.record.cells = [cell for cell in run.record.cells if "/" in cell[0]]
+    run.save()
+    (curve,) = found(run)
+    assert [point.images for point in curve.points] == [1000, 2000, 16000]
     assert np.isnan(curve.published)
 
 
 def test_bases_of_one_length_are_averaged_in_the_sentence(tmp_path):
-    fake = family(tmp_path, {1: 30, 4: 14, 16: 1})
-    fake.record["cells"] += [["plain/again", 0], ["fine/on-again", 0]]
-    fake.record["models"] += ["plain/again", "fine/on-again"]
-    fake.save("record.json", fake.record)
-    fake.cell("plain/again", 0, np.full(IMAGES, 100.0), images_seen=4000, options={})
-    fake.cell("fine/on-again", 0, np.full(IMAGES, 94.0), refines="plain/again", options={})
-    (curve,) = found(fake)
+    run = family(tmp_path, {1: 30, 4: 14, 16: 1})
+    run.ask(("plain/again", 0), ("fine/on-again", 0))
+    run.cell("plain/again", 0, np.full(IMAGES, 100.0), images_seen=4000, options={})
+    run.cell("fine/on-again", 0, np.full(IMAGES, 94.0), refines="plain/again", options={})
+    (curve,) = found(run)
     assert [point.images for point in curve.points] == [1000, 4000, 4000, 16000]
     assert curve.gains() == [(1000, pytest.approx(30)), (4000, pytest.approx(10)), (16000, pytest.approx(1))]
 
 
 def test_several_seeds_give_the_gain_a_noise_of_its_own(tmp_path):
-    fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
-    (curve,) = found(fake)
+    run = family(tmp_path, {1: 30, 4: 10, 16: 1})
+    (curve,) = found(run)
     assert all(np.isnan(point.noise) for point in curve.points)
     for model, mse in (("plain/1", 400), ("fine/on-1", 284)):
-        of_seed_0 = json.loads((fake.folder.place(model, 0) / "cell.json").read_text())
-        fields = {key: of_seed_0.get(key) for key in ("images_seen", "options", "refines", "stages")}
-        fake.cell(model, 1, np.full(IMAGES, float(mse)), **fields)
-        fake.record["cells"].append([model, 1])
-    fake.save("record.json", fake.record)
-    (curve,) = found(fake)
+        first = run.folder.cell(model, 0)
+        fields = {"images_seen": first.images_seen, "refines": first.refines, "options": {}}
+        run.cell(model, 1, np.full(IMAGES, float(mse)), **fields, stages=first.stages)
+        run.ask((model, 1))
+    (curve,) = found(run)
     first, *others = curve.points
     # Differences of -120 and -116: a standard error of 2, times 12.71 of Student's t for two seeds, in percent of 400.
     assert first.noise == pytest.approx(12.71 * 2 / 4)
@@ -199,21 +203,21 @@ def test_several_seeds_give_the_gain_a_noise_of_its_own(tmp_path):
 
 
 def test_the_figure_is_drawn_linked_and_taken_away_again(tmp_path):
-    fake = family(tmp_path, {1: 30, 4: 10, 16: -1})
-    text = ablations(fake)
+    run = family(tmp_path, {1: 30, 4: 10, 16: -1})
+    text = ablations(run)
     assert text.rstrip().endswith("(base-curve.png)")
     first = (tmp_path / "base-curve.png").read_bytes()
     with Image.open(BytesIO(first)) as picture:
         assert np.asarray(picture.convert("L")).std() > 5  # not an empty sheet
-    assert ablations(fake) == text
+    assert ablations(run) == text
     assert (tmp_path / "base-curve.png").read_bytes() == first
-    fake.cell("fine/on-16", 0, status="failed", reason="no luck")
-    assert "base-curve.png" not in ablations(fake)
+    run.cell("fine/on-16", 0, status="failed", reason="no luck")
+    assert "base-curve.png" not in ablations(run)
     assert not (tmp_path / "base-curve.png").exists()
 
 
 def test_what_changes_more_than_the_base_is_not_on_the_curve(tmp_path):
-    fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
+    run = family(tmp_path, {1: 30, 4: 10, 16: 1})
     others = {
         "fine/other-net": {"refines": "plain", "options": {}},  # on the parent's own base: it changes something else
         "fine/smaller-on-1": {"refines": "plain/1", "options": {"small": True}},
@@ -227,14 +231,11 @@ def test_what_changes_more_than_the_base_is_not_on_the_curve(tmp_path):
     }
     for name in ("cnn", "plain/wide"):
         options = {"wide": True} if name == "plain/wide" else {}
-        fake.cell(name, 0, np.full(IMAGES, 90.0), images_seen=2000, options=options)
+        run.cell(name, 0, np.full(IMAGES, 90.0), images_seen=2000, options=options)
     for name, fields in others.items():
-        fake.cell(name, 0, np.full(IMAGES, 50.0), **fields)
-    for name in ("cnn", "plain/wide", *others):
-        fake.record["cells"].append([name, 0])
-        fake.record["models"].append(name)
-    fake.save("record.json", fake.record)
-    (curve,) = found(fake)
+        run.cell(name, 0, np.full(IMAGES, 50.0), **fields)
+    run.ask(*((name, 0) for name in ("cnn", "plain/wide", *others)))
+    (curve,) = found(run)
     assert [(point.images, point.epochs) for point in curve.points] == [(1000, 1), (4000, 4), (16000, 16)]
     assert [point.gain for point in curve.points] == pytest.approx([30, 10, 1])
     assert [(point.base_mse, point.refined_mse) for point in curve.points] == [
@@ -243,24 +244,26 @@ def test_what_changes_more_than_the_base_is_not_on_the_curve(tmp_path):
 
 
 def test_a_base_that_was_not_trained_has_no_place_on_a_logarithmic_axis(tmp_path):
-    fake = family(tmp_path, {1: 30, 4: 10, 16: 1})
-    place = fake.folder.place("plain", 0) / "cell.json"
-    place.write_text(json.dumps(json.loads(place.read_text()) | {"images_seen": 0}))
-    assert found(fake) == []
+    run = family(tmp_path, {1: 30, 4: 10, 16: 1})
+    run.change("plain", 0, images_seen=0)
+    assert found(run) == []
 
 
 def test_the_example_trains_each_refiner_on_its_own_base(colorbench, tmp_path):
     asked = ["--models", "enhanced-unet", "--ablations", "base-3-epochs,base-10-epochs", "--preset", "smoke"]
     result = colorbench("run", "--plugin", EXAMPLE, *asked, "--no-timing", "--out", tmp_path)
     assert result.exit_code == 0, result.stderr
-    names = ["", "3-epochs", "10-epochs"]
+    folder = RunFolder(tmp_path)
     bases, refiners = (
-        [json.loads((tmp_path / "cells" / model / name / "seed-0" / "cell.json").read_text()) for name in lengths]
-        for model, lengths in (("siggraph17", names), ("enhanced-unet", ["", *(f"base-{name}" for name in names[1:])]))
+        [folder.cell(f"{model}{name}", 0) for name in names]
+        for model, names in (
+            ("siggraph17", ("", "/3-epochs", "/10-epochs")),
+            ("enhanced-unet", ("", "/base-3-epochs", "/base-10-epochs")),
+        )
     )
-    assert [sum(stage["epochs"] for stage in base["stages"]) for base in bases] == [1, 3, 10]
-    assert [refiner["refines"] for refiner in refiners] == [base["model"] for base in bases]
-    assert [refiner["base_sha256"] for refiner in refiners] == [base["weights_sha256"] for base in bases]
-    assert len({base["weights_sha256"] for base in bases}) == 3
-    assert refiners[1]["stages"] == refiners[2]["stages"] == refiners[0]["stages"]  # the preset's, whatever the base's
+    assert [sum(stage["epochs"] for stage in base.stages) for base in bases] == [1, 3, 10]
+    assert [refiner.refines for refiner in refiners] == [base.model for base in bases]
+    assert [refiner.base["weights"] for refiner in refiners] == [base.weights_sha256 for base in bases]
+    assert len({base.weights_sha256 for base in bases}) == 3
+    assert refiners[1].stages == refiners[2].stages == refiners[0].stages  # the preset's, whatever the base's
     assert (tmp_path / "base-curve.png").exists()

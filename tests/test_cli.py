@@ -16,7 +16,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 import colorbench as package
-from colorbench.harness import run as harness_run
+from colorbench.runs import executors
 
 
 @pytest.fixture
@@ -58,9 +58,10 @@ def test_the_record_says_what_made_the_numbers(smoke_run):
 def test_losses_are_kept_for_training_and_validation(smoke_run):
     _, folder = smoke_run
     for cell in folder.rglob("cell.json"):
-        losses = pd.read_csv(cell.with_name("losses.csv"))
-        assert (len(losses) > 0) == (json.loads(cell.read_text())["parameters"] > 0), cell
-        if len(losses):
+        file = cell.with_name("losses.parquet")
+        assert file.exists() == (json.loads(cell.read_text())["parameters"] > 0), cell
+        if file.exists():
+            losses = pd.read_parquet(file)
             assert set(losses.split) == {"train", "val"}
             both = losses.groupby(["stage", "epoch", "component"]).split.nunique()
             assert set(both) == {2}
@@ -69,7 +70,7 @@ def test_losses_are_kept_for_training_and_validation(smoke_run):
 def test_the_same_command_again_makes_nothing_anew(smoke_run, colorbench, monkeypatch):
     result, folder = smoke_run
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("cell.json")}
-    monkeypatch.setattr(harness_run, "_make", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(executors, "call", lambda *_: pytest.fail("made again"))
     again = colorbench("run", "--models", "all", "--preset", "smoke", "--out", folder)
     assert again.exit_code == 0
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("cell.json")} == before
@@ -128,12 +129,12 @@ def test_load_model_gives_what_the_run_scored(smoke_run, light):
         with torch.no_grad():
             picture = package.lab_to_rgb(torch.cat((L, model(L)), dim=1))
         scores = package.score((picture * 255).round().to(torch.uint8), truth)
-        kept = pd.read_csv(folder / "cells" / name / "seed-0" / "scores.csv")
+        kept = pd.read_parquet(folder / "cells" / name / "seed-0" / "scores.parquet")
         np.testing.assert_allclose(scores.mse, kept.mse[: len(scores)], rtol=1e-3, atol=0.05)
 
 
 def test_published_weights_are_loaded_not_trained(colorbench, registry, tmp_path):
-    from colorbench.harness.load import build
+    from colorbench.harness.networks import build
 
     (spec,) = registry.find("model", ["cnn"])
     torch.save(build(spec, 1.0, 256, seed=7).state_dict(), tmp_path / "w.pth")
@@ -141,12 +142,13 @@ def test_published_weights_are_loaded_not_trained(colorbench, registry, tmp_path
     result = colorbench(*common, "--weights", f"cnn={tmp_path / 'w.pth'}")
     assert result.exit_code == 0, result.stderr
     cell = json.loads((tmp_path / "run/cells/cnn/seed-0/cell.json").read_text())
-    assert (cell["stages"], cell["width"]) == ([], 1.0)
+    assert (cell["made_from"]["stages"], cell["width"]) == ([], 1.0)
     loaded = package.load_model("cnn", run=tmp_path / "run").state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in torch.load(tmp_path / "w.pth").items())
     other = colorbench(*common)
     assert other.exit_code == 2
-    assert "weights.cnn" in one_line(other)
+    assert "cnn seed 0: " in other.stderr
+    assert 'weights {"file": "w.pth"' in other.stderr
 
 
 ABLATED = """

@@ -6,7 +6,7 @@ import torch
 from skimage.color import lab2rgb, rgb2lab
 
 from colorbench import lab_to_rgb, rgb_to_lab
-from colorbench.color import recombine
+from colorbench.color import bytes_to_lab, luminance, recombine
 
 
 @pytest.fixture
@@ -21,6 +21,17 @@ def rgb():
 def test_rgb_to_lab_agrees_with_scikit_image(rgb):
     expected = rgb2lab(rgb[0].permute(1, 2, 0).double().numpy())
     np.testing.assert_allclose(rgb_to_lab(rgb)[0].permute(1, 2, 0).numpy(), expected, atol=1e-3)
+
+
+def test_lab_of_bytes_agrees_with_scikit_image_from_black_to_white():
+    levels = torch.arange(256, dtype=torch.uint8)
+    noise = torch.randint(0, 256, (3, 63, 256), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    pictures = torch.cat((levels.expand(3, 1, 256), noise, noise // 8), dim=1)[None]
+    expected = rgb2lab(pictures[0].permute(1, 2, 0).numpy())
+    lab = torch.cat(bytes_to_lab(pictures)).permute(1, 2, 0)
+    assert lab.dtype == torch.float32
+    np.testing.assert_allclose(lab.numpy(), expected, atol=1e-4)
+    torch.testing.assert_close(luminance(pictures)[0, 0], lab[..., 0], atol=0, rtol=0)
 
 
 @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from conftest import jpeg
 from PIL import Image
 
 from colorbench.contract import DatasetSpec
-from colorbench.data import cache
-from colorbench.data.cache import decode_all, fit
+from colorbench.data import decode
+from colorbench.data.cache import decode_all
+from colorbench.data.decode import center_crop_resize
 from colorbench.data.sources import FilePicture, pictures
 from colorbench.data.splits import open_splits
 from colorbench.errors import UserError
+from colorbench.protocol import COLORBENCH
 
 ALL = {"train": None, "val": None, "test": None}
 
@@ -26,6 +29,10 @@ def photo_folder(tmp_path):
     for index in range(60):
         (folder / f"{index:03}.jpg").write_bytes(jpeg(index))
     return folder
+
+
+def at(size):
+    return replace(COLORBENCH, size=size)
 
 
 def names(splits):
@@ -43,7 +50,7 @@ def test_a_folder_and_its_zip_are_the_same_data(photo_folder, tmp_path, registry
             archive.write(file, file.name)
     folder, zipped = (open_splits(str(p), registry, ALL) for p in (photo_folder, tmp_path / "same.zip"))
     assert names(folder) == names(zipped)
-    assert decode_all("a", folder, 16).fingerprint == decode_all("b", zipped, 16).fingerprint
+    assert decode_all("a", folder, at(16)).fingerprint == decode_all("b", zipped, at(16)).fingerprint
 
 
 def test_a_folder_of_zips_is_split_by_their_names(tmp_path, photo_zip, registry):
@@ -88,9 +95,9 @@ def test_a_missing_val_is_taken_from_train(photo_folder, registry, tmp_path):
 
 
 def test_later_runs_decode_nothing(photo_zip, registry, monkeypatch):
-    first = decode_all("photos", open_splits(str(photo_zip), registry, ALL), 24)
+    first = decode_all("photos", open_splits(str(photo_zip), registry, ALL), at(24))
     monkeypatch.setattr(FilePicture, "load", lambda self, size: pytest.fail("decoded again"))
-    again = decode_all("photos", open_splits(str(photo_zip), registry, ALL), 24)
+    again = decode_all("photos", open_splits(str(photo_zip), registry, ALL), at(24))
     for split in ALL:
         np.testing.assert_array_equal(first.splits[split].pixels, again.splits[split].pixels)
     assert isinstance(again.splits["test"].pixels, np.memmap)
@@ -100,7 +107,7 @@ def test_the_masks_of_a_dataset_are_decoded_with_its_pictures(registry, monkeypa
     pictures = registry.specs["dataset"]["portraits"].open("")["test"][:3]
     hashed = [(picture.digest, picture) for picture in pictures]
     for _ in range(2):  # drawn, and read again from the cache
-        images = decode_all("portraits", {"test": hashed}, 32).splits["test"]
+        images = decode_all("portraits", {"test": hashed}, at(32)).splits["test"]
         for parts, picture in zip(images.parts, pictures, strict=True):
             masks = picture.masks(32)
             assert images.part_names == tuple(masks)
@@ -109,20 +116,20 @@ def test_the_masks_of_a_dataset_are_decoded_with_its_pictures(registry, monkeypa
 
 
 def test_photographs_have_no_masks(photo_zip, registry):
-    images = decode_all(str(photo_zip), open_splits(str(photo_zip), registry, {"test": None}), 32).splits["test"]
+    images = decode_all(str(photo_zip), open_splits(str(photo_zip), registry, {"test": None}), at(32)).splits["test"]
     assert (images.parts, images.part_names) == (None, ())
 
 
 def test_another_size_is_another_entry(photo_zip, registry):
     splits = open_splits(str(photo_zip), registry, ALL)
-    assert decode_all("photos", splits, 24).splits["test"].pixels.shape == (6, 24, 24, 3)
-    assert decode_all("photos", splits, 28).splits["test"].pixels.shape == (6, 28, 28, 3)
+    assert decode_all("photos", splits, at(24)).splits["test"].pixels.shape == (6, 24, 24, 3)
+    assert decode_all("photos", splits, at(28)).splits["test"].pixels.shape == (6, 28, 28, 3)
 
 
 def test_the_resize_rule_is_center_crop_and_pillow_bicubic():
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     expected = Image.fromarray(image[:, 10:60]).resize((16, 16), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(fit(image, 16), np.asarray(expected))
+    np.testing.assert_array_equal(center_crop_resize(image, 16, Image.Resampling.BICUBIC), np.asarray(expected))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +144,7 @@ def test_the_resize_rule_is_center_crop_and_pillow_bicubic():
 def test_an_unreadable_file_is_left_out_by_name(photo_folder, registry, capsys, content, reason):
     (photo_folder / "bad.jpg").write_bytes(content)
     splits = {"test": open_splits(str(photo_folder), registry, {"test": None})["test"]}
-    data = decode_all("photos", splits, 16)
+    data = decode_all("photos", splits, at(16))
     assert len(data.splits["test"]) == 60
     assert reason in data.record()["splits"]["test"]["unreadable"]["bad.jpg"]
     assert "bad.jpg" in capsys.readouterr().err
@@ -151,7 +158,7 @@ def test_a_damaged_member_of_a_zip_is_left_out_by_name(photo_folder, tmp_path, r
     content = bytearray(path.read_bytes())
     content[content.index(b"030.jpg") + 200] ^= 0xFF
     path.write_bytes(content)
-    images = decode_all("photos", open_splits(str(path), registry, {"test": None}), 16).splits["test"]
+    images = decode_all("photos", open_splits(str(path), registry, {"test": None}), at(16)).splits["test"]
     assert len(images) == 59
     assert "CRC" in images.unreadable["030.jpg"]
 
@@ -176,20 +183,20 @@ def test_a_cache_that_cannot_be_written_is_one_clear_line(photo_zip, tmp_path, r
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("COLORBENCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match=r"cannot write the cache .*COLORBENCH_CACHE"):
-        decode_all("photos", open_splits(str(photo_zip), registry, ALL), 16)
+        decode_all("photos", open_splits(str(photo_zip), registry, ALL), at(16))
 
 
 def test_more_than_a_twentieth_unreadable_is_refused(photo_folder, registry):
     for index in range(4):
         (photo_folder / f"bad{index}.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"4 of 64 test images .* cannot be read, first bad\d.jpg .*at most 5%"):
-        decode_all("photos", open_splits(str(photo_folder), registry, {"test": None}), 16)
+        decode_all("photos", open_splits(str(photo_folder), registry, {"test": None}), at(16))
 
 
 def test_near_grey_images_are_counted(photo_folder, registry):
     grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8))
     grey.save(photo_folder / "grey.png")
-    images = decode_all("photos", open_splits(str(photo_folder), registry, {"test": None}), 16).splits["test"]
+    images = decode_all("photos", open_splits(str(photo_folder), registry, {"test": None}), at(16)).splits["test"]
     assert [n for n, g in zip(images.names, images.near_grey, strict=True) if g] == ["grey.png"]
 
 
@@ -198,7 +205,7 @@ def test_an_image_of_the_training_in_the_test_is_counted(tmp_path, registry):
         (tmp_path / split).mkdir()
         for index in indices:
             (tmp_path / split / f"{index}.jpg").write_bytes(jpeg(index))
-    record = decode_all("photos", open_splits(str(tmp_path), registry, ALL), 16).record()
+    record = decode_all("photos", open_splits(str(tmp_path), registry, ALL), at(16)).record()
     assert record["splits"]["test"]["also_in_train"] == 1
 
 
@@ -210,7 +217,7 @@ def test_every_usual_mode_becomes_rgb(mode):
         Image.fromarray(np.full((20, 30), 200 * 257, np.uint16)).save(buffer, "PNG")
     else:
         source.convert(mode).save(buffer, "TIFF")
-    loaded = FilePicture("a", buffer.getvalue).load(16)
+    loaded = FilePicture("a", lambda: io.BytesIO(buffer.getvalue())).load(16)
     assert loaded.shape == (20, 30, 3)
     if mode not in ("1", "P"):  # their few colors hold no such grey
         np.testing.assert_allclose(loaded, 200, atol=1)
@@ -221,7 +228,7 @@ def test_a_rotated_photo_is_set_upright():
     exif[0x0112] = 6
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", exif=exif)
-    assert FilePicture("a", buffer.getvalue).load(16).shape == (30, 20, 3)
+    assert FilePicture("a", lambda: io.BytesIO(buffer.getvalue())).load(16).shape == (30, 20, 3)
 
 
 @pytest.mark.parametrize("what", ["empty folder", "text file", "nothing"])
@@ -257,9 +264,9 @@ def test_a_decode_that_stops_leaves_no_entry(photo_zip, registry, monkeypatch, t
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "_is_near_grey", interrupted)
+    monkeypatch.setattr(decode, "_is_near_grey", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        decode_all("photos", open_splits(str(photo_zip), registry, ALL), 16)
+        decode_all("photos", open_splits(str(photo_zip), registry, ALL), at(16))
     assert list(tmp_path.iterdir()) == []
 
 

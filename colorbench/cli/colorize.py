@@ -28,11 +28,9 @@ def colorize(
     """Color a photo of any size; its luminance stays as it is.
 
     \b
-    colorbench colorize old.jpg --model MODEL --run results/portraits-quick
+    colorbench colorize old.jpg --model MODEL --run results/portraits-first
     """
     from colorbench import plugins
     from colorbench.harness.photo import colorize_file
 
-    out = out or photo.with_name(f"{photo.stem}-{model.replace('/', '-')}.png")
-    colorize_file(photo, out, model, run, weights, plugins.load(plugin_files))
-    click.echo(out)
+    click.echo(colorize_file(photo, out, model, run, weights, plugins.load(plugin_files)))

@@ -16,7 +16,7 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
     """What there is: models (unless told otherwise), datasets, metrics, presets or plugins."""
     from colorbench import plugins
     from colorbench.presets import PRESETS
-    from colorbench.protocol import PROTOCOL, SCORES
+    from colorbench.protocol import SCORES
 
     registry = plugins.load(plugin_files)
     if what == "presets":
@@ -34,7 +34,7 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
         kind = what.removesuffix("s")
         rows = [(name, s.summary, registry.origins[kind, name]) for name, s in registry.specs[kind].items()]
         if what == "metrics":
-            rows = [(name, PROTOCOL[name], "the protocol") for name in SCORES] + rows
+            rows = [(name, summary, "the protocol") for name, summary in SCORES.items()] + rows
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,28 +1,164 @@
-"""What several verbs share: an option, and how they end."""
+"""What several verbs share: options, what they stand for, and how a command ends."""
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data
+from colorbench.plugins import Registry, load
+
+if TYPE_CHECKING:
+    from colorbench.api import Options
+    from colorbench.runs.records import CellRecord
 
 plugin_option: Callable[[Any], Any] = click.option(
     "--plugin",
     "plugin_files",
     multiple=True,
     metavar="FILE",
+    type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
+)
+_OPTIONS: Sequence[tuple[str, dict[str, Any]]] = (
+    ("--models", {"default": "all", "metavar": "NAMES", "help": "Names with commas between, or all (the default)."}),
+    ("--ablations", {"metavar": "NAMES", "help": "Also these ablations of the models, or all: no-prior,no-attention"}),
+    ("--data", {"default": "portraits", "metavar": "DATA", "help": "A dataset, NAME:ARGUMENT, a folder or a zip."}),
+    ("--preset", {"default": "first", "metavar": "NAME", "help": "smoke, first (the default), quick or paper."}),
+    ("--size", {"type": click.IntRange(16), "help": "Side of the images in pixels, instead of the preset's."}),
+    ("--width", {"type": click.FloatRange(0, min_open=True), "help": "Factor on every network's channels."}),
+    ("--epochs", {"type": click.IntRange(1), "help": "Epochs of a single-stage model; others scale along."}),
+    ("--batch-size", {"type": click.IntRange(1), "help": "Images in a training step, over all processes."}),
+    ("--weights", {"multiple": True, "metavar": "MODEL=FILE", "help": "Published weights instead of a training."}),
+    ("--out", {"metavar": "FOLDER", "help": "The run folder; results/DATA-PRESET unless given."}),
+    ("--predictions", {"default": "all", "metavar": "none|N|all", "help": "How many predictions to keep."}),
+    ("--again", {"metavar": "NAMES", "help": "Train these anew, or all; the old ones stay until that is done."}),
+    (
+        "--keep",
+        {"metavar": "NAMES", "help": "Use these, or all, as they are, though now they would be made otherwise."},
+    ),
 )
 
 
-def exit_if_failed(outcomes: Iterable[Mapping[str, Any]]) -> None:
-    """Name each cell that is not done and its reason, a line each, and exit with 1 if there is any."""
-    from colorbench.runs.folder import DONE
+def run_options(command: Any) -> Any:
+    """The options of `run`, which `plan` takes, too."""
+    for name, settings in reversed(_OPTIONS):
+        command = click.option(name, **settings)(command)
+    seeds = click.option(
+        "--seed", "seeds", type=click.IntRange(0, 2**63 - 1), multiple=True, help="0; may be repeated."
+    )
+    return plugin_option(seeds(command))
 
-    failed = [outcome for outcome in outcomes if outcome["status"] != DONE]
-    for outcome in failed:
-        click.echo("colorbench: {model} seed {seed} {status}: {reason}".format(**outcome), err=True)
+
+def command_line() -> str:
+    """The command as it was given."""
+    return shlex.join(["colorbench", *sys.argv[1:]])
+
+
+def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
+    """What the options of `run` stand for. Raises UserError that names all that is wrong with them at once."""
+    from colorbench.presets import PRESETS
+
+    given = SimpleNamespace(**arguments)
+    registry = load(given.plugin_files)
+    for plugin in registry.plugins:
+        if plugin.broken:
+            click.echo(f"plugin {plugin.name} is broken and left out: {plugin.broken}", err=True)
+    every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
+    names = every if given.models == "all" else _listed(given.models)
+    names += _ablations(given.ablations, names, registry) if given.ablations else []
+    files = _weights(given.weights)
+    _refuse_all(
+        lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
+        lambda: refuse_unknown("preset", [given.preset], PRESETS),
+        lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
+        lambda: _count(given.predictions),
+    )
+
+    from colorbench.api import Options
+    from colorbench.data.splits import dataset_name
+
+    if given.out == "":
+        raise UserError("--out is empty; name a folder")
+    overrides = {name: getattr(given, name) for name in ("size", "width", "epochs", "batch_size")}
+    return Options(
+        models=names,
+        data=given.data,
+        preset=replace(
+            PRESETS[given.preset], **{name: value for name, value in overrides.items() if value is not None}
+        ),
+        out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
+        seeds=tuple(dict.fromkeys(given.seeds)) or (0,),
+        weights=files,
+        plugin_files=given.plugin_files,
+        timing=timing,
+        again=_listed(given.again) if given.again else (),
+        keep=_listed(given.keep) if given.keep else (),
+        predictions=_count(given.predictions),
+        command=command_line(),
+    )
+
+
+def exit_if_failed(cells: Iterable[CellRecord]) -> None:
+    """Name each cell that is not done and its reason, a line each, and exit with 1 if there is any."""
+    from colorbench.runs.records import DONE
+
+    failed = [cell for cell in cells if cell.status != DONE]
+    for cell in failed:
+        click.echo(f"colorbench: {cell.model} seed {cell.seed} {cell.status}: {cell.reason}", err=True)
     if failed:
         sys.exit(1)
+
+
+def _count(text: str) -> int | None:
+    if text in ("all", "none"):
+        return None if text == "all" else 0
+    if not text.isdecimal():
+        raise UserError(f"--predictions {text}: say none, all, or how many")
+    return int(text)
+
+
+def _listed(text: str) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise UserError(f"{text!r} names nothing; say all, or names with commas between")
+    return names
+
+
+def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str]:
+    """The full names of the ablations of `models`: of all, or of the changes that `text` lists."""
+    changes: dict[str, list[str]] = {}
+    for name, spec in registry.specs["model"].items():
+        if spec.parent in models:
+            changes.setdefault(name.removeprefix(f"{spec.parent}/"), []).append(name)
+    if not changes:
+        raise UserError(f"there is no ablation of {', '.join(models)}; leave out --ablations, or name other --models")
+    wanted = list(changes) if text == "all" else _listed(text)
+    refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
+    return [name for change in wanted for name in changes[change]]
+
+
+def _weights(pairs: Sequence[str]) -> dict[str, Path]:
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
+        raise UserError(f"--weights {', '.join(wrong)}: say MODEL=FILE")
+    return {name: Path(file) for name, _, file in split}
+
+
+def _refuse_all(*checks: Callable[[], Any]) -> None:
+    """Run every check and raise all that they say at once: nobody wants to mend a command one word at a time."""
+    problems = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("; ".join(problems))

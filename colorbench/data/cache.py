@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import PIL
 import platformdirs
-import torch
-from PIL import Image
+import psutil
 from tqdm import tqdm
 
-from colorbench.color import rgb_to_lab
+from colorbench.code import own_code
 from colorbench.contract import Picture
-from colorbench.data.sources import FilePicture
-from colorbench.data.splits import Hashed, label
-from colorbench.errors import UserError
-from colorbench.protocol import PROTOCOL
+from colorbench.data import decode, sources
+from colorbench.data.splits import Hashed, dataset_name
+from colorbench.errors import DISK_FULL, UserError, refuse_unknown
+from colorbench.protocol import Protocol
 
-NEAR_GREY = 5.0  # max |ab|; the field drops such images from training, since they teach desaturation
 MOST_UNREADABLE = 0.05
+DECODING = ("color.py", "data/decode.py", "data/sources.py")  # the code that the pixels depend on
 PIXELS, PARTS, INDEX = "pixels.u8", "parts.u8", "index.json"
 CHUNK = 256  # pictures decoded ahead of the writing: a whole split would not fit in memory
+UNFINISHED = f".decoding-{platform.node()}-"  # then the process and a random part: the folder of an unfinished entry
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Images:
     entries each; `unreadable` holds name and reason of the files left out.
 
     Where the dataset has masks, `parts` uint8 (N, H, W), memory-mapped, says in which of `part_names` a pixel is.
+    `entry` is the cache folder that the pixels are mapped from: a pickle holds its path alone.
     """
 
     pixels: np.ndarray
@@ -49,9 +53,13 @@ class Images:
     unreadable: dict[str, str]
     parts: np.ndarray | None = None
     part_names: tuple[str, ...] = ()
+    entry: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return (open_images, (self.entry,)) if self.entry else super().__reduce_ex__(protocol)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,11 @@ class Data:
 
     @property
     def fingerprint(self) -> str:
-        content = {split: images.digests for split, images in self.splits.items()}
+        return self.fingerprint_of(*self.splits)
+
+    def fingerprint_of(self, *splits: str) -> str:
+        """12 hexadecimal digits, the same for the same content of these splits."""
+        content = {split: self.splits[split].digests for split in splits}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
     def record(self) -> dict[str, Any]:
@@ -84,13 +96,19 @@ class Data:
         }
 
 
-def decode_all(data: str, splits: Mapping[str, Hashed], size: int) -> Data:
-    """Decode every split at `size`, from the cache where it is there. Names unreadable files on standard error.
+def decode_all(data: str, splits: Mapping[str, Hashed], protocol: Protocol) -> Data:
+    """Decode every split as the protocol's input, from the cache where it is there. Names unreadable files on
+    standard error; those are tried again each time.
 
-    The cache is `$COLORBENCH_CACHE`, or the user's cache folder; its entries are keyed by content, size and resize
-    rule. Raises UserError when more than 5 % of a split cannot be read.
+    The cache is `$COLORBENCH_CACHE`, or the user's cache folder; its entries are keyed by content, protocol and the
+    code that decodes. Raises UserError when more than 5 % of a split cannot be read, for a protocol that asks for an
+    unknown crop or resize, and when the cache cannot be written.
     """
-    decoded = {split: _cached(split, pictures, size) for split, pictures in splits.items()}
+    refuse_unknown("crop of the protocol", [protocol.crop], decode.CROPS)
+    refuse_unknown("resize of the protocol", [protocol.resize], decode.RESIZES)
+    root = Path(os.environ.get("COLORBENCH_CACHE") or platformdirs.user_cache_dir("colorbench"))
+    _remove_unfinished(root)
+    decoded = {split: _cached(root, split, pictures, protocol) for split, pictures in splits.items()}
     for split, images in decoded.items():
         bad, total = images.unreadable, len(images) + len(images.unreadable)
         if not bad:
@@ -103,103 +121,136 @@ def decode_all(data: str, splits: Mapping[str, Hashed], size: int) -> Data:
             )
         for file, reason in bad.items():
             print(f"left out {file}: {reason}", file=sys.stderr)
-    return Data(label(data), decoded)
+    return Data(dataset_name(data), decoded)
 
 
-def _cached(split: str, pictures: Hashed, size: int) -> Images:
-    masked = bool(pictures) and all(hasattr(picture, "masks") for _, picture in pictures)
+def open_images(entry: Path) -> Images:
+    """The images of a cache folder, every file of which is checked against its checksum, the large ones once in a
+    process. Raises UserError if one is missing, cannot be read or is damaged."""
+    try:
+        stored = json.loads((entry / INDEX).read_bytes())
+        index = stored["index"]
+        if stored["checksum"] != _checksum(json.dumps(index).encode()):
+            raise ValueError(f"{INDEX} was changed")
+        for name, (length, checksum) in index["files"].items():
+            found = (entry / name).stat()
+            if found.st_size != length:
+                raise ValueError(f"{name} has {found.st_size} bytes, not {length}")
+            if _file_checksum(entry / name, found.st_mtime_ns) != checksum:
+                raise ValueError(f"{name} was changed")
+        shape = (len(index["names"]), index["size"], index["size"])
+        return Images(
+            pixels=_mapped(entry / PIXELS, (*shape, 3)),
+            names=index["names"],
+            digests=index["digests"],
+            near_grey=np.array(index["near_grey"], bool),
+            unreadable=index["unreadable"],
+            parts=_mapped(entry / PARTS, shape) if index["part_names"] else None,
+            part_names=tuple(index["part_names"]),
+            entry=entry,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else error
+        raise UserError(f"the cache entry {entry} cannot be used ({reason})") from error
+
+
+def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Images:
+    masked = any(hasattr(picture, "masks") for _, picture in pictures)
+    decoded = functools.partial(decode.decode_picture, protocol=protocol, masked=masked)
+    entry = root / _key(pictures, protocol, masked)
+    if there := os.path.lexists(entry):
+        try:
+            images = open_images(entry)
+        except UserError as error:
+            print(f"{error}: decoding again", file=sys.stderr)
+        else:
+            left_out = [picture for _, picture in pictures if picture.name in images.unreadable]
+            reasons = {picture.name: reason for picture in left_out if isinstance(reason := decoded(picture), str)}
+            if len(reasons) == len(left_out):
+                return replace(images, unreadable=reasons)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        prefix = f"{UNFINISHED}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as aside:
+            made = Path(aside, "entry")  # a folder of its own, since the temporary one is readable by its owner alone
+            made.mkdir()
+            _write(made, _decode_into(made, split, pictures, decoded) | {"size": protocol.size})
+            try:
+                if there:
+                    entry.rename(Path(aside, "old"))
+                made.rename(entry)
+            except OSError:
+                if not entry.exists():  # else another process was faster
+                    raise
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise
+        raise UserError(f"cannot write the cache {root}: {error.strerror}; set COLORBENCH_CACHE") from error
+    return open_images(entry)
+
+
+def _key(pictures: Hashed, protocol: Protocol, masked: bool) -> str:
+    # A file that could not be read has a digest of its own here: once it can be read, the key is another.
     listed = [(digest, picture.name) for digest, picture in pictures]
-    content = json.dumps([PROTOCOL["resize"], size, listed, *(["parts"] if masked else [])])
-    root = Path(os.environ.get("COLORBENCH_CACHE") or platformdirs.user_cache_dir("colorbench"))
-    entry = root / hashlib.sha256(content.encode()).hexdigest()[:24]
-    if not entry.exists():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=".", dir=root))
-        except OSError as error:
-            raise UserError(f"cannot write the cache {root}: {error.strerror}; set COLORBENCH_CACHE") from error
-        try:
-            _decode_into(aside, split, pictures, size, masked)
-            if not entry.exists():  # another process may have been faster
-                aside.rename(entry)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    index = json.loads((entry / INDEX).read_text())
-    shape = (len(index["names"]), size, size)
-    return Images(
-        pixels=_mapped(entry / PIXELS, (*shape, 3)),
-        names=index["names"],
-        digests=index["digests"],
-        near_grey=np.array(index["near_grey"], bool),
-        unreadable=index["unreadable"],
-        parts=_mapped(entry / PARTS, shape) if masked else None,
-        part_names=tuple(index.get("part_names", ())),
-    )
+    code = own_code(DECODING)
+    content = [protocol.input_id, protocol.near_grey, code, PIL.__version__, masked, listed]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
-def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    return np.memmap(file, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+def _remove_unfinished(root: Path) -> None:
+    """Remove what killed processes of this machine left behind."""
+    for folder in root.glob(".decoding-*"):
+        parsed = re.fullmatch(rf"{re.escape(UNFINISHED)}(\d+)-\w+", folder.name)
+        if parsed and not psutil.pid_exists(int(parsed[1])):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _decode_into(folder: Path, split: str, pictures: Hashed, size: int, masked: bool) -> None:
-    index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}}
+def _decode_into(folder: Path, split: str, pictures: Hashed, decoded: Callable[[Picture], Any]) -> dict[str, Any]:
+    """Write the pixels and masks of all pictures; returns what the index says about them."""
+    index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}, "part_names": []}
     # Files are decoded outside Python's lock, so that threads help. What Python code draws only gets in its own way.
-    threads = os.cpu_count() if all(isinstance(picture, FilePicture) for _, picture in pictures) else 1
+    threads = os.cpu_count() if all(isinstance(picture, sources.FilePicture) for _, picture in pictures) else 1
     bar = tqdm(desc=f"decoding {split}", total=len(pictures), unit="img", disable=None, leave=False)
     with (
-        (folder / PIXELS).open("wb") as file,
+        (folder / PIXELS).open("wb") as pixels,
         (folder / PARTS).open("wb") as parts,
         ThreadPoolExecutor(threads) as pool,
         bar,
     ):
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
-            for (digest, picture), decoded in zip(chunk, pool.map(partial(_decode, size), chunk), strict=True):
+            results = pool.map(decoded, (picture for _, picture in chunk))
+            for (digest, picture), result in zip(chunk, results, strict=True):
                 bar.update()
-                if isinstance(decoded, str):
-                    index["unreadable"][picture.name] = decoded
+                if isinstance(result, str):
+                    index["unreadable"][picture.name] = result
                     continue
-                file.write(decoded.pixels.tobytes())
-                if masked:
-                    index["part_names"] = decoded.part_names
-                    parts.write(decoded.parts.tobytes())
+                pixels.write(result.pixels.tobytes())
+                parts.write(result.parts.tobytes())
+                index["part_names"] = result.part_names
                 index["names"].append(picture.name)
                 index["digests"].append(digest)
-                index["near_grey"].append(decoded.near_grey)
-    (folder / INDEX).write_text(json.dumps(index))
+                index["near_grey"].append(result.near_grey)
+    return index
 
 
-class _Decoded(NamedTuple):
-    pixels: np.ndarray  # uint8 (size, size, 3)
-    near_grey: bool
-    parts: np.ndarray  # uint8 (size, size), the place in `part_names`; of no size without masks
-    part_names: list[str]
+def _write(folder: Path, index: dict[str, Any]) -> None:
+    """Write the index with the length and checksum of every file, and its own."""
+    files = {name: [(folder / name).stat().st_size, _file_checksum(folder / name, 0)] for name in (PIXELS, PARTS)}
+    index |= {"files": files}
+    (folder / INDEX).write_text(json.dumps({"index": index, "checksum": _checksum(json.dumps(index).encode())}))
 
 
-def _decode(size: int, pair: tuple[str, Picture]) -> _Decoded | str:
-    """The picture, or why there is none."""
-    picture = pair[1]
-    try:
-        pixels = fit(picture.load(size), size)
-        masks = picture.masks(size) if hasattr(picture, "masks") else {}
-    except (OSError, ValueError) as error:
-        return str(error)
-    # One number a pixel, not a mask a part: many pictures wait here to be written.
-    parts = np.stack([*masks.values()]).argmax(0).astype(np.uint8) if masks else np.zeros(0, np.uint8)
-    return _Decoded(pixels, _is_near_grey(pixels), parts, list(masks))
+def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(file, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """The protocol's resize: uint8 RGB (h, w, 3) -> (size, size, 3), center crop and bicubic."""
-    height, width = image.shape[:2]
-    if height == width == size:
-        return image
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = Image.fromarray(image).crop((left, top, left + side, top + side))
-    return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
+def _checksum(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _is_near_grey(image: np.ndarray) -> bool:
-    rgb = torch.from_numpy(image.copy()).permute(2, 0, 1).float() / 255
-    return bool(rgb_to_lab(rgb)[1:].abs().max() <= NEAR_GREY)
+@functools.cache
+def _file_checksum(file: Path, modified: int) -> str:
+    """Read once in a process, unless the file was `modified` since."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

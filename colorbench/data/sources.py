@@ -4,74 +4,116 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import sys
+import warnings
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is tried, whatever a file contains
 SMALLEST_SIDE = 8  # below it there is nothing to see: a tracking pixel, a broken thumbnail
+LARGEST_FILE = 256 << 20  # bytes; an uncompressed picture of as many pixels as Pillow reads without a warning
+# Read at once. A zip may unfold to thousands of times its size, and not every method of compression can be stopped.
+CHUNK = 1 << 14
+Files = dict[str, Callable[[], IO[bytes]]]  # what opens each file, by its path in the folder or zip
+
+# Cameras of 100 megapixels exist. What is larger than twice Pillow's limit stays refused.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
 class FilePicture:
-    """One image file. `name` is its path inside the folder or zip, with forward slashes."""
+    """One image file. `name` is its path inside the folder or zip, with forward slashes; `open` gives its bytes."""
 
     name: str
-    read: Callable[[], bytes]
+    open: Callable[[], IO[bytes]]
 
     @property
     def digest(self) -> str:
         """BLAKE2b of the file's bytes: the same file hashes alike in a folder and in a zip. Raises OSError."""
-        return hashlib.blake2b(self._content(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b(digest_size=16)
+        for chunk in self._chunks():
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def load(self, size: int) -> np.ndarray:
         """uint8 RGB (h, w, 3), upright. Raises OSError or ValueError with the reason if that cannot be had."""
-        return np.asarray(decode(self._content()).convert("RGB"))
+        return np.asarray(decode(b"".join(self._chunks())))
 
-    def _content(self) -> bytes:
+    def _chunks(self) -> Iterator[bytes]:
+        length = 0
         try:
-            return self.read()
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error) as error:
+            with self.open() as file:
+                while chunk := file.read(CHUNK):
+                    length += len(chunk)  # counted, since the size that a zip states may be false
+                    if length > LARGEST_FILE:
+                        raise OSError(f"larger than {LARGEST_FILE >> 20} MiB")
+                    yield chunk
+        except OSError:
+            raise
+        except Exception as error:
             # A damaged, encrypted or oddly compressed member of a zip is to its caller a file that cannot be read.
-            raise OSError(str(error)) from error
+            raise OSError(str(error) or type(error).__name__) from error
+
+
+def unreadable(name: str, reason: str) -> FilePicture:
+    """A picture that is counted and named with the reason, and never read."""
+
+    def refuse() -> IO[bytes]:
+        raise OSError(reason)
+
+    return FilePicture(name, refuse)
 
 
 def decode(data: bytes) -> Image.Image:
-    """A file's bytes -> an upright image, 8 bits a channel. Raises ValueError with the reason if it is none."""
+    """A file's bytes -> an upright RGB image. Raises ValueError with the reason if it is none."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = ImageOps.exif_transpose(opened)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if min(image.size) >= SMALLEST_SIDE:
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+    except Image.UnidentifiedImageError as error:
+        raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises a dozen types on broken files; each means the same to us
-        reason = "not an image" if isinstance(error, Image.UnidentifiedImageError) else f"broken image: {error}"
-        raise ValueError(reason) from error
+        raise ValueError(f"broken image: {error or type(error).__name__}") from error
     if min(image.size) < SMALLEST_SIDE:
         raise ValueError(f"{image.width}x{image.height} pixels; {SMALLEST_SIDE} a side are needed")
-    if image.mode.startswith("I"):  # 16 bit: Pillow's own conversion would clip everything above 255 to white
-        return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
-    return image
+    return _to_rgb(image)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion would clip everything above 255 to white, and turn floats of 0..1 black.
+    if image.mode == "F":
+        values = np.asarray(image)
+        if not ((values >= 0) & (values <= 1)).all():  # not a number is neither
+            raise ValueError("float pixels outside of 0..1, of unknown range; save it with 8 or 16 bit a channel")
+        image = Image.fromarray((values * 255).round().astype(np.uint8))
+    elif image.mode == "I" and image.format not in ("PNG", "PPM"):  # from those, "I" holds 16 bit
+        raise ValueError("integer pixels of 32 bit, of unknown range; save it with 8 or 16 bit a channel")
+    elif image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def pictures(path: Path) -> list[FilePicture]:
-    """Every image file under a folder, or inside a zip, sorted by name.
+    """Every image file under a folder, or inside a zip, sorted by name; hidden files and folders are skipped.
 
-    Raises ValueError with one line if the path does not exist, is neither, or holds no image.
+    A folder that cannot be listed is named on standard error. Raises ValueError with one line if the path does not
+    exist, is neither, or holds no image.
     """
-    files: dict[str, Callable[[], bytes]]
     if path.is_dir():
-        files = {p.relative_to(path).as_posix(): p.read_bytes for p in path.rglob("*") if p.is_file()}
-    elif zipfile.is_zipfile(path):
-        try:
-            archive = zipfile.ZipFile(path)  # stays open: the pictures read from it, safely from several threads
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is a damaged zip: {error}") from error
-        files = {name: partial(archive.read, name) for name in archive.namelist()}
-    elif path.exists():
+        files = _in_folder(path)
+    elif path.is_file():
+        files = _in_zip(path)
+    elif os.path.lexists(path):
         raise ValueError(f"{path} is neither a folder nor a zip of images")
     else:
         raise ValueError(f"there is no {path}")
@@ -81,6 +123,34 @@ def pictures(path: Path) -> list[FilePicture]:
     return found
 
 
+def _in_folder(path: Path) -> Files:
+    def name_unlisted(error: OSError) -> None:
+        print(f"left out the folder {error.filename!r}: {error.strerror}", file=sys.stderr)
+
+    files: Files = {}
+    for folder, subfolders, names in os.walk(path, onerror=name_unlisted):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for file in (Path(folder, name) for name in names):
+            # Reading from a pipe or a device might never end. What is not even found is named when it is read.
+            if os.path.isfile(file) or not os.path.exists(file):
+                files[file.relative_to(path).as_posix()] = partial(file.open, "rb")  # type: ignore[assignment]
+    return files
+
+
+def _in_zip(path: Path) -> Files:
+    try:
+        archive = zipfile.ZipFile(path)  # stays open: the pictures read from it, safely from several threads
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # zipfile raises many types on damaged files
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path} is neither a folder nor a zip of images") from error
+        raise ValueError(f"{path} is a damaged zip: {error}") from error
+    # Some tools write "./a.jpg" for "a.jpg".
+    return {PurePosixPath(name).as_posix(): partial(archive.open, name) for name in archive.namelist()}
+
+
 def _is_image(path: PurePosixPath) -> bool:
     # macOS puts a "._photo.jpg" beside each photo of a zip, with its own notes inside.
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
+    hidden = any(part.startswith(".") and part != ".." for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden and "__MACOSX" not in path.parts

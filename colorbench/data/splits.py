@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from colorbench.contract import Picture
-from colorbench.data.sources import pictures
+from colorbench.data.sources import pictures, unreadable
 from colorbench.errors import UserError, refuse_unknown_data
 from colorbench.plugins import Registry
 
 SPLITS = ("train", "val", "test")
+LONGEST_NAME = 240  # bytes between two slashes; file systems take 255, and predictions append a suffix
 Hashed = list[tuple[str, Picture]]  # (digest, picture)
 
 
-def label(data: str) -> str:
+def dataset_name(data: str) -> str:
     """What a run calls its data: the dataset, or the last part of the path, since a record travels."""
     return Path(data.partition(":")[0]).resolve().stem
 
@@ -27,16 +31,14 @@ def open_splits(data: str, registry: Registry, limits: Mapping[str, int | None])
     `data` is the name of a dataset, `name:argument`, or the path of a folder or zip of images: with train, val and
     test inside (folders or zips) these are the splits; without, content hashes split it 80 : 10 : 10, so that adding
     a file moves no other. Where only "test" is asked for, all pictures of an unsplit path are the test.
-    Raises UserError if there is no such data or a split is empty.
+    Raises UserError if there is no such data, a split is empty, or two pictures of one would be stored as one.
     """
     try:
-        named = _named(data, registry) or _inside(Path(data))
-        if named is None:
+        if (named := _named(data, registry)) is None and (named := _inside(Path(data))) is None:
             found = pictures(Path(data))
-            named = {"test": found} if set(limits) == {"test"} else None
-        splits = (
-            {split: _hashed(named[split]) for split in limits if split in named} if named else _by_hash(_hashed(found))
-        )
+            splits = {"test": _hashed(found)} if set(limits) == {"test"} else _by_hash(_hashed(found))
+        else:
+            splits = {split: _hashed(named[split]) for split in limits if split in named}
     except ValueError as error:
         raise UserError(f"cannot use the data {data!r}: {error}") from error
     if "val" in limits and "val" not in splits and "train" in splits:
@@ -53,16 +55,22 @@ def open_splits(data: str, registry: Registry, limits: Mapping[str, int | None])
 def _named(data: str, registry: Registry) -> Mapping[str, Sequence[Picture]] | None:
     refuse_unknown_data(data, registry.specs["dataset"])
     name, _, argument = data.partition(":")
-    spec = registry.specs["dataset"].get(name)
-    return spec.open(argument) if spec else None
+    if (spec := registry.specs["dataset"].get(name)) is None:
+        return None
+    try:
+        return {split: list(found) for split, found in spec.open(argument).items()}
+    except (ValueError, UserError):
+        raise
+    except (Exception, SystemExit) as error:  # a plugin may raise anything
+        raise ValueError(f"the dataset {name!r} fails ({type(error).__name__}: {error}); repair its plugin") from error
 
 
 def _inside(path: Path) -> dict[str, Sequence[Picture]] | None:
     """The splits of a folder that holds train, val or test as folders or zips, or of a zip that holds such folders;
     None if there are none."""
     if path.is_dir():
-        places = {split: [p for p in (path / split, path / f"{split}.zip") if p.exists()] for split in SPLITS}
-        return {split: pictures(place[0]) for split, place in places.items() if place} or None
+        paths = {split: [p for p in (path / split, path / f"{split}.zip") if os.path.exists(p)] for split in SPLITS}
+        return {split: pictures(found[0]) for split, found in paths.items() if found} or None
     # A zip often wraps everything in one folder of its own name: the split may be the first part or the second.
     splits: dict[str, list[Picture]] = {}
     for picture in pictures(path):
@@ -73,17 +81,50 @@ def _inside(path: Path) -> dict[str, Sequence[Picture]] | None:
 
 
 def _hashed(found: Sequence[Picture]) -> Hashed:
-    """Digest every picture and sort by a hash of it: a first part of the list is then a fair sample."""
+    """Digest every picture and sort by a hash of it: a first part of the list is then a fair sample.
+
+    Raises ValueError for a name or digest that is no text, and for two names whose predictions would be one file.
+    """
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_digest, found))
-    return sorted(zip(digests, found, strict=True), key=lambda pair: (_hash(pair[0]), pair[1].name))
+        hashed = sorted(pool.map(_with_digest, found), key=lambda pair: (_hash(pair[0]), pair[1].name))
+    names: dict[str, str] = {}
+    for _, picture in hashed:
+        if (file := picture.name.removesuffix(".png") + ".png") in names:
+            raise ValueError(
+                f"predictions of {names[file]} and {picture.name} would both be stored as {file}; rename one"
+            )
+        names[file] = picture.name
+    return hashed
 
 
-def _digest(picture: Picture) -> str:
+def _with_digest(picture: Picture) -> tuple[str, Picture]:
+    """The picture, or one that is unreadable in its place; as such it is named and counted with those of no image."""
+    name: Any = None
     try:
-        return picture.digest
-    except OSError:  # it is named and counted where it cannot be decoded either
-        return f"unreadable {picture.name}"
+        name = picture.name
+        reason, digest = _name_problem(name), picture.digest
+        if not (isinstance(digest, str) and digest.isascii()):
+            raise ValueError(f"its digest is {digest!r}; ASCII text is due")
+    except OSError as error:  # left out even if it can be read by now: its content has not been hashed
+        reason = error.strerror or str(error)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"its picture {name!r} fails ({type(error).__name__}: {error})") from error
+    if reason:
+        picture = unreadable(repr(name)[1:-1], reason)
+        digest = f"unreadable {picture.name}"
+    return digest, picture
+
+
+def _name_problem(name: str) -> str | None:
+    """Why no prediction can be stored under this name, or no table list it; None if they can."""
+    if not isinstance(name, str) or not name:
+        raise ValueError("its name must be text")
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        return "its name has control characters or is no UTF-8; rename it"
+    parts = name.split("/")
+    if not {"", ".", ".."}.isdisjoint(parts) or max(len(part.encode()) for part in parts) > LONGEST_NAME:
+        return f"its name leads out of its folder or is longer than {LONGEST_NAME} bytes; rename it"
+    return None
 
 
 def _by_hash(found: Hashed) -> dict[str, Hashed]:

@@ -20,11 +20,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colorbench import plugins
 from colorbench.contract import Batch, Preset
+from colorbench.data.loader import to_lab
 from colorbench.harness import device
-from colorbench.harness.load import from_cell
-from colorbench.harness.predict import colorize, to_lab
+from colorbench.harness.predict import colorize
+from colorbench.harness.stepper import Stepper, frozen
 from colorbench.harness.throughput import REQUEST
-from colorbench.harness.train import Stepper, freeze
+from colorbench.harness.trained import load_cell
 from colorbench.runs.folder import RunFolder
 
 request_ = json.loads(os.environ[REQUEST])
@@ -38,15 +39,14 @@ def subject():
     before = _process_peak()
     registry, folder = plugins.load(request_["plugins"]), RunFolder(request_["run"])
     (spec,) = registry.find("model", [request_["model"]])
-    network = from_cell(folder, spec, request_["seed"], registry)
+    network = load_cell(folder, spec.name, request_["seed"], registry)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     stages = spec.schedule(Preset(**request_["preset"]))
-    if stages:
-        freeze(network, stages[-1].frozen)
     with np.load(folder.path / "samples.npz") as samples:
         truth = np.resize(samples["truth"], (request_["batch"], *samples["truth"].shape[1:]))
     L, ab = to_lab(truth, accelerator.device)
-    return accelerator, network, stages[-1] if stages else None, L, ab, before
+    with frozen(network, stages[-1].frozen if stages else ()):
+        yield accelerator, network, stages[-1] if stages else None, L, ab, before
 
 
 @pytest.mark.parametrize("what", ["infer_1", "infer_n", "step_1", "step_n"])

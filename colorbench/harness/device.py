@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import Any
 
@@ -22,16 +23,21 @@ def accelerator() -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="bf16" if _gains_from_bf16() else "no")
 
 
-def describe(accelerator: Accelerator) -> dict[str, Any]:
-    """What the run record says about where it trained."""
-    cuda = accelerator.device.type == "cuda"
+def describe() -> dict[str, Any]:
+    """What the run record says about where it trains."""
+    cuda = torch.cuda.is_available()
     return {
-        "device": accelerator.device.type,
+        "device": "cuda" if cuda else "cpu",
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
-        "precision": accelerator.mixed_precision,
-        "processes": accelerator.num_processes,
+        "precision": "bf16" if _gains_from_bf16() else "no",
+        "processes": world()[1],
         "threads": torch.get_num_threads(),
     }
+
+
+def world() -> tuple[int, int]:
+    """The rank of this process and the number of processes, as `accelerate launch` set them; (0, 1) without it."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def _keep_freed_memory() -> None:

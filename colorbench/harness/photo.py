@@ -3,55 +3,97 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from colorbench.color import recombine
-from colorbench.data.cache import fit
-from colorbench.data.sources import FilePicture
+from colorbench.data.loader import to_lab
+from colorbench.data.sources import decode
 from colorbench.errors import UserError
-from colorbench.harness.load import PUBLISHED_SIZE, load_model
-from colorbench.harness.predict import colorize, to_lab
+from colorbench.harness.networks import PUBLISHED_SIZE
+from colorbench.harness.predict import colorize
+from colorbench.harness.trained import load_model
 from colorbench.plugins import Registry
 from colorbench.runs.folder import RunFolder, write_aside
 
+MOST_PIXELS = 320_000_000  # of a photo; it then takes about 4 GB of memory
+BAND = 1 << 20  # pixels recombined at once: in float32 they take 40 times their bytes
+BICUBIC = Image.Resampling.BICUBIC
 
-def colorize_file(photo: Path, out: Path, model: str, run: str | None, weights: str | None, registry: Registry) -> None:
-    """Color `photo` and write a PNG of the same size. Raises UserError when it cannot be read or written."""
+
+def colorize_file(
+    photo: Path, out: Path | None, model: str, run: str | None, weights: str | None, registry: Registry
+) -> Path:
+    """Color `photo` and write a PNG of the same size: `out`, or PHOTO-MODEL.png beside it. Returns its path.
+
+    Raises UserError when the photo cannot be read, or when `out` is the photo itself, is no .png or cannot be written.
+    """
+    if out is not None:
+        _refuse_out(out, photo)
     network = load_model(model, weights, run, registry=registry)
-    size = RunFolder(run).record["preset"]["size"] if run else PUBLISHED_SIZE
+    size = RunFolder(run).record.preset.size if run else PUBLISHED_SIZE
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # Pillow refuses from twice as many on
     try:
-        pixels = FilePicture(photo.name, photo.read_bytes).load(size)
-    except OSError as error:
-        raise UserError(f"cannot read {photo}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"cannot read {photo}: {error}") from error
+        image = decode(photo.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {photo}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
     png = io.BytesIO()
-    Image.fromarray(colorize_pixels(network, pixels, size)).save(png, format="PNG")
+    colorize_image(network, image, size).save(png, format="PNG")
+    out = out or photo.with_name(f"{photo.stem}-{model.replace('/', '-')}.png")
     try:
         write_aside(out, png.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; name another file with --out") from error
+    return out
 
 
-def colorize_pixels(network: nn.Module, pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 RGB (h, w, 3) -> the same with predicted color, uint8 (h, w, 3).
+def _refuse_out(out: Path, photo: Path) -> None:
+    if out.suffix.lower() != ".png":
+        raise UserError(f"cannot write {str(out)!r}: a PNG is written; name a file that ends in .png with --out")
+    if not os.path.isdir(out.parent):
+        raise UserError(f"cannot write {out}: there is no folder {out.parent}; name another file with --out")
+    if os.path.exists(out) and os.path.exists(photo) and os.path.samefile(out, photo):
+        raise UserError(f"cannot write {out}: it is the photo itself; name another file with --out")
+
+
+def colorize_image(network: nn.Module, image: Image.Image, size: int) -> Image.Image:
+    """RGB image of any size -> the same with predicted color.
 
     The photo is mirrored out to a square and shrunk to `size`, which every network takes; the predicted ab is
     enlarged again. Color needs less resolution than luminance, which is never resized.
     """
-    height, width = pixels.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = np.pad(pixels, ((top, side - height - top), (left, side - width - left), (0, 0)), mode="symmetric")
-    ab = colorize(network, _luminance(fit(square, size)))
-    ab = F.interpolate(ab, (side, side), mode="bicubic", antialias=True)[..., top : top + height, left : left + width]
-    return recombine(_luminance(pixels), ab)[0].permute(1, 2, 0).numpy()
+    width, height = image.size
+    side = max(width, height)
+    left, top, scale = (side - width) // 2, (side - height) // 2, size / side
+    ab = colorize(network, _luminance(_shrunk_square(image, size)))[0].cpu().numpy()
+    planes = [Image.fromarray(plane) for plane in ab]
+    colored = Image.new("RGB", image.size)
+    rows = max(1, BAND // width)
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        box = (left * scale, (top + start) * scale, (left + width) * scale, (top + stop) * scale)
+        enlarged = np.stack([np.asarray(plane.resize((width, stop - start), BICUBIC, box)) for plane in planes])
+        band = np.asarray(image.crop((0, start, width, stop)))
+        rgb = recombine(_luminance(band), torch.from_numpy(enlarged)[None])
+        colored.paste(Image.fromarray(rgb[0].permute(1, 2, 0).contiguous().numpy()), (0, start))
+    return colored
+
+
+def _shrunk_square(image: Image.Image, size: int) -> np.ndarray:
+    """uint8 RGB (size, size, 3). The longer side is shrunk before the shorter is mirrored out: that costs little."""
+    width, height = image.size
+    side = max(width, height)
+    left, top = (side - width) // 2, (side - height) // 2
+    narrow = np.asarray(image.resize((size, height) if width >= height else (width, size), BICUBIC))
+    around = ((top, side - height - top), (left, side - width - left), (0, 0))
+    return np.asarray(Image.fromarray(np.pad(narrow, around, mode="symmetric")).resize((size, size), BICUBIC))
 
 
 def _luminance(pixels: np.ndarray) -> Tensor:

@@ -1,36 +1,37 @@
-"""Images -> predicted pictures -> scores, under the protocol."""
+"""A network and the L of images -> predicted pictures, under the protocol; or those that a cell has kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from colorbench.color import recombine, rgb_to_lab
-from colorbench.contract import MetricSpec
+from colorbench.color import luminance, recombine
 from colorbench.data.cache import Images
-from colorbench.metrics import score
-from colorbench.metrics.details import details
+from colorbench.data.loader import to_rgb
+from colorbench.protocol import Protocol
+from colorbench.runs.folder import ATTENTION, PREDICTIONS, damaged_files
+from colorbench.runs.predictions import PictureWriter, read_pictures
+from colorbench.runs.records import CellRecord
 
 BATCH = 16  # fixed: scores must not depend on a setting of the training
 
 
-def to_lab(pixels: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """uint8 RGB (B, H, W, 3) -> L (B, 1, H, W) in 0..100 and ab (B, 2, H, W), float32, on the device.
+@dataclass(frozen=True)
+class Predicted:
+    """Some pictures of a split, from image `start` on, on one device.
 
-    Moved as bytes, converted there: a quarter of the traffic.
+    `pictures` uint8 RGB (B, 3, H, W); `maps` uint8 (B, 1, h, w), the network's attention from 0 to 255, if it has any.
     """
-    return rgb_to_lab(to_rgb(pixels, device).float() / 255).split((1, 2), dim=1)
 
-
-def to_rgb(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (B, H, W, 3) -> uint8 (B, 3, H, W) on the device."""
-    return torch.from_numpy(np.array(pixels)).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    start: int
+    pictures: Tensor
+    maps: Tensor | None
 
 
 def to_pixels(rgb: Tensor) -> np.ndarray:
@@ -38,10 +39,77 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
     return rgb.permute(0, 2, 3, 1).cpu().numpy()
 
 
+def predict(network: nn.Module, images: Images, device: torch.device, protocol: Protocol) -> Iterator[Predicted]:
+    """Color every image of a split under the protocol. Raises ValueError when the network breaks the contract."""
+    for start in range(0, len(images), BATCH):
+        L = luminance(to_rgb(images.pixels[start : start + BATCH], device), protocol)
+        ab, maps = colorize_with_attention(network, L)
+        quantized = None if maps is None else (maps * 255).round().byte()
+        yield Predicted(start, recombine(L, ab, protocol), quantized)
+
+
+def kept(cell_dir: Path, record: CellRecord, images: Images, device: torch.device) -> Iterator[Predicted]:
+    """The same from what a cell has kept. Raises ValueError if a picture is not there."""
+    zips = [cell_dir / name for name in (PREDICTIONS, ATTENTION) if name in record.files]
+    for start in range(0, len(images), BATCH):
+        names = images.names[start : start + BATCH]
+        pictures, *maps = (np.stack([*read_pictures(file, names)]) for file in zips)
+        attention = torch.from_numpy(maps[0])[:, None].to(device) if maps else None
+        yield Predicted(start, to_rgb(pictures, device), attention)
+
+
+def keeps_all(cell_dir: Path, record: CellRecord, key: str, images: int) -> bool:
+    """Whether the cell has kept, undamaged, the predictions of so many images that are made under `key`."""
+    return (
+        record.predicted_by == key
+        and record.predictions_kept == images
+        and not {PREDICTIONS, ATTENTION} & {*damaged_files(cell_dir, record)}
+    )
+
+
+class Keeper:
+    """Writes the predictions that pass by, those of the images `names`, which the split begins with."""
+
+    def __init__(self, cell_dir: Path, names: Sequence[str]) -> None:
+        self.cell_dir, self.names = cell_dir, names
+        self.writers: dict[str, PictureWriter] = {}
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in self.writers.values():
+            writer.discard()
+
+    def follow(self, predictions: Iterable[Predicted]) -> Iterator[Predicted]:
+        """Hand the predictions on."""
+        for batch in predictions:
+            names = self.names[batch.start : batch.start + len(batch.pictures)]
+            self._write(PREDICTIONS, names, to_pixels(batch.pictures))
+            if batch.maps is not None:
+                self._write(ATTENTION, names, batch.maps[:, 0].cpu().numpy())
+            yield batch
+
+    def commit(self, record: CellRecord) -> None:
+        """Put what was written in its place; the cell forgets the predictions that it had."""
+        for name in (PREDICTIONS, ATTENTION):
+            record.files.pop(name, None)
+            (self.cell_dir / name).unlink(missing_ok=True)
+        for name, writer in self.writers.items():
+            record.files[name] = writer.commit()
+        record.predictions_kept = len(self.names)
+
+    def _write(self, file: str, names: Sequence[str], pixels: np.ndarray) -> None:
+        for name, picture in zip(names, pixels, strict=False):
+            if file not in self.writers:
+                self.writers[file] = PictureWriter(self.cell_dir / file)
+            self.writers[file].add(name, picture)
+
+
 def colorize(network: nn.Module, L: Tensor) -> Tensor:
     """ab of L, in evaluation mode and float32. Raises ValueError when the network breaks the contract."""
     with _as_scored(network):
-        return _checked(network(L), L)
+        return _checked(network(L.clone()), L)  # a copy: the true L is recombined, whatever a network does to its own
 
 
 def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -49,7 +117,7 @@ def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tens
     if not hasattr(network, "with_attention"):
         return colorize(network, L), None
     with _as_scored(network):
-        ab, maps = network.with_attention(L)  # type: ignore[operator]
+        ab, maps = network.with_attention(L.clone())  # type: ignore[operator]
     if maps is not None and (maps.ndim != 4 or maps.shape[:2] != (len(L), 1) or not ((maps >= 0) & (maps <= 1)).all()):
         raise ValueError(f"with_attention returned a map {tuple(maps.shape)}; (B, 1, h, w) in 0..1, or None, is due")
     return _checked(ab, L), maps
@@ -64,6 +132,8 @@ def _as_scored(network: nn.Module) -> Iterator[None]:
 
 
 def _checked(ab: Tensor, L: Tensor) -> Tensor:
+    if not isinstance(ab, Tensor):
+        raise ValueError(f"the network returned {type(ab).__name__}; a float32 tensor (B, 2, H, W) is due")
     if ab.shape != (len(L), 2, *L.shape[2:]) or ab.dtype != torch.float32:
         raise ValueError(
             f"the network returned {ab.dtype} {tuple(ab.shape)} for L {tuple(L.shape)}; float32 (B, 2, H, W) is due"
@@ -71,75 +141,3 @@ def _checked(ab: Tensor, L: Tensor) -> Tensor:
     if not ab.isfinite().all():
         raise ValueError("the network returned values that are not finite")
     return ab
-
-
-@dataclass
-class Scored:
-    """What a network did on a split: `scores` and `details` have a row per image, named in the column `image`.
-
-    `samples` are pictures for the figures: `predicted` uint8 (K, H, W, 3), the first of the split; `attention` uint8
-    (K, h, w), the network's map, if it has one; `worst`, `worst_truth`, `worst_name` and `worst_mse`, the images of
-    the largest MSE, the worst first.
-    """
-
-    scores: pd.DataFrame
-    details: pd.DataFrame
-    samples: dict[str, np.ndarray]
-
-
-def score_all(
-    network: nn.Module, images: Images, device: torch.device, extra: Iterable[MetricSpec], keep: int, worst: int
-) -> Scored:
-    """Score every image; keep the predictions of the first `keep` and of the `worst`."""
-    extra, kept = tuple(extra), _Kept(keep, worst)
-    scores, detailed = [], []
-    for start in range(0, len(images), BATCH):
-        place = slice(start, start + BATCH)
-        truth = to_rgb(images.pixels[place], device)
-        L = rgb_to_lab(truth.float() / 255)[:, :1]
-        ab, maps = colorize_with_attention(network, L)
-        predicted = recombine(L, ab)
-        frame = score(predicted, truth, extra)
-        scores.append(_named(frame, images.names[place]))
-        detailed.append(_named(details(predicted, truth, _parts(images, place, device), maps), images.names[place]))
-        kept.add(start, predicted, truth, maps, frame["mse"].to_numpy())
-    table = pd.concat(scores, ignore_index=True)
-    return Scored(table, pd.concat(detailed, ignore_index=True), kept.arrays(images.names))
-
-
-class _Kept:
-    """The pictures worth keeping, of a split that passes by in batches."""
-
-    def __init__(self, first: int, worst: int) -> None:
-        self.first, self.count = first, worst
-        self.predicted: list[np.ndarray] = []
-        self.attention: list[np.ndarray] = []
-        self.worst: list[tuple[float, int, np.ndarray, np.ndarray]] = []  # MSE, place in the split, predicted, truth
-
-    def add(self, start: int, predicted: Tensor, truth: Tensor, maps: Tensor | None, mse: np.ndarray) -> None:
-        if start < self.first:
-            self.predicted.append(to_pixels(predicted))
-            if maps is not None:
-                self.attention.append((maps[:, 0] * 255).round().byte().cpu().numpy())
-        for i in np.argsort(-mse)[: self.count]:
-            self.worst.append((mse[i], start + int(i), to_pixels(predicted[i : i + 1]), to_pixels(truth[i : i + 1])))
-        self.worst = sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))[: self.count]
-
-    def arrays(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        mse, places, predicted, truth = zip(*self.worst, strict=True)
-        worst = {"worst": np.concatenate(predicted), "worst_truth": np.concatenate(truth), "worst_mse": np.array(mse)}
-        maps = {"attention": np.concatenate(self.attention)[: self.first]} if self.attention else {}
-        named = {"worst_name": np.array([names[place] for place in places])}
-        return {"predicted": np.concatenate(self.predicted)[: self.first], **maps, **worst, **named}
-
-
-def _parts(images: Images, place: slice, device: torch.device) -> dict[str, Tensor]:
-    if images.parts is None:
-        return {}
-    parts = torch.from_numpy(np.array(images.parts[place])).to(device)
-    return {name: parts == number for number, name in enumerate(images.part_names)}
-
-
-def _named(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    frame.insert(0, "image", names)
-    return frame

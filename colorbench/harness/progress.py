@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from colorbench.contract import Stage
 
+tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a process that is killed leaves behind
 READ_SECONDS = 1.0  # how often the losses are read from the device: reading makes it wait
 
 

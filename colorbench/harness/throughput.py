@@ -7,43 +7,44 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from colorbench.contract import ModelSpec
-from colorbench.harness.run import Session, say
-from colorbench.runs.environment import identity
-from colorbench.runs.folder import DONE, write_aside
+from colorbench.errors import one_line
+from colorbench.runs.folder import environment_key, write_aside
+from colorbench.runs.plan import Context
+from colorbench.runs.records import DONE, Timing, encode
 
 BENCHMARK = Path(__file__).with_name("benchmark.py")
 REQUEST = "COLORBENCH_TIMING"  # the environment variable that tells the benchmark what to time
 
-NOT_ITS = ("PYTEST_ADDOPTS", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
+NOT_ITS = ("PYTEST_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 
 
-def time_models(
-    session: Session, models: Sequence[ModelSpec], seeds: Sequence[int], plugin_files: Iterable[str]
-) -> None:
+def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[int]) -> None:
     """Time every model that has a finished cell and no timing from this machine yet; called by one process alone."""
-    env, known = identity(session.environment), session.folder.timings()
+    env, known, folder = environment_key(context.environment), context.folder.timings(), context.folder
     for spec in models:
-        seed = next((s for s in seeds if session.folder.outcome(spec.name, s)["status"] == DONE), None)
-        timed = known.get(spec.name, {})
-        if seed is None or (timed.get("environment") == env and "failed" not in timed):
+        seed = next((s for s in seeds if folder.cell(spec.name, s).status == DONE), None)
+        timed = known.get(spec.name)
+        if seed is None or (timed and timed.environment == env and timed.failed is None):
             continue
         request = {
-            "run": str(session.folder.path.resolve()),
-            "plugins": [str(Path(file).resolve()) for file in plugin_files],
+            "run": str(folder.path.resolve()),
+            "plugins": [str(Path(file).resolve()) for file in context.plugin_files],
             "model": spec.name,
             "seed": seed,
-            "preset": asdict(session.preset),
-            "batch": max(session.preset.batch_size, 8),
+            "preset": asdict(context.preset),
+            "batch": max(context.preset.batch_size, 8),
         }
-        say(session, f"timing {spec.name}")
-        timing = {"model": spec.name, "environment": env, "batch": request["batch"], **_measure(request)}
-        write_aside(session.folder.path / "timing" / f"{spec.name}.json", json.dumps(timing, indent=2) + "\n")
+        print(f"timing {spec.name}", file=sys.stderr, flush=True)
+        measured = {"model": spec.name, "environment": env, "batch": request["batch"], **_measure(request)}
+        write_aside(folder.path / "timing" / f"{spec.name}.json", encode(msgspec.convert(measured, Timing)))
 
 
 def _measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")] or done.stderr.splitlines()
-            return {"failed": " ".join((errors or ["no output"])[-1].split())}
+            return {"failed": one_line((errors or ["no output"])[-1])}
         results: dict[str, Any] = {"step_1": None, "step_n": None}
         for benchmark in json.loads(out.read_text())["benchmarks"]:
             if benchmark["extra_info"].pop("trains", True):

@@ -1,4 +1,4 @@
-"""The protocol's six scores, on uint8 RGB (B, 3, H, W), each returning (B,).
+"""The protocol's six scores.
 
 MSE, PSNR and SSIM are the paper's; CIEDE2000 (Sharma, Wu, Dalal 2005) and colorfulness (Hasler and
 Suesstrunk 2003) see what those three do not: SSIM and PSNR hardly notice a picture left grey.
@@ -7,87 +7,126 @@ Suesstrunk 2003) see what those three do not: SSIM and PSNR hardly notice a pict
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from colorbench.color import rgb_to_lab
+from colorbench.color import Planes
+from colorbench.metrics.pair import Chunk, length, mean
+from colorbench.protocol import Protocol
+
+_TINY = 1e-30  # keeps a division from 0 / 0 where a grey has no hue
 
 
-def mse(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Mean squared error over RGB 0..255."""
-    return (predicted.double() - truth.double()).square().mean((1, 2, 3))
+def standard_scores(chunk: Chunk) -> dict[str, Tensor]:
+    """The columns of `protocol.SCORES`, each float64 (B,) on the CPU."""
+    protocol, (predicted, truth) = chunk.protocol, chunk.values
+    mse = mean(chunk.squared_error)
+    colorfulness, true_colorfulness = (_colorfulness(images, protocol) for images in (predicted, truth))
+    return {
+        "mse": mse,
+        "psnr": 10 * torch.log10(protocol.peak**2 / mse),  # piq's adds 1e-8: 80 dB for an exact copy
+        "ssim": _ssim(predicted + truth, predicted - truth, protocol),
+        "ciede2000": mean(_ciede2000(*chunk.lab, (chunk.chroma[0] + chunk.chroma[1]) / 2, protocol.ciede2000_kl)),
+        "colorfulness": colorfulness,
+        "colorfulness_delta": colorfulness - true_colorfulness,
+    }
 
 
-def psnr(predicted: Tensor, truth: Tensor) -> Tensor:
-    """10 log10(255^2 / MSE) in dB. Not piq's, which adds 1e-8 and so gives 80 dB to an exact copy."""
-    return 10 * torch.log10(255.0**2 / mse(predicted, truth))
+def _ssim(sums: Tensor, differences: Tensor, protocol: Protocol) -> Tensor:
+    """Wang et al. 2004, (13): mean of (2 m1 m2 + c1) (2 s12 + c2) / ((m1^2 + m2^2 + c1) (s1^2 + s2^2 + c2)).
+
+    From the sum S and the difference D of two pictures (B, 3, H, W): 2 m1 m2 is (mS^2 - mD^2) / 2, m1^2 + m2^2 is
+    (mS^2 + mD^2) / 2, and so for the variances. That takes four weighted means, not five, and of equal pictures it
+    is exactly 1.
+    """
+    sums, differences = protocol.choose("ssim_channels", {"rgb": (sums, differences)})
+    (mS, vS), (mD, vD) = (_local_moments(images, protocol) for images in (sums, differences))
+    mS, mD = mS.square_(), mD.square_()
+    c1, c2 = (2 * (k * protocol.peak) ** 2 for k in (protocol.ssim_k1, protocol.ssim_k2))
+    above = (mS - mD).add_(c1).mul_((vS - vD).add_(c2))
+    return mean(above.div_(mS.add_(mD).add_(c1)).div_(vS.add_(vD).add_(c2)))
 
 
-def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
-    """SSIM of Wang et al. 2004: Gaussian window of 11, sigma 1.5, mean over RGB. -1..1."""
-    import piq  # here because it takes seconds to import
-
-    # piq would average-pool first from 384 px on, and a score would mean something else there.
-    return piq.ssim(predicted.float(), truth.float(), data_range=255, reduction="none", downsample=False)
-
-
-def ciede2000(predicted: Tensor, truth: Tensor) -> Tensor:
-    """CIEDE2000 color difference, mean over pixels."""
-    first, second = (rgb_to_lab(images.double() / 255) for images in (predicted, truth))
-    return _delta_e_2000(first, second).mean((1, 2))
+def _local_moments(images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
+    """Mean and variance in the window around each pixel."""
+    # float32 does for a difference of squares if they are small. A whole number keeps the values exact.
+    shift = images.mean(-1).mean(-1).round()[..., None, None]
+    centered = images - shift
+    blur = protocol.choose("ssim_border", {"valid": _blur_inside})
+    local = blur(centered, protocol)
+    return local + shift, blur(centered.square_(), protocol).addcmul_(local, local, value=-1)
 
 
-def colorfulness(images: Tensor) -> Tensor:
-    """M3 of Hasler and Suesstrunk 2003 with signed opponents; about 0 for grey, 109 for extremely colorful."""
-    red, green, blue = images.double().unbind(1)
-    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)  # (B, 2, HW)
-    spread = opponents.std(2, correction=0).square().sum(1).sqrt()
-    return spread + 0.3 * opponents.mean(2).square().sum(1).sqrt()
+def _blur_inside(images: Tensor, protocol: Protocol) -> Tensor:
+    """Gaussian means of (B, C, H, W), where the window lies inside. Raises ValueError where it never does."""
+    window, middle = protocol.ssim_window, (protocol.ssim_window - 1) / 2
+    if min(images.shape[2:]) < window:
+        raise ValueError(f"SSIM needs sides of {window} pixels or more, not {tuple(images.shape[2:])}")
+    weights = [math.exp(-(((i - middle) / protocol.ssim_sigma) ** 2) / 2) for i in range(window)]
+    for dim in (2, 3):  # sums, since convolutions of a GPU may be TF32, and those of a CPU copy before they are faster
+        size = images.shape[dim] - window + 1
+        blurred = images.narrow(dim, 0, size) * (weights[0] / sum(weights))
+        for start in range(1, window):
+            blurred.add_(images.narrow(dim, start, size), alpha=weights[start] / sum(weights))
+        images = blurred
+    return images
 
 
-def _delta_e_2000(first: Tensor, second: Tensor) -> Tensor:
-    """Lab (B, 3, H, W) twice -> CIEDE2000 (B, H, W). Equation numbers: Sharma, Wu, Dalal 2005."""
-    (L1, a1, b1), (L2, a2, b2) = first.unbind(1), second.unbind(1)
-    chroma_mean = (torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2
+def _colorfulness(images: Tensor, protocol: Protocol) -> Tensor:
+    """M3 of Hasler and Suesstrunk 2003: sqrt(srg^2 + syb^2) + 0.3 sqrt(mrg^2 + myb^2), of the standard deviations and
+    means of rg = R - G and yb = (R + G) / 2 - B. About 0 for grey, 109 for extremely colorful."""
+    red, green, blue = images.unbind(1)
+    variance = square = torch.zeros(len(images), dtype=torch.float64)
+    for opponent in protocol.choose("colorfulness_opponents", {"signed": (red - green, (red + green) / 2 - blue)}):
+        middle = mean(opponent)
+        square = square + middle.square()
+        variance = variance + mean((opponent - middle.to(opponent)[:, None, None]).square_())
+    return variance.sqrt() + protocol.colorfulness_mean_weight * square.sqrt()
+
+
+def _ciede2000(first: Planes, second: Planes, chroma_mean: Tensor, kl: float) -> Tensor:
+    """CIEDE2000 (B, H, W). Equation numbers: Sharma, Wu, Dalal 2005.
+
+    A hue is a unit vector, not an angle: a difference is the chord between two, their mean the direction of the sum,
+    without a case for the way round. The vector of a grey is 0, so that the other's hue is the mean, as in (14).
+    """
+    (L1, a1, b1), (L2, a2, b2) = first, second
     stretch = 1.5 - 0.5 * _saturation(chroma_mean)  # 1 + G, (4) and (5)
-    C1, C2 = torch.hypot(stretch * a1, b1), torch.hypot(stretch * a2, b2)
-    h1, h2 = torch.atan2(b1, stretch * a1) % math.tau, torch.atan2(b2, stretch * a2) % math.tau
-    grey = (C1 * C2) == 0  # a grey has no hue: then the hue difference is 0 and the other hue is the mean
-    turn = h2 - h1
-    turn = turn - math.tau * (turn > math.pi) + math.tau * (turn < -math.pi)
-    turn = torch.where(grey, 0.0, turn)
-    dL, dC, dH = L2 - L1, C2 - C1, 2 * (C1 * C2).sqrt() * torch.sin(turn / 2)  # (8) to (11)
-    L, C = (L1 + L2) / 2, (C1 + C2) / 2
-    far = (h1 - h2).abs() > math.pi
-    h = (h1 + h2 + math.tau * (far & (h1 + h2 < math.tau)) - math.tau * (far & (h1 + h2 >= math.tau))) / 2
-    h = torch.where(grey, h1 + h2, h)  # (14)
-    T = (
-        1
-        - 0.17 * torch.cos(h - math.radians(30))
-        + 0.24 * torch.cos(2 * h)
-        + 0.32 * torch.cos(3 * h + math.radians(6))
-        - 0.20 * torch.cos(4 * h - math.radians(63))
-    )
-    SL = 1 + 0.015 * (L - 50).square() / (20 + (L - 50).square()).sqrt()
-    SC, SH = 1 + 0.045 * C, 1 + 0.015 * C * T
-    rotation = torch.exp(-(((h - math.radians(275)) / math.radians(25)) ** 2)) * math.radians(60)
-    RT = -2 * _saturation(C) * torch.sin(rotation)
-    lightness, chroma, hue = dL / SL, dC / SC, dH / SH
+    a1, a2 = a1 * stretch, a2 * stretch
+    C1, C2 = length(a1, b1), length(a2, b2)
+    (x1, y1), (x2, y2) = ((a / (C + _TINY), b / (C + _TINY)) for a, b, C in ((a1, b1, C1), (a2, b2, C2)))
+    chord = length(x2 - x1, y2 - y1).copysign_(x1 * y2 - x2 * y1)  # 2 sin(dh / 2)
+    dL, dC, dH = L2 - L1, C2 - C1, (C1 * C2).sqrt_() * chord  # (8) to (11)
+    L, C, x, y = (L1 + L2) / 2, (C1 + C2) / 2, x1 + x2, y1 + y2
+    norm = length(x, y).add_(_TINY)
+    cos, sin = x / norm, y / norm  # of the mean hue, (14)
+    square = (L - 50).square_()
+    lightness = dL / (1 + 0.015 * square / (20 + square).sqrt_()) / kl
+    chroma, hue = dC / (1 + 0.045 * C), dH / (1 + 0.015 * C * _T(cos, sin))
+    minus_rt = 2 * _saturation(C) * _rotation(cos, sin)  # (21)
     # Rounding may put an exact match a hair below zero.
-    return (lightness**2 + chroma**2 + hue**2 + RT * chroma * hue).clamp_min(0).sqrt()
+    return (lightness * lightness + chroma * chroma + hue * hue - minus_rt * chroma * hue).clamp_min_(0).sqrt_()
 
 
 def _saturation(chroma: Tensor) -> Tensor:
-    return (chroma**7 / (chroma**7 + 25.0**7)).sqrt()
+    cube = chroma * chroma * chroma
+    power = cube * cube * chroma
+    return (power / (power + 25.0**7)).sqrt_()
 
 
-STANDARD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mse": mse,
-    "psnr": psnr,
-    "ssim": ssim,
-    "ciede2000": ciede2000,
-    "colorfulness": lambda predicted, truth: colorfulness(predicted),
-    "colorfulness_delta": lambda predicted, truth: colorfulness(predicted) - colorfulness(truth),
-}
+def _T(cos: Tensor, sin: Tensor) -> Tensor:  # noqa: N802
+    """1 - 0.17 cos(h - 30) + 0.24 cos(2h) + 0.32 cos(3h + 6) - 0.20 cos(4h - 63) in degrees, (15)."""
+    total, x, y = torch.ones_like(cos), cos, sin
+    for weight, degrees in ((-0.17, -30), (0.24, 0), (0.32, 6), (-0.20, -63)):
+        angle = math.radians(degrees)
+        total.add_(x, alpha=weight * math.cos(angle)).add_(y, alpha=-weight * math.sin(angle))
+        x, y = (x * cos).addcmul_(y, sin, value=-1), (x * sin).addcmul_(y, cos)  # from n h to (n + 1) h
+    return total
+
+
+def _rotation(cos: Tensor, sin: Tensor) -> Tensor:
+    """sin(60 exp(-((h - 275) / 25)^2)) in degrees, (16), h from 0 to 360: that of the opposite hue is -180 to 180."""
+    distance = torch.atan2(-sin, -cos).sub_(math.radians(95)).div_(math.radians(25))
+    # Beyond 9 the exponential is a denormal number or 0: nothing, but slow.
+    return distance.clamp_min_(-9).square_().neg_().exp_().mul_(math.radians(60)).sin_()

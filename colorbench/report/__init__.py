@@ -33,13 +33,13 @@ def write(folder: RunFolder) -> str:
     results = read(folder)
     frame = compare(results)
     ablated = frame["model"].map(parent_of) != ""
-    main = frame[~ablated].drop(columns=[name for name in frame if str(name).startswith("parent")])
+    main = _rows(frame, ~ablated).drop(columns=[name for name in frame if str(name).startswith("parent")])
     order = list(main["model"])
     drawn = {LOSSES: figures.losses(results.losses, order), **pictures.draw(results, order)}
     text = render(main, results, [name for name, content in drawn.items() if content])
     files: dict[str, str | bytes | None] = {TABLE: _csv(main), PROSE: text, **drawn}
     if ablated.any():
-        members = frame[ablated | frame["model"].isin(frame["model"].map(parent_of))]
+        members = _rows(frame, ablated | frame["model"].isin(frame["model"].map(parent_of)))
         losses = figures.losses(results.losses, sorted(members["model"]))  # each parent before its ablations
         linked = [ABLATION_LOSSES] if losses else []
         ablations = render_ablations(members, results, lengths := curves(frame, results), linked)
@@ -61,6 +61,12 @@ def write(folder: RunFolder) -> str:
             f"cannot write the report to {folder.path}: {error.strerror}; free space or make it writable"
         ) from error
     return text
+
+
+def _rows(frame: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The chosen rows; with a column `kept` only if one of them is."""
+    rows = frame[chosen]
+    return rows.drop(columns=["kept"]) if "kept" in rows and rows["kept"].isna().all() else rows
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from colorbench.errors import one_line
 from colorbench.protocol import SCORES
 from colorbench.report import statistics
 from colorbench.report.results import Results
-from colorbench.runs.folder import DONE
+from colorbench.runs.records import DONE, CellRecord
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
@@ -33,7 +34,7 @@ def compare(results: Results) -> pd.DataFrame:
     rows of several runs can be put together. What a row has no value for is empty.
     """
     scores = _scores(results)
-    models = results.record["models"]
+    models = list(results.models)
     blocks = (
         [_standing(results, model) for model in models],
         [scores.get(model, {}) for model in models],
@@ -47,9 +48,9 @@ def compare(results: Results) -> pd.DataFrame:
     return frame.sort_values("mse", ascending=False, na_position="last", kind="stable", ignore_index=True)
 
 
-def status(cells: list[dict[str, Any]]) -> str:
+def status(cells: Sequence[CellRecord]) -> str:
     """How many of a model's seeds are done, and why the others are not: "2 of 3 seeds; seed 2 failed: reason"."""
-    said = {o["seed"]: outcome(o) for o in cells if o["status"] != DONE}
+    said = {cell.seed: outcome(cell) for cell in cells if cell.status != DONE}
     if not said:
         return DONE
     if len(said) == len(cells) and len(set(said.values())) == 1:
@@ -58,15 +59,16 @@ def status(cells: list[dict[str, Any]]) -> str:
     return f"{len(cells) - len(said)} of {len(cells)} seeds; {seeds}"
 
 
-def outcome(cell: dict[str, Any]) -> str:
+def outcome(cell: CellRecord) -> str:
     """The status of a cell that is not done, and its reason."""
-    reason = " ".join(str(cell["reason"] or "no reason given").split())
-    return reason if reason.startswith(cell["status"]) else f"{cell['status']}: {reason}"
+    reason = one_line(cell.reason or "no reason given")
+    return reason if reason.startswith(cell.status) else f"{cell.status}: {reason}"
 
 
 def _standing(results: Results, model: str) -> dict[str, Any]:
     cells, done = results.cells(model), results.cells(model, done=True)
-    return {"model": model, "status": status(cells), "seeds_done": len(done), "seeds_asked": len(cells)}
+    kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
+    return {"model": model, "status": status(cells), **kept, "seeds_done": len(done), "seeds_asked": len(cells)}
 
 
 def _scores(results: Results) -> dict[str, dict[str, Any]]:
@@ -102,9 +104,9 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     for model in order:
         if reference and model != reference:
             rows[model] |= {"reference": reference} | gain(model, reference)
-        if (base := results.cells(model, done=True)[0]["refines"]) in rows:
+        if (base := results.cells(model, done=True)[0].refines) in rows:
             over = {f"base_{name}": value for name, value in gain(model, base).items()}
-            seen = results.cells(base, done=True)[0]["images_seen"]
+            seen = results.cells(base, done=True)[0].images_seen
             noise = _seed_noise(means[model], means[base])
             rows[model] |= {"base": base, **over, "base_images_seen": seen, "base_seed_noise_percent": noise}
         if (parent := parent_of(model)) in rows:
@@ -193,43 +195,45 @@ def _spread(means: list[float]) -> float:
 
 def _reference(results: Results) -> str | None:
     """The model over which gains are given: the first one marked as such that has scores."""
-    return next((o["model"] for o in results.outcomes if o["status"] == DONE and o["reference"]), None)
+    return next((cell.model for cell in results.outcomes if cell.status == DONE and cell.reference), None)
 
 
 def _cost(results: Results, model: str) -> dict[str, Any]:
-    done, timing = results.cells(model, done=True), results.timings.get(model, {})
+    done, timing = results.cells(model, done=True), results.timings.get(model)
     row: dict[str, Any] = {}
     if done:
-        row["parameters"] = done[0]["parameters"]
-        row["training_seconds"] = float(np.mean([cell["seconds"] for cell in done]))
-        row["images_seen"] = done[0]["images_seen"]
-    if not timing or "failed" in timing:
+        row["parameters"] = done[0].parameters
+        row["training_seconds"] = float(np.mean([cell.seconds for cell in done]))
+        row["images_seen"] = done[0].images_seen
+    if timing is None or timing.failed is not None:
         return row
-    row |= {"macs": timing["macs"], "batch_n": timing["batch"]}
+    row |= {"macs": timing.macs, "batch_n": timing.batch}
     unsteady = []
     for name, column in RATES.items():
         row[column] = np.nan
-        if measured := timing[name]:
-            row[column] = (timing["batch"] if name.endswith("_n") else 1) / measured["median"]
-            if measured["iqr"] > UNSTEADY_IQR * measured["median"] or measured["rounds"] < FEWEST_ROUNDS:
+        if measured := getattr(timing, name):
+            row[column] = (timing.batch if name.endswith("_n") else 1) / measured.median
+            if measured.iqr > UNSTEADY_IQR * measured.median or measured.rounds < FEWEST_ROUNDS:
                 unsteady.append(column)
-    row |= {"peak_memory_mib": timing["peak_memory_mib"], "peak_memory_of": timing["peak_memory_of"]}
+    row |= {"peak_memory_mib": timing.peak_memory_mib, "peak_memory_of": timing.peak_memory_of}
     return row | {"unreliable": " ".join(unsteady) or None}
 
 
 def _identity(results: Results, model: str) -> dict[str, Any]:
-    record, preset, done = results.record, results.record["preset"], results.cells(model, done=True)
-    ids = [cell["environment"] for cell in done] + [results.timings.get(model, {}).get("environment")]
+    record, preset, done = results.record, results.record.preset, results.cells(model, done=True)
+    ids = [cell.environment for cell in done] + [
+        results.timings[model].environment if model in results.timings else None
+    ]
     return {
-        "protocol": record["protocol"]["name"],
-        "protocol_id": record["protocol"]["id"],
-        "data": record["data"]["name"],
-        "data_fingerprint": record["data"]["fingerprint"],
-        "preset": preset["name"],
-        "size": preset["size"],
-        "width": done[0]["width"] if done else np.nan,
-        "epochs": preset["epochs"],
-        "batch_size": preset["batch_size"],
-        "seeds": " ".join(str(cell["seed"]) for cell in done) or None,
+        "protocol": record.protocol.name,
+        "protocol_id": record.protocol.id,
+        "data": record.data.name,
+        "data_fingerprint": record.data.fingerprint,
+        "preset": preset.name,
+        "size": preset.size,
+        "width": done[0].width if done else np.nan,
+        "epochs": preset.epochs,
+        "batch_size": preset.batch_size,
+        "seeds": " ".join(str(cell.seed) for cell in done) or None,
         "environments": " ".join(dict.fromkeys(filter(None, ids))) or None,
     }

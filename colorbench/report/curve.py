@@ -17,6 +17,7 @@ from colorbench.report import statistics
 from colorbench.report.comparison import family_of
 from colorbench.report.figures import COLORS, GREY, plain, png
 from colorbench.report.results import Results
+from colorbench.runs.records import CellRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,22 +90,25 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     """
     if "base_gain_percent" not in frame:
         return []
-    told = {o["model"]: o for o in reversed(results.outcomes) if "refines" in o}  # a missing cell tells nothing
+    told = {cell.model: cell for cell in reversed(results.outcomes) if cell.made_from}  # a missing cell tells nothing
 
     def only_trained_otherwise(model: str) -> bool:
         parent = told.get(family_of(model))
-        return parent is None or parent.get("options") == told[model].get("options")
+        return parent is None or parent.options == told[model].options
 
     def stages(model: str) -> list[dict[str, Any]]:
         # Records of earlier versions do not name the part of the images: it was always the whole.
-        return [{"part": [0.0, 1.0], **stage} for stage in told.get(model, {}).get("stages", ())]
+        return [{"part": [0.0, 1.0], **stage} for stage in (told[model].stages if model in told else ())]
+
+    def refines(model: str) -> str | None:
+        return told[model].refines if model in told else None
 
     mse = frame.set_index("model")["mse"]
     families: dict[tuple[str, str], list[Point]] = {}
     for _, row in frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)].iterrows():
         refiner, base = family_of(row["model"]), family_of(row["base"])
         other_base = row["model"] == refiner or (
-            row["base"] != told.get(refiner, {}).get("refines") and stages(row["model"]) == stages(refiner)
+            row["base"] != refines(refiner) and stages(row["model"]) == stages(refiner)
         )
         if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
             families.setdefault((refiner, base), []).append(_point(row, mse, stages(row["base"])))
@@ -181,12 +185,12 @@ def _point(row: Row, mse: Row, stages: Sequence[Mapping[str, Any]]) -> Point:
     )
 
 
-def _published_gain(told: Mapping[str, Any], refiner: str, base: str) -> float:
+def _published_gain(told: Mapping[str, CellRecord], refiner: str, base: str) -> float:
     """Of the refiner over the base that it was published with, in percent; NaN over another, or without figures."""
-    if told.get(refiner, {}).get("refines") != base:
+    if refiner not in told or base not in told or told[refiner].refines != base:
         return np.nan
-    refined, plain = ((told.get(model, {}).get("published") or {}).get("mse") for model in (refiner, base))
-    return float(statistics.gain(refined, plain)) if refined and plain else np.nan
+    refined, plain = (told[model].published for model in (refiner, base))
+    return float(statistics.gain(refined.mse, plain.mse)) if refined and plain and refined.mse and plain.mse else np.nan
 
 
 def _crossings(gains: Sequence[tuple[int, float]], level: float) -> Iterator[str]:

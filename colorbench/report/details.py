@@ -10,7 +10,7 @@ import pandas as pd
 
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import parent_of
-from colorbench.report.markdown import Column, number, table
+from colorbench.report.markdown import Column, bullets, escaped, model_name, number, table
 from colorbench.report.results import Results
 
 Means = Mapping[str, np.ndarray]  # of each column of a cell's details.csv
@@ -37,7 +37,7 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     if not models:
         return pd.DataFrame()
     others = {
-        "base": [results.cells(model, done=True)[0]["refines"] for model in models],
+        "base": [results.cells(model, done=True)[0].refines or "" for model in models],
         "parent": [parent_of(model) for model in models],
     }
     columns: dict[tuple[str, frozenset[int]], int] = {}  # a model over some of its seeds -> its place
@@ -56,6 +56,8 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
         for terms in (values.mean(0)[None], resampled)
     )
     rows: dict[str, Any] = {"model": models, "images": len(values)}
+    if results.kept.keys() & {*models}:
+        rows |= {"kept": ["; ".join(results.kept.get(model, ())) or None for model in models]}
     rows |= {over: [name if name in models else None for name in names_of] for over, names_of in others.items()}
     for name, value in pooled.items():
         low, high = statistics.interval(drawn[name], len(values))
@@ -66,13 +68,14 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
 def render(frame: pd.DataFrame, results: Results) -> str:
     """The whole details.md."""
     parts = _parts(results.details)
-    blocks = [f"# Details on {results.record['data']['name']}", "## Colors", table(frame, _colors())]
+    blocks = [f"# Details on {escaped(results.record.data.name)}", "## Colors", table(frame, _colors())]
     if parts:
         blocks += ["## MSE by part", table(frame, _errors(parts))]
     for over in ("base", "parent") if parts else ():
         if len(paired := frame[frame[over].notna()]):
             blocks += [f"## MSE gain over the {over}, by part", table(paired, _gains(parts, over))]
-    blocks += [notes.made_with(results), "## Notes", "\n".join(f"- {note}" for note in _notes(frame, results))]
+    said = [*_notes(frame, results), *notes.of_rows(frame, results)]
+    blocks += [escaped(notes.made_with(results)), "## Notes", bullets(said)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -148,7 +151,7 @@ def _gains(parts: Sequence[str], over: str) -> list[Column]:
 
 
 def _name(column: str) -> Column:
-    return Column(column, lambda row: row[column], align="left")
+    return Column(column, model_name if column == "model" else lambda row: row[column], align="left")
 
 
 def _of_part(title: str, name: str, sign: str = "") -> Column:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from colorbench.errors import one_line
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -54,7 +56,7 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
         if len(legs) < len(rows):
             place = axes.get_xaxis_transform()  # x in epochs, y in heights of the axes
             height = 1.01 + 0.07 * (i % 2)  # in turn, since a short stage may have a long name
-            axes.text(start + 0.5, height, f" {stage}", transform=place, fontsize=8, color=GREY)
+            axes.text(start + 0.5, height, f" {literal(str(stage))}", transform=place, fontsize=8, color=GREY)
         # A stage at a time: a line across the boundary would join losses of different settings.
         for (component, split), curve in legs.groupby(["component", "split"], sort=False):
             style = {"color": colors[str(component)], "linestyle": STYLES[str(split)], "linewidth": 1.4}
@@ -70,7 +72,7 @@ def _finish(axes: Axes, colors: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-    keys = [Line2D([], [], color=color, label=name) for name, color in colors.items()]
+    keys = [Line2D([], [], color=color, label=literal(name)) for name, color in colors.items()]
     keys += [Line2D([], [], color=GREY, linestyle=style, label=split) for split, style in STYLES.items()]
     axes.legend(
         handles=keys, loc="upper left", bbox_to_anchor=(1.01, 1.02), fontsize=8, frameon=False, handlelength=2.2
@@ -82,6 +84,11 @@ def _finish(axes: Axes, colors: dict[str, str]) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     plain(axes)
+
+
+def literal(text: str) -> str:
+    """Text of a plugin as Matplotlib shows it: one line without formulas, of which a wrong one raises."""
+    return one_line(text).replace("$", r"\$")
 
 
 def plain(axes: Axes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from colorbench.errors import one_line
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import family_of, parent_of
 from colorbench.report.curve import CURVE, CURVE_CAPTION, Curve
@@ -16,6 +18,8 @@ from colorbench.report.results import Results
 
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
 OVER_BASE = "MSE gain over its base, % ↑"
+MARKUP = re.compile(r"[\\`*|<>]|(?<!\w)_|_(?!\w)|\](?=\()|&(?=#?\w+;)")
+ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 LONGEST_STATUS = 72  # characters; the notes have the whole of it
 LOSSES = "Losses by epoch, as they are weighted in the sum: training solid, validation dashed"
 CAPTIONS = {
@@ -47,14 +51,14 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
     scored = frame[frame["seeds_done"] > 0]
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
     blocks = [
-        f"# Comparison on {results.record['data']['name']}",
+        f"# Comparison on {escaped(results.record.data.name)}",
         table(frame, _headline(frame)),
-        notes.made_with(results),
+        escaped(notes.made_with(results)),
         "Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters.",
     ]
     if len(scored):
         blocks += ["## More scores", table(scored, _more(scored, results.extra)), "## Cost", table(timed, _cost(timed))]
-    blocks += ["## Notes", "\n".join(f"- {note}" for note in notes.notes(frame, results))]
+    blocks += ["## Notes", bullets(notes.notes(frame, results))]
     if published := notes.published(results):
         blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
     blocks += [f"![{CAPTIONS[name]}]({name})" for name in figures]
@@ -65,7 +69,7 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
     """The whole ablations.md: `frame` has the rows of the ablations and of their parents, `lengths` what is drawn."""
     parents = frame.set_index("model")
     columns = [
-        Column("ablation", lambda row: row["model"], align="left"),
+        Column("ablation", model_name, align="left"),
         Column("MSE ↓", lambda row: number(row, "mse", 1, ends=True)),
         Column("MSE gain over the parent, % ↑", lambda row: number(row, "parent_gain_percent", 1, ends=True, sign="+")),
         Column("images won, %", lambda row: number(row, "parent_wins_percent", 0)),
@@ -81,17 +85,27 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
     # By family, the parent first, and otherwise as they come.
     place = frame.groupby(family, sort=False).ngroup()
     shown = frame.iloc[np.lexsort([(frame["model"] != family).to_numpy(), place.to_numpy()])]
-    told = [*notes.of_ablations(shown, results), *filter(None, (curve.sentence() for curve in lengths))]
+    said = [*notes.of_ablations(shown, results), *filter(None, (curve.sentence() for curve in lengths))]
     blocks = [
-        f"# Ablations on {results.record['data']['name']}",
+        f"# Ablations on {escaped(results.record.data.name)}",
         table(shown, columns),
-        notes.made_with(results),
+        escaped(notes.made_with(results)),
         "## Notes",
-        "\n".join(f"- {note}" for note in told),
+        bullets(said),
         *([f"![{CURVE_CAPTION}]({CURVE})"] if lengths else []),
         *(f"![{CAPTIONS[name]}]({name})" for name in figures),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that may hold what a plugin, a file or an exception said, as Markdown shows it: one line without markup."""
+    return MARKUP.sub(lambda found: ENTITIES.get(found[0], f"\\{found[0]}"), one_line(text))
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """The sentences as a list, a line each."""
+    return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
 
 
 def _against(row: Row, parents: pd.DataFrame, name: str) -> str:
@@ -112,7 +126,7 @@ def _verdict(row: Row) -> str:
 
 def _headline(frame: pd.DataFrame) -> list[Column]:
     return [
-        Column("model", lambda row: row["model"], align="left"),
+        Column("model", model_name, align="left"),
         _score("MSE ↓", "mse", 1, lower=True, ends=True),
         _score("PSNR, dB ↑", "psnr", 2, ends=True),
         _score("SSIM ↑", "ssim", 3, ends=True),
@@ -137,7 +151,7 @@ def _gain_over_other_base(row: Row) -> str:
 def _more(frame: pd.DataFrame, extra: Sequence[str]) -> list[Column]:
     over = _reference(frame)
     return [
-        Column("model", lambda row: row["model"], align="left"),
+        Column("model", model_name, align="left"),
         _score("PSNR of the mean MSE, dB ↑", "psnr_pooled", 2),
         _score("PSNR by batches of 8, dB ↑", "psnr_batch8", 2),
         _score(f"PSNR gain over {over}, dB ↑", "psnr_gain", 2, ends=True, sign="+"),
@@ -158,7 +172,7 @@ def _cost(frame: pd.DataFrame) -> list[Column]:
     batches = [*frame["batch_n"].dropna().unique()] if "batch_n" in frame else []
     n = batches[0] if len(batches) == 1 else "n"
     return [
-        Column("model", lambda row: row["model"], align="left"),
+        Column("model", model_name, align="left"),
         Column("parameters", lambda row: _scaled(row, "parameters")),
         Column("MACs per image", lambda row: _scaled(row, "macs")),
         Column("training, s", lambda row: number(row, "training_seconds", 1)),
@@ -189,6 +203,12 @@ def _score(title: str, name: str, decimals: int, lower: bool = False, ends: bool
         lambda row: number(row, name, decimals, ends, sign),
         lambda row: row.get(name, float("nan")) * (1 if lower else -1),
     )
+
+
+def model_name(row: Row) -> str:
+    """The model, marked if it is not what would be made now."""
+    kept = row.get("kept")
+    return f"{row['model']} †" if isinstance(kept, str) and kept else str(row["model"])
 
 
 def number(row: Row, name: str, decimals: int, ends: bool = False, sign: str = "") -> str:
@@ -251,7 +271,7 @@ def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
 
 
 def _cells(column: Column, rows: Sequence[Row]) -> list[str]:
-    cells = [column.show(row).replace("|", "\\|") for row in rows]
+    cells = [escaped(column.show(row)) for row in rows]
     if column.badness is None:
         return cells
     rated = {i: column.badness(row) for i, row in enumerate(rows) if row["seeds_done"] and row["parameters"] > 0}

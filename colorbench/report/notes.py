@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pandas as pd
 
 from colorbench.report.comparison import FEWEST_ROUNDS, UNSTEADY_IQR, outcome
 from colorbench.report.results import Results
 from colorbench.report.statistics import RESAMPLES
-from colorbench.runs.folder import DONE
+from colorbench.runs.identity import differences
+from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord, Split
 
 PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
@@ -22,19 +24,18 @@ MOST_NAMES = 3  # files, or models, of one kind that a note names
 def made_with(results: Results) -> str:
     """One line: protocol, data, preset, seeds, and the environment if there was one only."""
     record = results.record
-    protocol, data, preset = record["protocol"], record["data"], record["preset"]
-    images = ", ".join(f"{split['images']} {name}" for name, split in data["splits"].items())
-    seeds = record["seeds"]
+    protocol, data, preset, seeds = record.protocol, record.data, record.preset, record.seeds
+    images = ", ".join(f"{split.images} {name}" for name, split in data.splits.items())
     used = [*_environments(results)]
     made = f"{len(used)} environments, see the notes of comparison.md" if used else "nothing finished yet"
     if len(used) == 1:
-        made = _environment(record["environments"][used[0]])
+        made = _environment(record.environments[used[0]])
     return "; ".join(
         [
-            f"Protocol {protocol['name']} ({protocol['id']})",
-            f"data {data['name']} ({data['fingerprint']}): {images} images",
-            f"preset {preset['name']}: {preset['size']} px, width {preset['width']:g}, "
-            f"{_count(preset['epochs'], 'epoch', 'epochs')}, batch size {preset['batch_size']}",
+            f"Protocol {protocol.name} ({protocol.id})",
+            f"data {data.name} ({data.fingerprint}): {images} images",
+            f"preset {preset.name}: {preset.size} px, width {preset.width:g}, "
+            f"{_count(preset.epochs, 'epoch', 'epochs')}, batch size {preset.batch_size}",
             f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
             made,
         ]
@@ -48,10 +49,11 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
         *_left_out(frame, results.extra),
         *_failures(frame, results),
         *_models(frame, results),
+        *of_rows(frame, results),
         *_differing_environments(results),
         *_timings(frame, results),
         *_source(results.record),
-        *_data(results.record["data"]["splits"]),
+        *_data(results.record.data.splits),
     ]
 
 
@@ -64,13 +66,37 @@ def of_ablations(frame: pd.DataFrame, results: Results) -> list[str]:
         "Inside seed noise: the difference is below half of its 95 % interval over the seeds (Student's t). Where many "
         "ablations are compared at once, some differences will seem clear by chance.",
         *_said(list(frame["model"]), results),
+        *of_rows(frame, results),
     ]
+
+
+def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    """Which rows of `frame` are not what would be made now, and in what the rows of one model differ."""
+    ways: dict[str, list[str]] = {}
+    for row in frame["model"]:
+        if why := results.kept.get(row):
+            yield f"† {row} is used as it was made, though it would be made otherwise now: {'; '.join(why)}."
+        if "@" in row:
+            ways.setdefault(row.partition("@")[0], []).append(row)
+    for model, (first, *others) in ways.items():
+        yield f"The seeds of {model} were not all made in one way: rows of their own, of which no mean is taken."
+        for other in others:
+            there, here = (_made_from(results.cells(row, done=True)[0]) for row in (first, other))
+            yield f"From {first} to {other}: {'; '.join(differences(there, here)) or 'nothing that is recorded'}."
+
+
+def _made_from(cell: CellRecord) -> dict[str, Any]:
+    """What made a cell, but for its seed and the weights, which depend on the seed, of what it builds on."""
+    fields = {name: value for name, value in cell.made_from.items() if name != "seed"}
+    return fields | {
+        name: {**fields[name], "weights": None} for name in ("base", "trained_as") if isinstance(fields.get(name), dict)
+    }
 
 
 def published(results: Results) -> list[dict[str, Any]]:
     """A row per model for which a paper prints figures, in the record's order."""
-    figures = {o["model"]: o["published"] for o in results.outcomes if o.get("published")}
-    return [{"model": model, **row} for model, row in figures.items()]
+    figures = {cell.model: cell.published for cell in results.outcomes if cell.published}
+    return [{"model": model, **msgspec.structs.asdict(printed)} for model, printed in figures.items()]
 
 
 def _reading(frame: pd.DataFrame) -> Iterator[str]:
@@ -101,32 +127,30 @@ def _left_out(frame: pd.DataFrame, extra: Sequence[str]) -> Iterator[str]:
 
 
 def _failures(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    for o in results.outcomes:
-        if o["status"] != DONE and o["model"] in set(frame["model"]):
-            yield f"{o['model']}, seed {o['seed']}, {outcome(o).rstrip('.')}."
+    for cell in results.outcomes:
+        if cell.status != DONE and cell.model in set(frame["model"]):
+            yield f"{cell.model}, seed {cell.seed}, {outcome(cell).rstrip('.')}."
 
 
 def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    preset, weights = results.record["preset"], results.record["weights"]
-    rows = frame.set_index("model")
-    for model in (model for model in results.record["models"] if model in rows.index):
+    preset, rows = results.record.preset, frame.set_index("model")
+    for model in (model for model in results.models if model in rows.index):
         done, row = results.cells(model, done=True), rows.loc[model]
-        for width in dict.fromkeys(cell["width"] for cell in done):
-            if width != preset["width"]:
-                yield f"{model} has width {width:g}, not the preset's {preset['width']:g}."
-        if done and model in weights:
-            file = weights[model]
+        for width in dict.fromkeys(cell.width for cell in done):
+            if width != preset.width:
+                yield f"{model} has width {width:g}, not the preset's {preset.width:g}."
+        if done and (file := done[0].published_weights):
             yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
-        if done and (base := done[0]["refines"]):
+        if done and (base := done[0].refines):
             yield f"{model} refines {base}: its training comes on top of that of {base}.{_over_seeds(row)}"
-    yield from _said([model for model in results.record["models"] if model in rows.index], results)
+    yield from _said([model for model in results.models if model in rows.index], results)
 
 
 def _said(models: Sequence[str], results: Results) -> Iterator[str]:
     """What the networks of these models want the reader to know, once for all that say the same."""
     said: dict[str, list[str]] = {}
     for model in models:
-        for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell["notes"]):
+        for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell.notes):
             said.setdefault(note, []).append(model)
     for note, by in said.items():
         more = [f"{len(by) - MOST_NAMES} more"] if len(by) > MOST_NAMES else []
@@ -149,14 +173,14 @@ def _differing_environments(results: Results) -> Iterator[str]:
     used = _environments(results)
     if len(used) > 1:
         for identity, what in used.items():
-            described = _environment(results.record["environments"][identity])
+            described = _environment(results.record.environments[identity])
             yield f"Environment {identity} ({', '.join(what)}): {described}."
 
 
 def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     for model, timing in results.timings.items():
-        if "failed" in timing:
-            yield f"{model} could not be timed: {timing['failed'].rstrip('.')}."
+        if timing.failed is not None:
+            yield f"{model} could not be timed: {timing.failed.rstrip('.')}."
     if "unreliable" in frame and frame["unreliable"].notna().any():
         yield (
             f"~ marks an unreliable timing: its quartiles lie more than {UNSTEADY_IQR * 100:.0f} % of the median "
@@ -168,24 +192,24 @@ def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             yield f"The peak memory{whose} is that of the {of}."
 
 
-def _source(record: dict[str, Any]) -> Iterator[str]:
-    if trained := record.get("trained"):
-        run, data = trained["run"], f"{trained['name']} ({trained['fingerprint']})"
-        yield f"Nothing was trained here: the weights are those of the run {run}, trained on {data}."
-        if seen := trained["seen"]:
+def _source(record: RunRecord) -> Iterator[str]:
+    if trained := record.trained:
+        data = f"{trained.name} ({trained.fingerprint})"
+        yield f"Nothing was trained here: the weights are those of the run {trained.run}, trained on {data}."
+        if seen := trained.seen:
             yield f"{_count(seen, 'of these images was', 'of these images were')} trained on in that run."
 
 
-def _data(splits: dict[str, Any]) -> Iterator[str]:
+def _data(splits: dict[str, Split]) -> Iterator[str]:
     for name, split in splits.items():
         said = []
-        if grey := split["near_grey"]:
+        if grey := split.near_grey:
             fate = ", left out of training" if name == "train" else ""
             said.append(f"{_count(grey, 'image is', 'images are')} near grey{fate}")
-        if leaked := split.get("also_in_train"):
+        if leaked := split.also_in_train:
             said.append(f"{_count(leaked, 'image is', 'images are')} also in train")
-        if unreadable := split["unreadable"]:
-            files = [f"{file} ({' '.join(reason.split())})" for file, reason in unreadable.items()]
+        if unreadable := split.unreadable:
+            files = [f"{file} ({reason})" for file, reason in unreadable.items()]
             more = [f"{len(files) - MOST_NAMES} more"] if len(files) > MOST_NAMES else []
             count = _count(len(files), "file that cannot be read is", "files that cannot be read are")
             said.append(f"{count} left out: {', '.join(files[:MOST_NAMES] + more)}")
@@ -200,26 +224,26 @@ def _count(number: int, one: str, many: str) -> str:
 def _environments(results: Results) -> dict[str, list[str]]:
     """Which finished cells and timings came from which environment."""
     used: dict[str, list[str]] = {}
-    for o in results.outcomes:
-        if o["status"] == DONE:
-            used.setdefault(o["environment"], []).append(f"{o['model']} seed {o['seed']}")
+    for cell in results.outcomes:
+        if cell.status == DONE:
+            used.setdefault(cell.environment, []).append(f"{cell.model} seed {cell.seed}")
     for model, timing in results.timings.items():
-        if "failed" not in timing:
-            used.setdefault(timing["environment"], []).append(f"{model} timing")
+        if timing.failed is None:
+            used.setdefault(timing.environment, []).append(f"{model} timing")
     return used
 
 
-def _environment(env: dict[str, Any]) -> str:
-    code, packages = env["code"], env["packages"]
-    hardware = [env["cpu"], f"{env['cores']} cores", f"{env['memory_gib']} GiB"]
-    accelerators = [f"{env['accelerators'].count(name)} x {name}" for name in dict.fromkeys(env["accelerators"])]
-    processes = [f"{env['processes']} processes"] if env["processes"] > 1 else []
-    precision = "float32" if env["precision"] == "no" else env["precision"]
+def _environment(env: Environment) -> str:
+    code, packages = env.code, env.packages
+    hardware = [env.cpu, f"{env.cores} cores", f"{env.memory_gib} GiB"]
+    accelerators = [f"{env.accelerators.count(name)} x {name}" for name in dict.fromkeys(env.accelerators)]
+    processes = [f"{env.processes} processes"] if env.processes > 1 else []
+    precision = "float32" if env.precision == "no" else env.precision
     versions = [f"{name} {packages[name]}" for name in ("colorbench", "torch") if packages.get(name)]
-    commit = f"commit {code['commit'][:12]}" if code["commit"] else f"code {code['fingerprint']} of no commit"
+    commit = f"commit {code.commit[:12]}" if code.commit else f"code {code.fingerprint} of no commit"
     return ", ".join(
         [
-            *accelerators, *hardware, f"computed on {env['device']}, training in {precision}", *processes,
-            *versions, f"Python {env['python']}", commit + (" with uncommitted changes" if code["dirty"] else ""),
+            *accelerators, *hardware, f"computed on {env.device}, training in {precision}", *processes,
+            *versions, f"Python {env.python}", commit + (" with uncommitted changes" if code.dirty else ""),
         ]
     )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from colorbench.errors import one_line
 from colorbench.report.results import Results
 
 PICTURES, REFINED, ATTENTION = "pictures.png", "refined.png", "attention.png"
@@ -59,7 +60,7 @@ class Gallery:
     models: Sequence[str]
 
     @cached_property
-    def shown(self) -> dict[str, dict[str, np.ndarray]]:
+    def shown(self) -> dict[str, Mapping[str, np.ndarray]]:
         """The arrays of each model that kept pictures."""
         kept = self.results.pictures
         return {model: kept[model] for model in self.models if "predicted" in kept.get(model, {})}
@@ -93,13 +94,13 @@ class Gallery:
     @property
     def refiners(self) -> list[tuple[str, str]]:
         """Each model that refines another, with that base, if both kept pictures."""
-        pairs = [(model, self.results.cells(model, done=True)[0]["refines"]) for model in self.shown]
+        pairs = [(model, self.results.cells(model, done=True)[0].refines) for model in self.shown]
         return [(model, base) for model, base in pairs if base in self.shown]
 
     @property
     def best(self) -> list[str]:
         """The best of the models that have parameters, the last since they come worst first; empty if none has."""
-        return [model for model in self.shown if self.results.cells(model, done=True)[0]["parameters"]][-1:]
+        return [model for model in self.shown if self.results.cells(model, done=True)[0].parameters][-1:]
 
     @property
     def several_faces(self) -> np.ndarray:
@@ -168,7 +169,7 @@ def _worst(gallery: Gallery) -> Iterator[Block]:
         if "worst" in arrays:
             captions = [f"MSE {mse:,.1f}" for mse in arrays["worst_mse"]]
             outputs = map(Tile, arrays["worst"], captions)
-            truths = map(Tile, arrays["worst_truth"], map(str, arrays["worst_name"]))
+            truths = map(Tile, arrays["worst_truth"], (one_line(str(name)) for name in arrays["worst_name"]))
             tiles = [tile for pair in zip(outputs, truths, strict=True) for tile in pair]
             yield Block([model, "truth"] * 2, [tiles[i : i + 4] for i in range(0, len(tiles), 4)], group=2)
 

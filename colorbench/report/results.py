@@ -2,100 +2,193 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
-from colorbench.errors import UserError
+from colorbench.errors import UserError, one_line, reason
 from colorbench.protocol import KEYS, SCORES
-from colorbench.runs.folder import DONE, RunFolder
+from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, RunFolder, parquet, read_checked
+from colorbench.runs.folder import SCORES as SCORES_FILE
+from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
 
-DAMAGED = (ValueError, OSError, zipfile.BadZipFile)  # what the readers of JSON, CSV and .npz raise
+OF_DETAILS = "details."  # how the columns of details begin in the scores of a published run
+REQUIRED = {
+    SCORES_FILE: (*KEYS, *SCORES),
+    DETAILS: KEYS,
+    LOSSES: ("model", "seed", "stage", "epoch", "component", "split", "value"),
+}
+TEXTS = ("image", "model", "stage", "component", "split")
+SHORT_KEY = 8  # digits that tell the rows of one model apart
+
+Rows = Mapping[tuple[str, int], str]  # the row of each cell (model, seed)
 
 
 @dataclass(frozen=True)
 class Results:
     """A run as the report sees it.
 
-    `scores`, `details` and `losses` are the frames of the finished cells, of which some may have no details. `samples`
-    holds the arrays of the run's samples.npz, and `pictures` those of each model's first finished seed; both are empty
-    if the run kept none. A run of an earlier version lacks some of the arrays.
+    `models` are its rows: the models, and of one whose seeds were not all made alike one for each way, "net@1a2b3c4d".
+    That is what a cell is called, and what it refines, in all that follows.
+    `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
+    are the frames of the finished cells, of which some may have no details. `samples` holds the arrays of the run's
+    samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none.
     """
 
-    record: dict[str, Any]
-    outcomes: list[dict[str, Any]]
+    record: RunRecord
+    models: Sequence[str]
+    outcomes: Sequence[CellRecord]
+    kept: Mapping[str, Sequence[str]]
     scores: pd.DataFrame
     details: pd.DataFrame
     losses: pd.DataFrame
-    timings: dict[str, dict[str, Any]]
-    samples: dict[str, np.ndarray]
-    pictures: dict[str, dict[str, np.ndarray]]
+    timings: Mapping[str, Timing]
+    samples: Mapping[str, np.ndarray]
+    pictures: Mapping[str, Mapping[str, np.ndarray]]
 
     @property
     def extra(self) -> list[str]:
         """The score columns that came with plugins."""
         return [str(name) for name in self.scores if name not in (*KEYS, *SCORES)]
 
-    def cells(self, model: str, *, done: bool = False) -> list[dict[str, Any]]:
-        """The outcomes of a model, by seed; only the finished ones if `done`."""
-        return [o for o in self.outcomes if o["model"] == model and (o["status"] == DONE or not done)]
+    def cells(self, model: str, *, done: bool = False) -> list[CellRecord]:
+        """The cells of a row, by seed; only the finished ones if `done`."""
+        return [cell for cell in self.outcomes if cell.model == model and (cell.status == DONE or not done)]
 
 
 def read(folder: RunFolder) -> Results:
     """Read a run folder. Raises UserError that names the file which is damaged, or lacks what it should hold."""
-    try:
-        outcomes = folder.outcomes()
-        done = [o for o in outcomes if o["status"] == DONE]
-        first = {o["model"]: folder.place(o["model"], o["seed"]) for o in reversed(done)}
-        samples = _arrays(folder.path / "samples.npz")
-        results = Results(
-            record=folder.record,
-            outcomes=outcomes,
-            scores=folder.frame("scores"),
-            details=folder.frame("details"),
-            losses=folder.frame("losses"),
-            timings=folder.timings(),
-            samples=samples,
-            pictures={model: _arrays(place / "samples.npz") for model, place in first.items()} if samples else {},
+    record, timings = folder.record, folder.timings()
+    cells = [_as_scored(record, cell) for cell in folder.cells()]
+    done, rows = [cell for cell in cells if cell.status == DONE], _rows(cells)
+    _refuse_strangers(record, done, timings)
+    scores, details, losses = (_table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES))
+    samples = _samples(folder, record)
+    first = {rows[cell.model, cell.seed]: cell for cell in reversed(done)} if samples else {}
+    pictures = {
+        row: _arrays(folder.read_file(cell, SAMPLES), folder.cell_dir(cell.model, cell.seed) / SAMPLES)
+        for row, cell in first.items()
+    }
+    outcomes = [
+        msgspec.structs.replace(
+            cell, model=rows[cell.model, cell.seed], refines=rows.get((cell.refines or "", cell.seed), cell.refines)
         )
-    except DAMAGED as error:
-        named = "; ".join(_damaged(folder.path)) or str(error)
-        raise UserError(f"the run is damaged: {named}; remove what is named and run the same command again") from error
-    _refuse_holes(results.scores, done)
-    _refuse_strangers(results.record, done)
-    _refuse_other_images(results.details, results.scores)
-    return results
+        for cell in cells
+    ]
+    _refuse_holes(scores, [cell for cell in outcomes if cell.status == DONE])
+    _refuse_other_images(details, scores)
+    models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
+    return Results(record, models, outcomes, kept, scores, details, losses, timings, samples, pictures)
 
 
-def _refuse_holes(scores: pd.DataFrame, done: list[dict[str, Any]]) -> None:
-    """Raises UserError unless every finished cell has the protocol's scores of the same images in the same order."""
-    if done and not {*KEYS, *SCORES} <= {*scores.columns}:
-        absent = [name for name in (*KEYS, *SCORES) if name not in scores.columns]
-        raise UserError(f"the score tables lack {', '.join(absent)}; they were not made by this version of colorbench")
-    images = {key: list(names) for key, names in scores.groupby(["model", "seed"])["image"]} if done else {}
-    for outcome in done:
-        cell = outcome["model"], outcome["seed"]
-        if images.get(cell) is None or images[cell] != next(iter(images.values())):
+def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:
+    """The cell, or the same as not done if something else than this folder's scoring made its scores."""
+    if cell.status != DONE or cell.scored_by == record.scoring:
+        return cell
+    why = "scored by other code or metrics: run the same command again, or colorbench score"
+    return msgspec.structs.replace(cell, status=TRAINED, reason=why)
+
+
+def _rows(cells: Sequence[CellRecord]) -> Rows:
+    """The row of the tables that each cell belongs to: what was made in two ways is never averaged."""
+    ways: dict[str, set[str]] = {}
+    for cell in cells:
+        if cell.status == DONE:
+            ways.setdefault(cell.model, set()).add(cell.row)
+    rows = {}
+    for cell in cells:
+        keys = ways.get(cell.model, set())
+        digits = SHORT_KEY if len({key[:SHORT_KEY] for key in keys}) == len(keys) else None
+        split = len(keys) > 1 and cell.status == DONE
+        rows[cell.model, cell.seed] = f"{cell.model}@{cell.row[:digits] or 'older'}" if split else cell.model
+    return rows
+
+
+def _kept(record: RunRecord, done: Sequence[CellRecord], rows: Rows) -> dict[str, list[str]]:
+    """By row, how the cells that are used as they are differ from what would be made now."""
+    kept: dict[str, list[str]] = {}
+    weights = {(cell.model, cell.seed): cell.weights_sha256 for cell in done}
+    for cell in done:
+        reasons = record.kept.get(f"{cell.model}/seed-{cell.seed}", [])
+        base = cell.base.get("weights")
+        if base and weights.get((cell.refines or "", cell.seed), base) != base:
+            reasons = [*reasons, f"its base {cell.refines} has been trained again since"]
+        for why in reasons:
+            kept.setdefault(rows[cell.model, cell.seed], []).append(one_line(why))
+    return {row: list(dict.fromkeys(why)) for row, why in kept.items()}
+
+
+def _table(folder: RunFolder, record: RunRecord, cells: Sequence[CellRecord], rows: Rows, name: str) -> pd.DataFrame:
+    """One tidy frame of the finished cells, in which `model` is the row; empty if none has such a table.
+
+    A published run has one file for all cells, in which details stand beside the scores.
+    """
+    source = folder.path / (SCORES_FILE if name == DETAILS else name)
+    if source.name in record.files:
+        tables = {source: _part(parquet(read_checked(source, record.files[source.name]), source), name)}
+    else:
+        having = [cell for cell in cells if name in cell.files]
+        tables = {folder.cell_dir(cell.model, cell.seed) / name: folder.table(cell, name) for cell in having}
+    tables = {file: table for file, table in tables.items() if len(table)}
+    for file, table in tables.items():
+        _refuse_columns(file, table, REQUIRED[name])
+    if not (frames := [*tables.values()]):
+        return pd.DataFrame()
+    frame = pd.concat(frames, ignore_index=True).astype(_doubles(frames))
+    row = {(cell.model, cell.seed): rows[cell.model, cell.seed] for cell in cells}
+    frame["model"] = [row.get(key) for key in zip(frame["model"], frame["seed"], strict=True)]
+    return frame[frame["model"].notna()].reset_index(drop=True)
+
+
+def _refuse_columns(file: Path, table: pd.DataFrame, required: Sequence[str]) -> None:
+    """Raises UserError naming the columns that a table lacks, and those whose values should be numbers and are not."""
+    if absent := [name for name in required if name not in table]:
+        raise UserError(f"{file} lacks the columns {', '.join(absent)}; it is not of this version of colorbench")
+    if wrong := [name for name in table if name not in TEXTS and not is_numeric_dtype(table[name])]:
+        raise UserError(f"{file} has no numbers in {', '.join(map(str, wrong))}; run the same command again")
+
+
+def _part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Of a published table the scores alone, or the details alone."""
+    details = [str(column) for column in frame if str(column).startswith(OF_DETAILS)]
+    if name != DETAILS:
+        return frame.drop(columns=details)
+    own = frame[[*KEYS, *details]].dropna(subset=details, how="all") if details else frame[:0]
+    return own.rename(columns=lambda column: column.removeprefix(OF_DETAILS))
+
+
+def _doubles(frames: Sequence[pd.DataFrame]) -> dict[str, str]:
+    # Means of many float32 are computed in float64.
+    return {str(column): "float64" for frame in frames for column in frame.select_dtypes("float32")}
+
+
+def _refuse_holes(scores: pd.DataFrame, done: Sequence[CellRecord]) -> None:
+    """Raises UserError unless every finished cell has scores of the same images in the same order."""
+    images = {} if scores.empty else {key: list(of) for key, of in scores.groupby(["model", "seed"])["image"]}
+    for cell in done:
+        names = images.get((cell.model, cell.seed))
+        if names is None or names != next(iter(images.values())):
             raise UserError(
-                f"cells/{cell[0]}/seed-{cell[1]} is done, but its scores.csv is absent or has other images than the "
-                "other cells; remove that folder and run the same command again"
+                f"{cell.model} seed {cell.seed} is done, but its scores are absent or of other images than those of "
+                "the other cells; run the same command again"
             )
 
 
-def _refuse_strangers(record: dict[str, Any], done: list[dict[str, Any]]) -> None:
-    """Raises UserError for a cell of an environment that the record does not tell of, say one of another run."""
-    for outcome in done:
-        if outcome["environment"] not in record["environments"]:
+def _refuse_strangers(record: RunRecord, done: Sequence[CellRecord], timings: Mapping[str, Timing]) -> None:
+    """Raises UserError for a cell or timing of an environment that the record does not tell of, say of another run."""
+    made_in = {f"cells/{cell.model}/seed-{cell.seed}": cell.environment for cell in done}
+    made_in |= {f"timing/{model}.json": timing.environment for model, timing in timings.items()}
+    for name, environment in made_in.items():
+        if environment not in record.environments:
             raise UserError(
-                f"cells/{outcome['model']}/seed-{outcome['seed']} was made in environment {outcome['environment']}, "
-                "of which this record.json tells nothing; copy that entry from the record of the run it is from, or "
-                "remove that folder and run the same command again"
+                f"{name} was made in environment {environment}, of which this record.json tells nothing; it is from "
+                "another run: put it back there"
             )
 
 
@@ -103,34 +196,23 @@ def _refuse_other_images(details: pd.DataFrame, scores: pd.DataFrame) -> None:
     """Raises UserError unless all details are of the images that have scores, in the same order."""
     if details.empty:
         return
-    if absent := [name for name in KEYS if name not in details]:
-        raise UserError(
-            f"the tables of details lack {', '.join(absent)}; they were not made by this version of colorbench"
-        )
     images = dict(iter(scores.groupby(["model", "seed"])["image"]))
-    for cell, names in details.groupby(["model", "seed"])["image"]:
-        if list(names) != list(images.get(cell, ())):
-            raise UserError(
-                f"cells/{cell[0]}/seed-{cell[1]}: its details.csv has other images than its scores.csv; "
-                "remove that folder and run the same command again"
-            )
+    for (model, seed), names in details.groupby(["model", "seed"])["image"]:
+        if list(names) != list(images.get((model, seed), ())):
+            raise UserError(f"{model} seed {seed}: its details are of other images than its scores; run it again")
 
 
-def _arrays(file: Path) -> dict[str, np.ndarray]:
-    if not file.exists():
+def _samples(folder: RunFolder, record: RunRecord) -> dict[str, np.ndarray]:
+    file, checksum = folder.path / SAMPLES, record.files.get(SAMPLES)
+    return _arrays(read_checked(file, checksum), file) if checksum else {}
+
+
+def _arrays(content: bytes | None, file: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file. Raises UserError naming `file` if it is none."""
+    if content is None:
         return {}
-    with np.load(file) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
-def _damaged(folder: Path) -> Iterator[str]:
-    readers: dict[str, Callable[[Path], Any]] = {
-        ".json": lambda file: json.loads(file.read_text()),
-        ".csv": pd.read_csv,
-        ".npz": _arrays,
-    }
-    for file in sorted(file for file in folder.rglob("*") if file.parent.suffix != ".part"):
-        try:
-            readers.get(file.suffix, Path.exists)(file)
-        except DAMAGED as error:
-            yield f"{file} ({error})"
+    try:
+        with np.load(io.BytesIO(content)) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # of what is no .npz file, numpy, zipfile and zlib raise all kinds
+        raise UserError(f"{file} is no .npz file ({reason(error)}); run the same command again") from error

@@ -8,6 +8,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
+HALF = 2.0**26
 
 
 def finite_mean(values: np.ndarray) -> np.ndarray:
@@ -24,15 +25,29 @@ def bootstrap(values: np.ndarray) -> np.ndarray:
     """
     n, rng = len(values), np.random.default_rng(0)
     infinite, missing = np.isinf(values), np.isnan(values).any(0)
-    filled, counted = np.where(infinite, 0, values), ~infinite if infinite.any() else None
+    filled, counted = _halves(np.where(infinite | np.isnan(values), 0, values)), ~infinite if infinite.any() else None
     means = np.empty((RESAMPLES, values.shape[1]))
     for start in range(0, RESAMPLES, 100):  # in blocks: the counts of 70,000 images would not fit in memory at once
         stop = min(start + 100, RESAMPLES)
         drawn = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(start, stop)]
         counts = np.array(drawn, dtype=float)
         total = counts @ counted if counted is not None else np.full(means[start:stop].shape, n)
-        means[start:stop] = _ratio(counts @ filled, total, missing)
+        high, low, scale = filled
+        means[start:stop] = _ratio(((counts @ high) * HALF + counts @ low) / scale, total, missing)
     return means
+
+
+def _halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, k) -> integers `high`, `low` and powers of two `scale` (k,), so that values = (high * HALF + low) / scale.
+
+    Of so few bits, no partial sum of a resample is rounded: it is the same on every processor, which each add up in an
+    order of their own. 51 bits of a column's largest value are kept.
+    """
+    # Exponents are read, not computed: a logarithm's last bit is not the same on every processor.
+    scale = np.ldexp(1.0, 51 - np.frexp(np.maximum(np.abs(values).max(0), 2.0**-900))[1])
+    whole = np.rint(values * scale)
+    high = np.floor(whole / HALF)
+    return high, whole - high * HALF, scale
 
 
 def interval(resampled: np.ndarray, images: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What made a result: packages, hardware, and the code itself."""
+"""Where a result was made: packages, hardware, and the state of the code."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from colorbench.plugins import Plugin
+from colorbench.runs.records import Code, Environment
 
-PACKAGES = ("colorbench", "torch", "torchvision", "accelerate", "piq", "numpy", "pandas", "pillow")
-
-
-def environment(plugins: Iterable[Plugin] = ()) -> dict[str, Any]:
-    """Python, packages, hardware (without accelerators, which the harness adds) and code."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": _memory_gib(),
-        "code": code(plugins),
-    }
+PACKAGES = ("colorbench", "torch", "torchvision", "accelerate", "numpy", "pandas", "pillow")
 
 
-def code(plugins: Iterable[Plugin]) -> dict[str, Any]:
+def environment(plugins: Iterable[Plugin], device: Mapping[str, Any]) -> Environment:
+    """Python, packages, hardware and code; `device` is what `colorbench.harness.device.describe` says."""
+    return Environment(
+        python=platform.python_version(),
+        system=platform.platform(),
+        packages={name: _version(name) for name in PACKAGES},
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        memory_gib=_memory_gib(),
+        code=code(plugins),
+        **device,
+    )
+
+
+def code(plugins: Iterable[Plugin]) -> Code:
     """A hash over the Python files of colorbench and of every plugin, and the commit they came from.
 
     The commit is that of the folder which pip installed colorbench from, None where there is none; `dirty` says
@@ -43,13 +45,13 @@ def code(plugins: Iterable[Plugin]) -> dict[str, Any]:
     for entry in entry_points(group="colorbench"):
         mine = entry.dist is not None and entry.dist.name == "colorbench"
         (ours if mine else others)[entry.module] = _home(entry.module)
-    others |= {plugin.name: Path(plugin.origin) for plugin in plugins if Path(plugin.origin).is_file()}
+    others |= {plugin.source: Path(plugin.source) for plugin in plugins if plugin.source.endswith(".py")}
     commit = dirty = None
     if (source := _source()) and (commit := _git(source, "rev-parse", "HEAD")):
         places = {name: (source / name, source / "plugins" / name) for name in ours}
         there = {name: next(filter(Path.exists, place), None) for name, place in places.items()}
         dirty = bool(_git(source, "status", "--porcelain")) or _hash(there) != _hash(ours)
-    return {"fingerprint": _hash(ours | others), "commit": commit, "dirty": dirty}
+    return Code(_hash(ours | others), commit, dirty)
 
 
 def _home(module: str) -> Path | None:
@@ -69,13 +71,9 @@ def _hash(homes: Mapping[str, Path | None]) -> str:
         if home is None:
             continue
         for file in sorted(home.rglob("*.py")) if home.is_dir() else [home]:
-            digest.update(f"{name}/{'/'.join(file.parts[len(home.parts) :])}".encode() + file.read_bytes())
+            named = f"{Path(name).name}/{'/'.join(file.parts[len(home.parts) :])}"
+            digest.update(named.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def identity(env: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that differ when anything in the environment does."""
-    return hashlib.sha256(json.dumps(env, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _source() -> Path | None:

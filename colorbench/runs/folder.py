@@ -1,23 +1,28 @@
-"""One run on disk. Everything is written aside and renamed, so that a kill leaves nothing half-written.
+"""One run on disk. Every file is written aside and renamed, and its checksum stands in a record.
 
-record.json                     what was asked for, on what data, by what code and machine
-samples.npz                     the first test images: `names`, `truth`, `grey`, and `parts` where there are masks
-trained_on.txt                  the digests of the training images, so that an evaluation can tell what was seen
-cells/MODEL/seed-N/cell.json    the outcome of one model and seed
-                   scores.csv   a row per test image
-                   details.csv  a row per test image: the sums that errors by part and by color are made from
-                   losses.csv   a row per stage, epoch, component and split
-                   weights.pt   what was trained
-                   samples.npz  pictures: the first predictions, their attention maps, the worst predictions
-cells/MODEL/seed-N.part/        the same while it is being made: what a killed run leaves behind
-                   training.pt  how far its training had got
-timing/MODEL.json               throughput and memory
+record.json                          what was asked for, on what data, by what code and machine
+samples.npz                          the first test images: `names`, `truth`, `grey`, and `parts` where there are masks
+trained_on.txt                       the digests of the training images: an evaluation can tell what was seen
+cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what made it
+                   weights.safetensors  what was trained
+                   losses.parquet    a row per stage, epoch, component and split
+                   predictions.zip   a PNG per test image; attention.zip: the network's maps, if it has any
+                   scores.parquet    a row per test image
+                   details.parquet   a row per test image: the sums that errors by part and by color are made from
+                   samples.npz       pictures for the figures: the first predictions and the worst
+                   training.pt       how far an unfinished training has got
+cells/MODEL/seed-N.new/              the same cell made again, until it takes the old one's place
+timing/MODEL.json                    throughput and memory
+
+A published run has one scores.parquet and one losses.parquet for all its cells, and neither weights nor predictions.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,44 +30,103 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import msgspec
 import pandas as pd
 
-from colorbench.errors import UserError
-from colorbench.runs.environment import identity
+from colorbench.errors import UserError, reason
+from colorbench.runs.identity import key_of
+from colorbench.runs.predictions import file_sha256
+from colorbench.runs.records import (
+    INTERRUPTED,
+    MISSING,
+    CellRecord,
+    DataRecord,
+    Environment,
+    PresetRecord,
+    ProtocolRecord,
+    RunRecord,
+    Timing,
+    Trained,
+    decode,
+    encode,
+)  # fmt: skip
 
-TRAINING = "training.pt"
-DONE, FAILED, SKIPPED, INTERRUPTED, MISSING = "done", "failed", "skipped", "interrupted", "missing"
-# What all cells of one folder have in common, and what of it tells one from another.
-COMMON = {"protocol": ("id",), "data": ("fingerprint",), "preset": None, "weights": None}
+RECORD, CELL, TRAINING = "record.json", "cell.json", "training.pt"
+WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "scores.parquet", "details.parquet"
+PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
+TRACEBACK = "traceback.txt"
+AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
+CELL_FILES = (
+    CELL, TRAINING, WEIGHTS, LOSSES, SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
+)  # fmt: skip
+
+
+class Common(msgspec.Struct, frozen=True):
+    """What all cells of a folder have in common."""
+
+    protocol: ProtocolRecord
+    data: DataRecord
+    preset: PresetRecord
+    trained: Trained | None = None
+
+    def differences(self, record: RunRecord) -> Iterator[str]:
+        """Each field in which the folder's record differs."""
+        pairs: dict[str, tuple[Any, Any]] = {
+            "protocol.id": (record.protocol.id, self.protocol.id),
+            "data.fingerprint": (record.data.fingerprint, self.data.fingerprint),
+        }
+        there, here = msgspec.structs.asdict(record.preset), msgspec.structs.asdict(self.preset)
+        pairs |= {f"preset.{name}": (there[name], here[name]) for name in here}
+        for name, (old, new) in pairs.items():
+            if old != new:
+                yield f"{name} ({old!r} there, {new!r} here)"
 
 
 class RunFolder:
-    """A run folder, whether it exists yet or not."""
+    """A run folder, whether it exists yet or not. What somebody else made is input: nothing outside it is touched."""
 
     def __init__(self, path: str | Path) -> None:
+        if not str(path):
+            raise UserError("the name of the run folder is empty; name a folder")
         self.path = Path(path)
 
+    def exists(self) -> bool:
+        return (self.path / RECORD).is_file()
+
     @property
-    def record(self) -> dict[str, Any]:
-        """The run record. Raises UserError when the folder holds none."""
-        try:
-            return json.loads((self.path / "record.json").read_text())
-        except FileNotFoundError as error:
-            raise UserError(f"{self.path} is no run folder: it has no record.json; name one that a run made") from error
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{self.path / 'record.json'} is damaged ({error}); restore it or start another run"
-            ) from error
+    def record(self) -> RunRecord:
+        """The run record. Raises UserError when the folder holds none, a damaged one, or links."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; name the folder of a run")
+        if not self.exists():
+            raise UserError(f"{self.path} is no run folder: it has no record.json; name one that a run made")
+        self.refuse_links()
+        return decode(self.path / RECORD, RunRecord)
+
+    def refuse_links(self) -> None:
+        """Raises UserError if anything in the folder is a link: writing or removing there would reach elsewhere."""
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                if (entry := Path(folder, name)).is_symlink():
+                    raise UserError(
+                        f"{entry} is a link, which a run folder never holds; put what it names in its place"
+                    )
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder and keep every other run out of it. Raises UserError if one is in it, or if
-        it cannot be written."""
+        """Make the folder and keep every other run out of it.
+
+        Raises UserError if one is in it, if it cannot be written, or if it holds other things than a run.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if not self.exists() and any(map(_is_foreign, self.path.iterdir())):
+                raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
+            self.refuse_links()
             # An operating-system lock, gone with its process: a killed run leaves none behind.
             lock = filelock.FileLock(self.path / ".lock", blocking=False)
             lock.acquire()
+            remove_litter(self.path)
         except filelock.Timeout as error:
             raise UserError(
                 f"another run is at work in {self.path}; wait for it, or name another folder with --out"
@@ -74,88 +138,202 @@ class RunFolder:
         finally:
             lock.release()
 
+    def check(self, common: Common) -> None:
+        """Raises UserError naming each field in which the record there, if any, differs."""
+        if self.exists() and (differing := list(common.differences(self.record))):
+            raise UserError(
+                f"{self.path} was made under another {'; '.join(differing)}; "
+                "name another folder with --out, or give the options it was made with"
+            )
+
     def begin(
-        self, common: Mapping[str, Any], cells: Sequence[tuple[str, int]], command: str, env: dict[str, Any]
-    ) -> None:
+        self,
+        common: Common,
+        cells: Sequence[tuple[str, int]],
+        command: str,
+        env: Environment,
+        files: Mapping[str, bytes],
+    ) -> RunRecord:
         """Write the record, or add this command and the cells (model, seed) that it asks for to the one there.
 
-        `common` has the fields of COMMON. Raises UserError naming each field in which the record there differs.
+        `files` are written beside it, by name. Raises UserError naming each field in which the record there differs.
         """
-        record: dict[str, Any] = {**common, "models": [], "seeds": [], "cells": [], "commands": [], "environments": {}}
-        if (self.path / "record.json").exists():
-            record = self.record
-            if differing := list(_differences(record, common)):
-                raise UserError(
-                    f"{self.path} was made under another {'; '.join(differing)}; "
-                    "name another folder with --out, or give the options it was made with"
-                )
-        record["cells"] += [[model, seed] for model, seed in cells if [model, seed] not in record["cells"]]
-        record["models"] = list(dict.fromkeys(model for model, _ in record["cells"]))
-        record["seeds"] = sorted({seed for _, seed in record["cells"]})
-        record["commands"] += [command] if command not in record["commands"] else []
-        record["environments"][identity(env)] = env
-        write_aside(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+        self.check(common)
+        record = self.record if self.exists() else RunRecord(**msgspec.structs.asdict(common))
+        if not self.exists():
+            self.write(record)  # first: a folder without a record is taken for somebody else's
+        record.cells += [cell for cell in cells if cell not in record.cells]
+        record.models = list(dict.fromkeys(model for model, _ in record.cells))
+        record.seeds = sorted({seed for _, seed in record.cells})
+        record.commands += [command] if command not in record.commands else []
+        record.environments[environment_key(env)] = env
+        record.files |= {name: sha256(content) for name, content in files.items()}
+        self.write(record)  # first: a folder with other files and no record would be taken for somebody else's
+        for name, content in files.items():
+            write_aside(self.path / name, content)
+        return record
 
-    def place(self, model: str, seed: int) -> Path:
-        """Where the cell of this model and seed lies once it is finished."""
+    def write(self, record: RunRecord) -> None:
+        """Replace the run record."""
+        write_aside(self.path / RECORD, encode(record))
+
+    def cell_dir(self, model: str, seed: int) -> Path:
+        """Where the cell of this model and seed lies."""
         return self.path / "cells" / model / f"seed-{seed}"
 
-    def unfinished(self, model: str, seed: int) -> Path:
-        """Where the cell of this model and seed is made."""
-        place = self.place(model, seed)
-        return place.with_name(place.name + ".part")
+    def again_dir(self, model: str, seed: int) -> Path:
+        """Where this cell is made again."""
+        return self.path / "cells" / model / f"seed-{seed}{AGAIN}"
 
-    def outcome(self, model: str, seed: int) -> dict[str, Any]:
-        """The cell's record; for a cell that has none yet, one with the status "missing" or "interrupted"."""
-        place = self.place(model, seed)
-        if (place / "cell.json").exists():
-            return json.loads((place / "cell.json").read_text())
-        status = INTERRUPTED if self.unfinished(model, seed).exists() else MISSING
-        return {
-            "model": model,
-            "seed": seed,
-            "status": status,
-            "reason": f"{status}: run the same command again",
-        }
+    def cell(self, model: str, seed: int) -> CellRecord:
+        """The cell's record; for a cell that has none yet, one with the status "missing" or "interrupted".
 
-    def outcomes(self) -> list[dict[str, Any]]:
-        """The outcome of every model and seed that was asked for, by model in the record's order."""
-        record = self.record
-        asked = sorted(record["cells"], key=lambda cell: (record["models"].index(cell[0]), cell[1]))
-        return [self.outcome(model, seed) for model, seed in asked]
-
-    @contextmanager
-    def making(self, model: str, seed: int) -> Iterator[Path]:
-        """A folder to make the cell in; it becomes the cell when the block ends without an exception.
-
-        A TRAINING file that an earlier try left in it is still there, and is gone from the finished cell.
+        Raises UserError if it is damaged, or is that of another model or seed.
         """
-        place, aside = self.place(model, seed), self.unfinished(model, seed)
-        aside.mkdir(parents=True, exist_ok=True)
-        for left in aside.iterdir():
-            if left.name != TRAINING:
-                left.unlink()
-        yield aside
-        (aside / TRAINING).unlink(missing_ok=True)
-        shutil.rmtree(place, ignore_errors=True)  # a failed try before this one
-        aside.rename(place)
+        folder = self.cell_dir(model, seed)
+        try:
+            return read_cell(folder, model, seed)
+        except FileNotFoundError:
+            status = INTERRUPTED if (folder / TRAINING).exists() else MISSING
+            return CellRecord(model=model, seed=seed, status=status, reason=f"{status}: run the same command again")
 
-    def frame(self, name: str) -> pd.DataFrame:
-        """The "scores", "losses" or "details" of all finished cells as one tidy frame, empty if there are none."""
-        files = [self.place(o["model"], o["seed"]) / f"{name}.csv" for o in self.outcomes() if o["status"] == DONE]
-        # An image may be called "NA": only what is empty is missing.
-        frames = [pd.read_csv(file, keep_default_na=False, na_values=[""]) for file in files if file.exists()]
-        # A model that trains nothing has a table of headings alone, which would leave the columns without a type.
-        full = [frame for frame in frames if len(frame)]
-        return pd.concat(full, ignore_index=True) if full else pd.DataFrame()
+    def cells(self) -> list[CellRecord]:
+        """The records of every model and seed that was asked for, by model in the record's order."""
+        record = self.record
+        order = {model: i for i, model in enumerate(record.models)}
+        cells = dict.fromkeys(record.cells)  # each once, or its images would count twice
+        return [self.cell(*cell) for cell in sorted(cells, key=lambda cell: (order.get(cell[0], -1), cell[1]))]
 
-    def timings(self) -> dict[str, dict[str, Any]]:
+    def read_file(self, cell: CellRecord, name: str) -> bytes | None:
+        """A file of the cell, None if it has none of that name. Raises UserError if it is damaged."""
+        if name not in cell.files:
+            return None
+        return read_checked(self.cell_dir(cell.model, cell.seed) / name, cell.files[name])
+
+    def table(self, cell: CellRecord, name: str) -> pd.DataFrame:
+        """A Parquet table of the cell, empty if it has none. Raises UserError if it is damaged."""
+        content = self.read_file(cell, name)
+        return parquet(content, self.cell_dir(cell.model, cell.seed) / name) if content is not None else pd.DataFrame()
+
+    def timings(self) -> dict[str, Timing]:
         """Throughput by model, as the timing wrote it."""
-        folder = self.path / "timing"
-        return {
-            f.relative_to(folder).with_suffix("").as_posix(): json.loads(f.read_text())
-            for f in sorted(folder.rglob("*.json"))
-        }
+        found = [decode(file, Timing) for file in sorted((self.path / "timing").rglob("*.json"))]
+        return {timing.model: timing for timing in found}
+
+
+def _is_foreign(file: Path) -> bool:
+    return not re.fullmatch(r"\.lock|\.record\.json\.\d+", file.name)
+
+
+def read_cell(folder: Path, model: str, seed: int) -> CellRecord:
+    """The record in a cell's folder. Raises FileNotFoundError without one, UserError for one of another cell."""
+    record = decode(folder / CELL, CellRecord)
+    if (record.model, record.seed) != (model, seed):
+        raise UserError(f"{folder / CELL} is the record of {record.model} seed {record.seed}; put it where it belongs")
+    return record
+
+
+def write_cell(folder: Path, record: CellRecord) -> None:
+    """Replace the record in a cell's folder: the last of its files, so that it speaks only of what is there."""
+    write_aside(folder / CELL, encode(record))
+
+
+def add_files(folder: Path, record: CellRecord, files: Mapping[str, bytes]) -> None:
+    """Write files of a cell and note their checksums in its record, which is not written yet."""
+    for name, content in files.items():
+        write_aside(folder / name, content)
+        record.files[name] = sha256(content)
+
+
+def damaged_files(folder: Path, record: CellRecord) -> list[str]:
+    """The files of a cell that are absent, or are not what its record says."""
+    bad = []
+    for name, checksum in record.files.items():
+        try:
+            if file_sha256(folder / name) != checksum:
+                bad.append(name)
+        except OSError:
+            bad.append(name)
+    return bad
+
+
+def recover(folder: Path) -> None:
+    """End what a killed `promote` has begun."""
+    new, old = folder.with_name(folder.name + AGAIN), folder.with_name(folder.name + REPLACED)
+    if old.exists() and not folder.exists():
+        (new if (new / CELL).exists() else old).rename(folder)
+    if old.exists():
+        remove_cell(old)
+
+
+def promote(new: Path) -> Path:
+    """Let a cell that was made again take the place of the old one, and remove that. Returns its folder."""
+    folder = new.with_suffix("")
+    old = new.with_suffix(REPLACED)
+    remove_cell(old)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    remove_cell(old)
+    return folder
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove what a killed process was writing aside. Only for whoever holds the run."""
+    for file in folder.glob(".*.*"):
+        if re.fullmatch(r"\.(record\.json|" + "|".join(map(re.escape, CELL_FILES)) + r")\.\d+", file.name):
+            file.unlink(missing_ok=True)
+
+
+def remove_cell(folder: Path) -> None:
+    """Remove the files of a cell, and its folder unless there is anything else in it."""
+    for name in CELL_FILES:
+        (folder / name).unlink(missing_ok=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def read_checked(file: Path, checksum: str) -> bytes:
+    """The content of a file. Raises UserError if it is absent, unreadable, or not what its checksum says."""
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{file} is absent, though a record names it; restore it, or run the same command again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}; make it readable") from error
+    if sha256(content) != checksum:
+        raise UserError(
+            f"{file} is damaged: it is not what was written (its checksum differs); restore it, or run "
+            "the same command again"
+        )
+    return content
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def environment_key(env: Environment) -> str:
+    """Eight hexadecimal digits that differ when anything in the environment does."""
+    return key_of(msgspec.to_builtins(env))[:8]
+
+
+def parquet(content: bytes, file: Path) -> pd.DataFrame:
+    """The table in a Parquet file. Raises UserError naming `file` if it is none."""
+    try:
+        return pd.read_parquet(io.BytesIO(content))
+    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are some of these
+        raise UserError(f"{file} is no Parquet file ({reason(error)}); restore it") from error
+
+
+def to_parquet(frame: pd.DataFrame) -> bytes:
+    """The bytes of a Parquet file: numbers as float32, which is what networks and scores are computed in."""
+    floats = dict.fromkeys(frame.select_dtypes("float64"), "float32")
+    buffer = io.BytesIO()
+    frame.astype(floats).to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
 
 
 def write_aside(file: Path, content: str | bytes) -> None:
@@ -169,9 +347,6 @@ def write_aside(file: Path, content: str | bytes) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    for part, fields in COMMON.items():
-        for key in fields or sorted({*there[part], *here[part]}):
-            old, new = there[part].get(key), here[part].get(key)
-            if old != new:
-                yield f"{part}.{key} ({old!r} there, {new!r} here)"
+def free_space(folder: Path) -> int:
+    """Bytes free where the folder lies, or will lie."""
+    return shutil.disk_usage(next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())).free

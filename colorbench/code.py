@@ -1,0 +1,121 @@
+"""Code as what it does: hashes of syntax trees without comments, docstrings and layout.
+
+An edit of prose changes no hash, and so makes no result stale.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+HOME = Path(__file__).parent
+PROSE = {".md", ".pyc", ".rst"}  # of a plugin's folder: all other files count, say a table of color bins
+
+
+def code_hash(files: Iterable[Path]) -> str:
+    """12 hexadecimal digits of what Python files do, without comments, docstrings and layout; others by content."""
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        content = file.read_bytes()
+        digest.update(file.name.encode() + (_undocumented(content) if file.suffix == ".py" else content))
+    return digest.hexdigest()[:12]
+
+
+@cache
+def own_code(names: tuple[str, ...]) -> str:
+    """The `code_hash` of files and folders of colorbench itself."""
+    paths = [HOME / name for name in names]
+    return code_hash(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
+
+
+@cache  # by content, since a notebook's plugins may change while it runs
+def _undocumented(content: bytes) -> bytes:
+    try:
+        return ast.unparse(_Undocumented().visit(ast.parse(content))).encode()
+    except (SyntaxError, ValueError):
+        return content
+
+
+class _Undocumented(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+            first = body[0]
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = body[1:] or [ast.Pass()]
+        return node
+
+
+def plugin_code(source: str) -> dict[str, str]:
+    """The code that a plugin, a module's name or a file's path, is made of: a hash by top-level package or file.
+
+    That is its own package or file and whatever they import that is neither of Python, nor of colorbench, nor
+    installed as a library: libraries are recorded by version. Other plugins count.
+    """
+    hashes: dict[str, str] = {}
+    queue = [_files_of(source)]
+    while queue:
+        name, files = queue.pop()
+        if name in hashes or not files:
+            continue
+        hashes[name] = code_hash(files)
+        imported = {module for file in files if file.suffix == ".py" for module in _imports(file.read_bytes())}
+        queue += [_files_of(module) for module in imported if _counts(module)]
+    return dict(sorted(hashes.items()))
+
+
+def _files_of(source: str) -> tuple[str, list[Path]]:
+    """The name of a module's top-level package, or of a file, and its files; none if it cannot be found."""
+    if source.endswith(".py"):
+        return Path(source).name, [Path(source)]
+    name = source.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return name, []
+    folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+    if not folders:
+        return name, [Path(spec.origin)] if spec and spec.origin and Path(spec.origin).is_file() else []
+    return name, [file for folder in folders for file in folder.rglob("*") if file.is_file() and _is_code(file)]
+
+
+def _is_code(file: Path) -> bool:
+    return file.suffix not in PROSE and "__pycache__" not in file.parts
+
+
+@cache
+def _imports(content: bytes) -> set[str]:
+    """The top-level names of the modules that a Python file imports."""
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@cache
+def _counts(module: str) -> bool:
+    if module == "colorbench" or module in sys.stdlib_module_names:
+        return False
+    if module in {entry.module.partition(".")[0] for entry in entry_points(group="colorbench")}:
+        return True
+    libraries = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")}
+    return not any(library in file.resolve().parents for file in _files_of(module)[1] for library in libraries)

@@ -1,0 +1,189 @@
+"""One model and one seed: trained, predicted, scored. A function of a request, which touches only its own folder."""
+
+from __future__ import annotations
+
+import io
+import traceback
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from colorbench.contract import ModelSpec
+from colorbench.data.cache import open_images
+from colorbench.data.loader import to_lab
+from colorbench.errors import DISK_FULL, reason
+from colorbench.harness import device
+from colorbench.harness.checkpoint import Checkpoint
+from colorbench.harness.networks import (
+    PUBLISHED_WIDTH,
+    build,
+    build_published,
+    count_parameters,
+    notes_of,
+    packed_weights,
+    trained_state,
+)  # fmt: skip
+from colorbench.harness.predict import Keeper, colorize, keeps_all, kept, predict
+from colorbench.harness.scoring import score_all
+from colorbench.harness.trained import load_base, load_cell, with_weights
+from colorbench.harness.trainer import Trainer, TrainingJob
+from colorbench.runs.executors import end_if_alone
+from colorbench.runs.folder import (
+    DETAILS,
+    LOSSES,
+    SAMPLES,
+    SCORES,
+    TRACEBACK,
+    TRAINING,
+    WEIGHTS,
+    RunFolder,
+    add_files,
+    remove_litter,
+    to_parquet,
+    write_aside,
+    write_cell,
+)  # fmt: skip
+from colorbench.runs.plan import CellRequest, predictions_key
+from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
+
+
+class Cell:
+    """A request, and what its process opens for it."""
+
+    def __init__(self, request: CellRequest) -> None:
+        self.request = request
+        self.registry = request.plugins.load()
+        self.accelerator = device.accelerator()
+        self.test = open_images(request.splits["test"])
+
+    @property
+    def spec(self) -> ModelSpec:
+        (spec,) = self.registry.find("model", [self.request.record.model])
+        return spec
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+
+def make(request: CellRequest) -> CellRecord:
+    """Train, predict and score a cell, as far as that is not done, and write it.
+
+    Whatever the model raises is the reason in its record. Raises the OSError of a full disk.
+    """
+    record, main = request.record, device.world()[0] == 0
+    if main:
+        request.cell_dir.mkdir(parents=True, exist_ok=True)
+        remove_litter(request.cell_dir)
+    try:
+        cell = Cell(request)
+        network = None if record.has_weights else _train(cell, record)
+        _score(cell, record, network)
+        record.status, record.reason = DONE, None
+        (request.cell_dir / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise  # not the model's fault: the command ends, and takes the model up again next time
+        end_if_alone(error, request.cell_dir, *device.world())
+        record.status = TRAINED if record.has_weights else FAILED
+        record.reason = f"not scored: {reason(error)}" if record.has_weights else reason(error)
+        if main:
+            write_aside(request.cell_dir / TRACEBACK, traceback.format_exc().encode(errors="backslashreplace"))
+    if main:
+        write_cell(request.cell_dir, record)
+    return record
+
+
+def _train(cell: Cell, record: CellRecord) -> nn.Module:
+    """Train the network and save it: whatever happens to its predictions, it need not be trained again."""
+    request, spec = cell.request, cell.spec
+    base = load_cell(RunFolder(request.run), spec.refines, record.seed, cell.registry) if spec.refines else None
+    network, record.width = network_before_training(cell, base), _width(cell)
+    network.to(cell.accelerator.device).to(memory_format=torch.channels_last)
+    L, _ = to_lab(cell.test.pixels[:1], cell.accelerator.device)
+    colorize(network, L)  # what breaks the contract shall not train for a day first
+    stages = () if request.weights or spec.trained_as else tuple(spec.schedule(request.preset))
+    train, val = (open_images(request.splits[split]) for split in ("train", "val"))
+    checkpoint = Checkpoint(request.cell_dir / TRAINING, request.resume, cell.accelerator.device)
+    job = TrainingJob(network, spec, record.seed, request.preset.batch_size, train, val, base)
+    trainer = Trainer(job, cell.accelerator, checkpoint)
+    losses = trainer.run(stages)
+    record.seconds, record.images_seen = round(trainer.seconds, 2), trainer.images_seen
+    if spec.trained_as:  # what its weights cost, though not by itself
+        trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
+        record.seconds, record.images_seen = trained.seconds, trained.images_seen
+    record.parameters, record.notes = count_parameters(network, L), [*notes_of(network)]
+    record.status = TRAINED
+    if cell.is_main:
+        state = packed_weights(trained_state(network, base))
+        tables = {LOSSES: to_parquet(_labelled(losses, record))} if len(losses) else {}
+        add_files(request.cell_dir, record, {WEIGHTS: state} | tables)
+        record.weights_sha256 = record.files[WEIGHTS]
+        write_cell(request.cell_dir, record)
+        checkpoint.file.unlink(missing_ok=True)
+    return network
+
+
+def network_before_training(cell: Cell, base: nn.Module | None) -> nn.Module:
+    """The network as its training starts from it, or with the weights that it is given instead of a training."""
+    request, spec = cell.request, cell.spec
+    run, seed, size = RunFolder(request.run), request.record.seed, request.preset.size
+    if request.weights:
+        return build_published(spec, size, request.weights)
+    if spec.trained_as and run.exists() and (other := run.cell(spec.trained_as, seed)).has_weights:
+        return with_weights(other, run.cell_dir(other.model, seed), spec, base, size)
+    return build(spec, request.preset.width, size, base, seed)
+
+
+def _width(cell: Cell) -> float:
+    if cell.request.weights:
+        return PUBLISHED_WIDTH
+    other = cell.spec.trained_as
+    return (
+        RunFolder(cell.request.run).cell(other, cell.request.record.seed).width if other else cell.request.preset.width
+    )
+
+
+def _trained(cell: Cell, record: CellRecord) -> nn.Module:
+    """The network with the weights that the cell, or the run that is evaluated, holds."""
+    request, spec = cell.request, cell.spec
+    if request.trained_in:
+        return load_cell(RunFolder(request.trained_in), record.model, record.seed, cell.registry)
+    base = load_base(RunFolder(request.run), record, spec, cell.registry)
+    return with_weights(record, request.cell_dir, spec, base, request.preset.size)
+
+
+def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
+    """Score the predictions that are kept; without them all, predict again from the weights."""
+    request, where = cell.request, cell.accelerator.device
+    test, metrics = cell.test, tuple(cell.registry.specs["metric"].values())
+    key = predictions_key(record, request.inputs)
+    if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
+        scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
+    else:
+        network = network if network is not None else _trained(cell, record)
+        network.to(where).to(memory_format=torch.channels_last)
+        predictions = predict(network, test, where, request.protocol)
+        with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
+            scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)
+            keeper.commit(record)
+        record.predicted_by = key
+    if cell.is_main:
+        tables = {SCORES: scored.scores, DETAILS: scored.details}
+        content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items()}
+        add_files(request.cell_dir, record, content | {SAMPLES: packed(**scored.samples)})
+    record.scored_by = request.scored_by
+
+
+def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame({"model": record.model, "seed": record.seed}, index=frame.index), frame], axis=1)
+
+
+def packed(**arrays: Any) -> bytes:
+    """The bytes of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

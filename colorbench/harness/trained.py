@@ -1,0 +1,85 @@
+"""Trained networks: from a run folder, or from a weight file that the authors of a model published."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from colorbench import plugins
+from colorbench.contract import ModelSpec
+from colorbench.errors import UserError
+from colorbench.harness.networks import PUBLISHED_SIZE, build, build_published, load_weights
+from colorbench.runs.folder import WEIGHTS, RunFolder, read_checked
+from colorbench.runs.records import CellRecord
+
+
+def load_model(
+    name: str,
+    weights: str | Path | None = None,
+    run: str | Path | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    registry: plugins.Registry | None = None,
+) -> nn.Module:
+    """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
+
+    Either `weights`, a published state dict at full width, or `run`, a run folder (its first finished seed, or
+    `seed`). Says on standard error if the model's code or options have changed since it was trained. Raises UserError
+    when the model is unknown, was not trained in that run, or the weights do not fit or are damaged.
+    """
+    registry = registry or plugins.load()
+    (spec,) = registry.find("model", [name])
+    if weights is not None and run is None:
+        return build_published(spec, PUBLISHED_SIZE, Path(weights)).to(device).eval()
+    if run is None or weights is not None:
+        raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
+    folder = RunFolder(run)
+    seeds = folder.record.seeds if seed is None else [seed]
+    trained = [s for s in seeds if folder.cell(name, s).has_weights]
+    if not trained:
+        raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
+    from colorbench.runs.plan import changes_since  # which imports this module
+
+    if why := changes_since(folder, folder.cell(name, trained[0]), registry):
+        print(f"{name} of {folder.path} was made otherwise, and is used as it is: {'; '.join(why)}", file=sys.stderr)
+    return load_cell(folder, name, trained[0], registry).to(device).eval()
+
+
+def load_cell(run: RunFolder, model: str, seed: int, registry: plugins.Registry) -> nn.Module:
+    """The network that a trained cell holds, on its base from the same run.
+
+    Raises UserError if either is gone, damaged, or cannot be built.
+    """
+    (spec,) = registry.find("model", [model])
+    record = run.cell(model, seed)
+    if not record.has_weights:
+        raise UserError(f"{run.path} has no trained {model!r} of seed {seed}: {record.reason}")
+    base = load_base(run, record, spec, registry)
+    try:
+        return with_weights(record, run.cell_dir(model, seed), spec, base, run.record.preset.size)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # an option may name a file that was there in training
+        raise UserError(f"{model!r} of {run.path} cannot be built again: {error}") from error
+
+
+def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: plugins.Registry) -> nn.Module | None:
+    """What a trained cell was trained on, None if it refines nothing. Raises UserError if `run` holds other weights."""
+    if not spec.refines:
+        return None
+    if run.cell(spec.refines, record.seed).weights_sha256 != record.base.get("weights"):
+        raise UserError(
+            f"{spec.name!r} was trained on other weights of {spec.refines!r} than {run.path} holds now; train it anew"
+        )
+    return load_cell(run, spec.refines, record.seed, registry)
+
+
+def with_weights(record: CellRecord, cell_dir: Path, spec: ModelSpec, base: nn.Module | None, size: int) -> nn.Module:
+    """The network of `spec` on `base` with a cell's weights. Raises UserError if they are damaged or do not fit."""
+    read_checked(cell_dir / WEIGHTS, record.files.get(WEIGHTS, ""))
+    network = build(spec, record.width, size, base, record.seed)
+    load_weights(network, cell_dir / WEIGHTS, base)
+    return network

@@ -1,0 +1,177 @@
+"""How the cells of a run are made: each in a process of its own, so that no model inherits what another changed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+from colorbench.errors import DISK_FULL, UserError, reason
+
+# torch imports its compiler with the first optimizer, which takes seconds.
+PRELOADED = ["colorbench.harness.cell", "colorbench.harness.preflight", "torch._dynamo", "torchvision"]
+OTHERS_SECONDS = 10.0  # how long one of several processes waits for the others to fail in the same way
+EXIT_SECONDS = 2.0  # how long a process that has sent its result may take to end
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+class EndedError(RuntimeError):
+    """A process ended without a result."""
+
+
+def call(function: Callable[[Request], Result], request: Request) -> Result:
+    """`function(request)` in a fresh process, which sees this one's environment and working directory.
+
+    What it prints goes to standard error. Raises what the function raises, and EndedError if its process ends first.
+    """
+    # Forked from a server that has imported torch and done nothing else: as clean as a new process, seconds sooner.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        # Threads that spin while they wait take the cores from whoever works: ten times slower on a busy machine.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        context.set_forkserver_preload(PRELOADED)
+    receiver, sender = context.Pipe(duplex=False)
+    # A single process, even where this one is one of several.
+    environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    settings = environ, os.getcwd(), _threads(), sys.stderr.isatty()
+    process = context.Process(target=_serve, args=(function, request, settings, sender))
+    with _no_main():
+        process.start()
+    sender.close()
+    try:
+        kind, content = _listen(receiver)
+        process.join(EXIT_SECONDS)
+    except EOFError:
+        process.join()
+        raise EndedError(_ending(process.exitcode)) from None
+    finally:
+        process.kill()  # it has ended, unless threads that a plugin left behind hold it up, or we are on our way out
+        process.join()
+        receiver.close()
+    if kind == "raised":
+        raise content
+    return content
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the script that runs from a process about to start: it would run it again, up to this very call."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _listen(receiver: Connection) -> tuple[str, Any]:
+    """Print what the process prints until it sends its result. Raises EOFError if it ends without one."""
+    while True:
+        kind, content = receiver.recv()
+        if kind != "printed":
+            return kind, content
+        sys.stderr.write(content)
+        sys.stderr.flush()
+
+
+def _ending(status: int | None) -> str:
+    if status is not None and status < 0:
+        name = signal.Signals(-status).name
+        return f"its process was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"its process ended with status {status} before it was done"
+
+
+def _threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
+
+
+class _Stream(io.TextIOBase):
+    """Standard output and error of a process: what is written goes to the one that started it."""
+
+    def __init__(self, sender: Connection, terminal: bool) -> None:
+        self.sender, self.terminal, self.lock = sender, terminal, threading.Lock()
+
+    def write(self, text: str) -> int:
+        with self.lock:  # threads that a plugin starts may print, too
+            self.sender.send(("printed", text))
+        return len(text)
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def writable(self) -> bool:
+        return True
+
+
+def _serve(
+    function: Callable[[Request], Result], request: Request, settings: tuple[Any, ...], sender: Connection
+) -> None:
+    environ, folder, threads, terminal = settings
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environ)
+    os.chdir(folder)
+    sys.stdout = sys.stderr = _Stream(sender, terminal)
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        sender.send(("returned", function(request)))
+    except KeyboardInterrupt:  # it has reached the parent, too, which says so
+        os._exit(130)
+    except BaseException as error:
+        sender.send(("raised", _portable(error)))
+    sender.close()
+
+
+def _portable(error: BaseException) -> Exception:
+    """The same error as one that can be pickled, whatever a plugin has raised; `traceback` says from where."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return OSError(error.errno, error.strerror, error.filename)
+    portable = UserError(str(error)) if isinstance(error, UserError) else RuntimeError(reason(error))
+    portable.traceback = traceback.format_exc().encode(errors="backslashreplace")  # type: ignore[union-attr]
+    return portable
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def end_if_alone(error: BaseException, folder: Path, rank: int, count: int) -> None:
+    """End this process, one of `count` under `accelerate launch`, unless the others fail as well.
+
+    Those that do not would wait for it in a collective operation for ever. This process says why and ends, upon which
+    the launcher ends the others. `folder` is one that all of them see.
+    """
+    if count == 1:
+        return
+    posted = folder / f".failed-{rank}"
+    posted.touch()
+    until = time.monotonic() + OTHERS_SECONDS
+    while time.monotonic() < until and len(list(folder.glob(".failed-*"))) < count:
+        time.sleep(0.1)
+    alone = len(list(folder.glob(".failed-*"))) < count
+    time.sleep(1.0)  # the others shall see this one's file, too
+    posted.unlink()
+    if alone:
+        print(f"colorbench: process {rank} of {count} failed alone: {reason(error)}", file=sys.stderr, flush=True)
+        os._exit(1)

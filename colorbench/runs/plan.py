@@ -1,0 +1,311 @@
+"""What a run has to do: which cells are done, stale, unfinished or missing, in order of dependency."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from colorbench.code import own_code, plugin_code
+from colorbench.contract import ModelSpec, Preset
+from colorbench.data.cache import Data
+from colorbench.errors import UserError, reason
+from colorbench.plugins import Registry, load
+from colorbench.protocol import Protocol
+from colorbench.runs.folder import (
+    AGAIN,
+    LOSSES,
+    TRAINING,
+    WEIGHTS,
+    RunFolder,
+    damaged_files,
+    environment_key,
+    read_cell,
+)
+from colorbench.runs.identity import (
+    PREDICTION_CODE,
+    SCORING_CODE,
+    TRAINING_CODE,
+    canonical,
+    differences,
+    key_of,
+    stage_fields,
+)  # fmt: skip
+from colorbench.runs.records import FAILED, CellRecord, Environment, Published
+
+READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored", "stale", "resumable", "missing"
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """What a process has to load: installed plugins by their entry points' names, and files."""
+
+    installed: frozenset[str]
+    files: tuple[str, ...]
+
+    def load(self) -> Registry:
+        return load(self.files, only=self.installed)
+
+
+@dataclass(frozen=True)
+class CellRequest:
+    """All that making a cell needs; it can be pickled.
+
+    `record` is what is known of the cell, or there of it already: one that has weights is not trained. `run` holds
+    the cells it builds on, `cell_dir` is where its own files go. `splits` are folders of the decoded cache. `keep` is
+    how many predictions to keep, None for all. `inputs` and `scored_by` are keys. `resume` says which unfinished
+    training can be gone on with.
+    """
+
+    record: CellRecord
+    run: Path
+    cell_dir: Path
+    preset: Preset
+    protocol: Protocol
+    splits: Mapping[str, Path]
+    plugins: Plugins
+    inputs: str
+    scored_by: str
+    keep: int | None = None
+    weights: Path | None = None
+    resume: str = ""
+    rescores: bool = False  # what is kept, whatever key it has
+    trained_in: Path | None = None  # of an evaluation: the run whose weights are scored
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all cells of a command share. `weights` are published weight files by model."""
+
+    folder: RunFolder
+    registry: Registry
+    data: Data
+    preset: Preset
+    protocol: Protocol
+    environment: Environment
+    plugin_files: tuple[Path, ...] = ()
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    keep: int | None = None
+
+    @cached_property
+    def scoring(self) -> str:
+        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics."""
+        return scoring_key(self.protocol, self.registry)
+
+    @cached_property
+    def inputs(self) -> str:
+        """The key of what predictions depend on beside the weights: the test images, as they are fed, and our code."""
+        return key_of([self.protocol.input_id, self.data.fingerprint_of("test"), own_code(PREDICTION_CODE)])
+
+    def plugins_for(self, names: Collection[str]) -> Plugins:
+        """Those that these models, what they build on, and the metrics come from."""
+        known = self.registry.specs["model"]
+        needed = {spec.name for spec in with_needed([known[name] for name in names if name in known], self.registry)}
+        kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.specs["metric"]]
+        used = {self.registry.plugin_of(*kind) for kind in kinds}
+        files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
+        return Plugins(frozenset(plugin.name for plugin in used if plugin.source not in files), tuple(files))
+
+
+def predictions_key(record: CellRecord, inputs: str) -> str:
+    """The key of the predictions that the weights of a cell give."""
+    return key_of([record.weights_sha256, record.key, inputs])
+
+
+def scoring_key(protocol: Protocol, registry: Registry) -> str:
+    """The key of what scores under a protocol: its scoring half, our code, and that of the plugins' metrics."""
+    metrics = {name: plugin_code(registry.plugin_of("metric", name).source) for name in registry.specs["metric"]}
+    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics])
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell and what is to be done with it; `why` it is stale or kept, field by field.
+
+    `record` is what is there, or what would be made.
+    """
+
+    spec: ModelSpec
+    seed: int
+    state: str
+    record: CellRecord
+    cell_dir: Path
+    why: tuple[str, ...] = ()
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it is made beside an old one, whose place it will take."""
+        return self.cell_dir.name.endswith(AGAIN)
+
+    @property
+    def trains(self) -> bool:
+        return self.state in (RESUMABLE, TO_DO)
+
+
+def with_needed(specs: Sequence[ModelSpec], registry: Registry) -> list[ModelSpec]:
+    """The models to run, each once; before each what it refines and whose weights it takes, if that is installed."""
+    ordered: dict[str, ModelSpec] = {}
+
+    def add(spec: ModelSpec, needed_by: tuple[str, ...]) -> None:
+        if spec.name in needed_by:
+            raise UserError(f"model {spec.name!r} refines itself, or takes its own weights; mend its plugin")
+        for name in (spec.refines, spec.trained_as):
+            if other := registry.specs["model"].get(name or ""):
+                add(other, (*needed_by, spec.name))
+        ordered.setdefault(spec.name, spec)
+
+    for spec in specs:
+        add(spec, ())
+    return list(ordered.values())
+
+
+def plan(
+    context: Context, specs: Sequence[ModelSpec], seeds: Sequence[int], again: Collection[str], keep: Collection[str]
+) -> list[Planned]:
+    """Every cell with its state, bases first. `again` are models to train anew, `keep` stale ones to use as is."""
+    planned: dict[tuple[str, int], Planned] = {}
+    for seed in seeds:
+        for spec in specs:
+            planned[spec.name, seed] = _plan_cell(context, spec, seed, planned, (spec.name in again, spec.name in keep))
+    return list(planned.values())
+
+
+def refuse_stale(cells: Sequence[Planned]) -> None:
+    """Raises UserError that names each stale cell and the fields in which it differs."""
+    if stale := [cell for cell in cells if cell.state == STALE]:
+        told = [f"{cell.spec.name} seed {cell.seed}: {'; '.join(cell.why)}" for cell in stale]
+        names = ",".join(dict.fromkeys(cell.spec.name for cell in stale))
+        sound = ",".join(dict.fromkeys(cell.spec.name for cell in stale if cell.record.has_weights))
+        uses = f", --keep {sound} uses as it is" if sound else ""
+        raise UserError("\n".join([*told, f"nothing was touched; --again {names} trains anew{uses}"]))
+
+
+def _plan_cell(
+    context: Context, spec: ModelSpec, seed: int, planned: Mapping[tuple[str, int], Planned], asked: tuple[bool, bool]
+) -> Planned:
+    again, keep = asked
+    folder = context.folder.cell_dir(spec.name, seed)
+    fresh = new_record(context, spec, seed, planned)
+    try:
+        there = context.folder.cell(spec.name, seed)
+        why = list(changes(there, fresh, folder)) if there.has_weights else []
+    except UserError as error:  # its record is damaged: what was trained may be sound all the same
+        there, why = None, [str(error)]
+    if again and (there is None or there.has_weights):
+        return _plan_anew(context, spec, seed, fresh, context.folder.again_dir(spec.name, seed))
+    if there is None or (not there.has_weights and not why):
+        state = STALE if why else _unfinished(folder)
+        return Planned(spec, seed, state, fresh, folder, tuple(why))
+    if _lost(folder, there):
+        return Planned(spec, seed, STALE, fresh, folder, tuple(why))
+    if why and not keep:
+        return Planned(spec, seed, STALE, there, folder, tuple(why))
+    state = READY if is_scored(context, there, folder) else UNSCORED
+    return Planned(spec, seed, KEPT if why and state == READY else state, there, folder, tuple(why))
+
+
+def _plan_anew(context: Context, spec: ModelSpec, seed: int, fresh: CellRecord, folder: Path) -> Planned:
+    try:
+        begun = read_cell(folder, spec.name, seed)
+    except (FileNotFoundError, UserError):
+        begun = fresh
+    if not begun.has_weights or list(changes(begun, fresh, folder)):
+        return Planned(spec, seed, _unfinished(folder), fresh, folder)
+    return Planned(spec, seed, READY if is_scored(context, begun, folder) else UNSCORED, begun, folder)
+
+
+def _unfinished(folder: Path) -> str:
+    return RESUMABLE if (folder / TRAINING).exists() else TO_DO
+
+
+def changes(there: CellRecord, fresh: CellRecord, folder: Path) -> Iterator[str]:
+    """The fields in which what made a cell differs from what would make it now, and its damaged files."""
+    if there.key != fresh.key:
+        yield from list(differences(there.made_from, fresh.made_from)) or ["a value of another type"]  # such as 1, true
+    yield from (f"{folder / name} is damaged or absent" for name in _lost(folder, there))
+
+
+def _lost(folder: Path, record: CellRecord) -> list[str]:
+    """The damaged files that only another training can make again."""
+    return [name for name in damaged_files(folder, record) if name in (WEIGHTS, LOSSES)]
+
+
+def is_scored(context: Context, record: CellRecord, folder: Path) -> bool:
+    """Whether the scores of a cell are there, undamaged, and under the keys of today."""
+    sound = not damaged_files(folder, record)
+    predicted = record.predicted_by == predictions_key(record, context.inputs)
+    kept = min(len(context.data.splits["test"]), 2**63 if context.keep is None else context.keep)
+    return sound and predicted and record.scored_by == context.scoring and record.predictions_kept >= kept
+
+
+def new_record(
+    context: Context, spec: ModelSpec, seed: int, planned: Mapping[tuple[str, int], Planned] | None = None
+) -> CellRecord:
+    """The record of a cell that is not made yet, with the fields that its weights will depend on."""
+    fields = training_fields(context, spec, seed)
+    for role, name in (("base", spec.refines), ("trained_as", spec.trained_as)):
+        if name:
+            fields[role] = _other(context, name, seed, (planned or {}).get((name, seed)))
+    without_seed = {key: value for key, value in fields.items() if key != "seed"}
+    for role in ("base", "trained_as"):
+        if role in fields:
+            without_seed[role] = fields[role]["row"]
+    return CellRecord(
+        model=spec.name, seed=seed, status=FAILED, reason="it was not made", summary=spec.summary,
+        origin=context.registry.origins["model", spec.name], made_from=fields, key=key_of(fields),
+        row=key_of(without_seed), refines=spec.refines, trained_as=spec.trained_as, parent=spec.parent,
+        reference=spec.reference,
+        published=Published(**dataclasses.asdict(spec.published)) if spec.published else None,
+        environment=environment_key(context.environment),
+    )  # fmt: skip
+
+
+def _other(context: Context, name: str, seed: int, cell: Planned | None) -> dict[str, Any]:
+    """What a cell builds on: its key, and the weights that it has now, None if they are to be made."""
+    there = cell.record if cell else context.folder.cell(name, seed)
+    anew = cell is not None and (cell.trains or cell.state == STALE)
+    weights = "to be trained" if anew else there.weights_sha256
+    return {"model": name, "row": there.row, "weights": weights}
+
+
+def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, Any]:
+    """What the weights of a cell depend on, beside other cells."""
+    file, preset = context.weights.get(spec.name), context.preset
+    fields = {"seed": seed, **own_fields(spec, preset, context.registry, untrained=bool(file or spec.trained_as))}
+    fields["preset"] = {"size": preset.size, "width": preset.width}
+    if file:
+        fields["weights"] = canonical(file)
+    if fields["stages"]:
+        fields["preset"] |= {"batch_size": preset.batch_size}
+        fields["data"] = {split: context.data.fingerprint_of(split) for split in ("train", "val")}
+        fields["input"] = context.protocol.input_id
+    return fields
+
+
+def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: bool) -> dict[str, Any]:
+    """The code, options and stages of a model. A schedule that fails is a field that says so."""
+    try:
+        stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
+    except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
+        stages = [{"fails": reason(error)}]
+    code = plugin_code(registry.plugin_of("model", spec.name).source)
+    named = {f"plugin {name}": code[name] for name in code}
+    if stages:
+        named |= {"colorbench's training": own_code(TRAINING_CODE)}
+    return {"options": canonical(spec.options), "stages": stages, "code": named}
+
+
+def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> list[str]:
+    """The fields of a trained cell that its plugin would set otherwise now: code, options, schedule."""
+    spec = registry.specs["model"].get(record.model)
+    preset = Preset(summary="", **msgspec.structs.asdict(folder.record.preset))
+    if spec is None:
+        return []
+    untrained = bool(record.published_weights) or not record.made_from.get("stages")
+    fields = own_fields(spec, preset, registry, untrained=untrained)
+    return list(differences({key: record.made_from.get(key) for key in fields}, fields))

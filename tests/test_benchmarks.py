@@ -1,0 +1,50 @@
+"""Timings, run by `pytest --benchmark-only tests/test_benchmarks.py`: CPU time on one thread."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from colorbench.color import recombine, rgb_to_lab
+from colorbench.metrics import score_with_details
+from colorbench.metrics.pair import Pair
+from colorbench.metrics.standard import standard_scores
+from colorbench.protocol import COLORBENCH
+
+IMAGES, SIDE = 16, 256
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A batch as the harness has it: smooth pictures, paler predictions, five parts and an attention map."""
+    rng = np.random.default_rng(0)
+    coarse = torch.from_numpy(rng.random((IMAGES, 3, 16, 16), dtype=np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic").clamp(0, 1) * 255
+    noisy = smooth + torch.from_numpy(rng.normal(0, 3, smooth.shape).astype(np.float32))
+    truth = noisy.clamp(0, 255).byte().contiguous(memory_format=torch.channels_last)
+    L, ab = rgb_to_lab(truth / 255).split((1, 2), dim=1)
+    owner = torch.from_numpy(rng.integers(0, 5, (IMAGES, SIDE, SIDE)))
+    parts = {name: owner == i for i, name in enumerate(("skin", "hair", "eyes", "lips", "background"))}
+    return Pair(recombine(L, ab * 0.6 + 3), truth, parts, torch.rand(IMAGES, 1, SIDE // 8, SIDE // 8))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("part", ["lab", "scores", "scores and details"])
+@pytest.mark.benchmark(timer=time.process_time, warmup=True, min_rounds=5)
+def test_scoring_a_batch_of_16_at_256_pixels(benchmark, pair, part):
+    timed = {
+        "lab": lambda: [chunk.lab for chunk in pair.chunks(COLORBENCH)],
+        "scores": lambda: [standard_scores(chunk) for chunk in pair.chunks(COLORBENCH)],
+        "scores and details": lambda: score_with_details(pair),
+    }
+    benchmark.extra_info["images"] = IMAGES
+    with torch.no_grad():
+        benchmark(timed[part])

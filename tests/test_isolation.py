@@ -1,0 +1,259 @@
+"""What a plugin does to Python, to torch or to its process reaches no other model, and never ends the command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY, call, jpeg, one_line
+
+from colorbench import plugins
+
+ROWDY = """
+from colorbench import ModelSpec, hookimpl
+
+AT_IMPORT
+
+def build(**_):
+    import tiny_module
+    IN_BUILD
+    network = tiny_module.build()
+    forward = network.forward
+
+    def other(L):
+        IN_FORWARD
+        return forward(L)
+
+    network.forward = other
+    return network
+
+def schedule(preset):
+    import tiny_module
+    IN_SCHEDULE
+    return tiny_module.schedule(preset)
+
+@hookimpl
+def register_models(register):
+    register(ModelSpec("a-rowdy", "a test", build, schedule))
+"""
+
+
+@pytest.fixture
+def rowdy(fresh, monkeypatch):
+    """Run a plugin that misbehaves in one place, say `rowdy("IN_BUILD", "1 / 0")`, before `tiny`, which does not."""
+    (fresh.folder / "tiny_module.py").write_text(TINY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(fresh.folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(str(fresh.folder))
+    file = fresh.folder / "rowdy.py"
+
+    def run(where, what, *more):
+        text = ROWDY.replace(where, what)
+        for name in ("AT_IMPORT", "IN_BUILD", "IN_FORWARD", "IN_SCHEDULE"):
+            text = text.replace(name, "")
+        file.write_text(text)
+        return fresh("a-rowdy,tiny", "--plugin", file, *more)
+
+    run.bench = fresh
+    return run
+
+
+@pytest.mark.parametrize("where", ["IN_BUILD", "IN_FORWARD", "IN_SCHEDULE"])
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("import os; os._exit(0)", "its process ended with status 0 before it was done"),
+        ("import os; os.kill(os.getpid(), 11)", "its process was killed by SIGSEGV"),
+    ],
+)
+def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason):
+    if where == "IN_SCHEDULE" and "os" in what:
+        pytest.skip("the schedule is asked for where the run is planned")
+    result = rowdy(where, what)
+    assert result.exit_code == 1, result.stderr
+    table = rowdy.bench.table()
+    assert table.status.to_dict() == {"a-rowdy": f"failed: {reason}", "tiny": "done"}
+    assert f"colorbench: a-rowdy seed 0 failed: {reason}" in result.stderr
+
+
+def test_a_file_that_ends_python_at_import_is_refused(rowdy):
+    result = rowdy("AT_IMPORT", "import sys; sys.exit(0)")
+    assert result.exit_code == 2
+    assert "cannot load the plugin" in one_line(result)
+    assert "SystemExit: 0" in one_line(result)
+
+
+def test_an_installed_plugin_that_ends_python_at_import_is_broken(fresh, monkeypatch):
+    (fresh.folder / "quitter.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.syspath_prepend(str(fresh.folder))
+    entry = EntryPoint("quitter", "quitter", "colorbench")
+    object.__setattr__(entry, "dist", type("Dist", (), {"name": "quitter", "version": "1.0"}))
+    real = list(plugins.entry_points(group="colorbench"))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: [entry, *real])
+    result = fresh()
+    assert result.exit_code == 0, result.stderr
+    assert "plugin quitter is broken and left out: SystemExit: 0" in result.stderr
+
+
+def scores(bench):
+    return pd.read_parquet(bench.cell("tiny") / "scores.parquet")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "import torch; torch.set_default_dtype(torch.float64)",
+        "import torch; torch.set_grad_enabled(False)",
+        "import torch; torch.set_num_threads(3)",
+        "import torch; torch.nn.functional.mse_loss = torch.nn.functional.l1_loss = lambda *_, **__: torch.zeros(())",
+        "import torch; torch.Tensor.square = torch.Tensor.abs",
+        "import torch; torch.use_deterministic_algorithms(True); torch.manual_seed(3)",
+        "import numpy; numpy.mean = numpy.median",
+    ],
+)
+def test_what_a_plugin_changes_reaches_no_other_model(rowdy, finished, what):
+    rowdy("IN_BUILD", what)
+    pd.testing.assert_frame_equal(scores(rowdy.bench), scores(finished))
+
+
+def test_nor_does_what_it_changes_at_import(rowdy, finished, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "square", torch.Tensor.square)  # to have it back: the plugin is loaded here, too
+    rowdy("AT_IMPORT", "import torch; torch.Tensor.square = torch.Tensor.abs")
+    pd.testing.assert_frame_equal(scores(rowdy.bench), scores(finished))
+
+
+def test_a_thread_left_behind_does_not_hang_the_run(rowdy):
+    started = time.monotonic()
+    result = rowdy("IN_BUILD", "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()")
+    assert result.exit_code == 0, result.stderr
+    assert time.monotonic() - started < 300  # it would take ten minutes
+
+
+@pytest.mark.parametrize("name", ["mse_low", "status", "seed", "model", "psnr_pooled", "train_1", "gain_percent"])
+def test_a_metric_cannot_take_the_name_of_a_column(fresh, name):
+    metric = fresh.folder / "metric.py"
+    metric.write_text(
+        "from colorbench import MetricSpec, hookimpl\n\n\n@hookimpl\ndef register_metrics(register):\n"
+        f"    register(MetricSpec({name!r}, 'a test', None))\n"
+    )
+    result = fresh("tiny", "--plugin", metric)
+    assert result.exit_code == 2
+    assert f"metric '{name}'" in one_line(result)
+
+
+@pytest.mark.parametrize("summary", ["two\\nlines", "\\x1b[31mred", "a\\tb", "a\\u202eb"])
+def test_control_characters_in_a_summary_are_refused(fresh, summary):
+    fresh.change('"tiny", "a test"', f'"tiny", "{summary}"')
+    result = fresh()
+    assert result.exit_code == 2
+    assert "one line of plain text is due" in one_line(result)
+
+
+@pytest.mark.parametrize("text", ["a | b", "<script>alert(1)</script>", "[x](http://a.test)"])
+def test_markup_of_a_plugin_is_no_markup_in_the_report(fresh, text):
+    fresh.change("self.base = base", f"self.base = base\n            self.notes = [{text!r}]")
+    fresh.change('"tiny", "a test"', f'"tiny", {text!r}')
+    result = fresh()
+    assert result.exit_code == 0, result.stderr
+    report = (fresh.run / "comparison.md").read_text()
+    assert "<script>" not in report
+    rows = [line.count("|") - line.count("\\|") for line in report.splitlines() if line.startswith("| tiny")]
+    assert rows
+    assert all(count >= 3 for count in rows)
+
+
+def start(bench, *more):
+    """The command line in a process group of its own, once it trains a slow model."""
+    bench.change("yield Update", "import time\n            time.sleep(0.2)\n            yield Update")
+    bench.change('"train", 1,', '"train", 100,')
+    command = [sys.executable, "-m", "colorbench", "run", *map(str, bench.arguments()), "--no-timing", *more]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (bench.cell() / "training.pt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    return process
+
+
+def members(group):
+    """The processes of a group that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, their = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(their) == group and state != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def all_ended(group, seconds=20):
+    deadline = time.monotonic() + seconds
+    while members(group) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not members(group)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_the_command_and_leaves_no_process(fresh, by):
+    process = start(fresh)
+    if by == signal.SIGINT:
+        os.killpg(process.pid, by)  # as a terminal does
+    else:
+        process.send_signal(by)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    if by == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.splitlines()[-1].endswith("what is finished is kept: run the same command again to go on")
+    assert all_ended(process.pid)
+    planned = fresh.plan()
+    assert "resumable" in planned.stdout
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path):
+    """Processes of Python's multiprocessing run the main script again, which would start them again."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""
+from dataclasses import replace
+from pathlib import Path
+from colorbench.api import Options, run
+from colorbench.presets import PRESETS
+
+print("begun")
+preset = replace(PRESETS["smoke"], size=16)
+run(Options(["grey"], "portraits", preset, Path({str(tmp_path / "run")!r}), timing=False))
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("begun") == 1
+    assert "grey seed 0: done" in done.stderr
+
+
+def test_a_terminal_without_unicode_shows_escapes(fresh):
+    fresh.change('"a test"', '"un modèle 色"')
+    photos = fresh.folder / "写真"
+    photos.mkdir()
+    for index in range(40):
+        (photos / f"顔{index}.jpg").write_bytes(jpeg(index))
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "colorbench", "run", *map(str, fresh.arguments()), "--no-timing", "--data", photos]
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode("latin-1")
+    assert b"\\u5199\\u771f" in done.stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "colorbench", "list", "models", "--plugin", fresh.file], env=env, capture_output=True
+    )
+    assert (listed.returncode, b"mod\xe8le \\u8272" in listed.stdout) == (0, True)
+    assert call("report", fresh.run).exit_code == 0

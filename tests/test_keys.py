@@ -1,0 +1,238 @@
+"""A result belongs to what made it: what is changed makes it stale, and what only reads otherwise does not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import call, contents, one_line
+
+from colorbench import load_model, plugins
+
+FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
+
+
+def refused(bench, models="tiny", *more):
+    """What `run` says instead of running; nothing was touched."""
+    before = contents(bench.run)
+    result = bench(models, *more)
+    assert result.exit_code == 2, result.stderr
+    assert contents(bench.run) == before
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_other_code_is_stale(bench):
+    bench.change(FORWARD, "ab = 60 + 0 * self")
+    said = refused(bench)
+    assert "colorbench: tiny seed 0: code of plugin tiny.py\n" in said
+    assert "nothing was touched; --again tiny trains anew, --keep tiny uses as it is" in said
+
+
+def test_another_learning_rate_and_a_seed_are_not_averaged(bench):
+    bench.change(RATE, "learning_rate=0.1")
+    said = refused(bench, "tiny", "--seed", 0, "--seed", 1)
+    assert "tiny seed 0: stages[0].learning_rate 0.001 -> 0.1; code of plugin tiny.py\n" in said
+    assert "tiny seed 1" not in said
+
+
+@pytest.mark.parametrize("decay", ["lambda p: 1 - p", "functools.partial(line, end=0.0)"])
+def test_a_decay_without_a_name_counts_by_its_values(fresh, decay):
+    fresh.change(RATE, f"{RATE}, decay={decay}")
+    fresh.change(
+        "OPTIONS = {}", "import functools\n\n\ndef line(p, end):\n    return 1 - (1 - end) * p\n\n\nOPTIONS = {}"
+    )
+    assert fresh().exit_code == 0
+    assert "1 of 1 are done already" in fresh().stderr
+    fresh.change("1 - p" if "lambda" in decay else "end=0.0", "1 - p / 2" if "lambda" in decay else "end=0.5")
+    assert "stages[0].decay" in refused(fresh)
+
+
+def test_an_option_is_stale_and_an_option_file_by_its_content(fresh):
+    table = fresh.folder / "table.txt"
+    table.write_text("1 2 3")
+    fresh.change("OPTIONS = {}", f"OPTIONS = {{'bins': 3, 'table': {str(table)!r}}}")
+    assert fresh().exit_code == 0
+    os.utime(table)
+    assert "1 of 1 are done already" in fresh().stderr
+    table.write_text("1 2 4")
+    assert "tiny seed 0: options.table.sha256" in refused(fresh)
+    table.write_text("1 2 3")
+    fresh.change("'bins': 3", "'bins': 4")
+    assert "options.bins 3 -> 4" in refused(fresh)
+
+
+def test_a_base_that_changed_makes_its_refiner_stale(bench):
+    bench.change("a test", "another text")  # of the summary: code as well, though it moves nothing
+    said = refused(bench, "on-tiny")
+    assert "tiny seed 0: code of plugin tiny.py" in said
+    assert "on-tiny seed 0: code of plugin tiny.py; base tiny: other weights" in said
+    said = refused(bench, "on-tiny", "--again", "tiny")
+    assert "on-tiny seed 0: code of plugin tiny.py; base tiny: other weights" in said
+    made = bench("on-tiny", "--again", "tiny,on-tiny")
+    assert made.exit_code == 0, made.stderr
+    assert bench.record("on-tiny")["made_from"]["base"]["weights"] == bench.record()["weights_sha256"]
+
+
+def test_prose_and_layout_make_nothing_stale(bench):
+    for old, new in (
+        ('"""A small network, and one that refines it."""', '"""Two networks.\n\nOne refines the other."""\n# really'),
+        ('    """A convolution of one pixel."""\n', ""),
+        (
+            "ab = 10 * self.convolution(L / 100)",
+            "ab = (\n                10 * self.convolution(L/100)  # Lab\n            )",
+        ),
+    ):
+        bench.change(old, new)
+    cells = {name: content for name, content in contents(bench.run).items() if name.startswith("cells")}
+    result = bench("tiny,on-tiny")
+    assert (result.exit_code, "2 of 2 are done already" in result.stderr) == (0, True)
+    assert {name: content for name, content in contents(bench.run).items() if name in cells} == cells
+
+
+def test_published_weights_belong_to_the_cell(bench):
+    state = {"convolution.weight": torch.ones(2, 1, 1, 1), "convolution.bias": torch.zeros(2)}
+    torch.save(state, bench.folder / "w.pth")
+    other = bench.file.read_text().replace('"tiny"', '"told"').replace('"on-tiny"', '"on-told"')
+    (bench.folder / "told.py").write_text(other)
+    asked = ("--plugin", bench.folder / "told.py", "--weights", f"told={bench.folder / 'w.pth'}")
+    added = bench("tiny,told", *asked)
+    assert added.exit_code == 0, added.stderr
+    assert "1 of 2 are done already" in added.stderr
+    assert bench.record("told")["made_from"]["weights"]["file"] == "w.pth"
+    assert not bench.record("told")["made_from"]["stages"]
+    said = refused(bench, "tiny,told", *asked[:2])
+    assert "told seed 0: " in said
+    assert 'weights {"file": "w.pth"' in said
+
+
+def test_again_trains_anew_and_keeps_the_old_cell_until_that_is_done(bench):
+    old = contents(bench.cell())
+    bench.change("yield Update", "raise MemoryError('late')\n            yield Update")
+    failed = bench("tiny", "--again", "tiny")
+    assert failed.exit_code == 1
+    assert "tiny seed 0 failed: MemoryError: late" in failed.stderr
+    assert contents(bench.cell()) == old
+    assert load_model("tiny", run=bench.run, registry=plugins.load([bench.file])) is not None
+    bench.change("raise MemoryError('late')\n            yield Update", "yield Update")
+    bench.change(RATE, "learning_rate=0.1")
+    made = bench("tiny", "--again", "tiny")
+    assert made.exit_code == 0, made.stderr
+    assert "tiny seed 0  train 1/1" in made.stderr
+    assert bench.record()["made_from"]["stages"][0]["learning_rate"] == 0.1
+    assert [path.name for path in (bench.run / "cells/tiny").iterdir()] == ["seed-0"]
+    assert bench().exit_code == 0
+
+
+def test_an_abandoned_second_training_leaves_the_old_cell_in_use(bench):
+    """A kill in the middle of `--again` leaves a folder beside the cell, which is no obstacle."""
+    text = bench.file.read_text()
+    bench.change(FORWARD, "ab = 60 + 0 * self")
+    bench.change(
+        "yield Update",
+        "import os, pathlib\n            pathlib.Path('x').exists() or os._exit(9)\n            yield Update",
+    )
+    assert bench("tiny", "--again", "tiny").exit_code == 1
+    bench.write(text)
+    assert bench().exit_code == 0
+    assert bench.table().status["tiny"] == "done"
+
+
+def test_keep_uses_the_old_cell_and_every_table_marks_it(bench):
+    bench.change(FORWARD, "ab = 60 + 0 * self")
+    weights = (bench.cell() / "weights.safetensors").stat().st_mtime_ns
+    kept = bench("tiny,on-tiny", "--keep", "all")
+    assert kept.exit_code == 0, kept.stderr
+    assert (bench.cell() / "weights.safetensors").stat().st_mtime_ns == weights
+    for name in ("comparison.md", "details.md"):
+        rows = [line for line in (bench.run / name).read_text().splitlines() if line.startswith("| tiny")]
+        assert rows, name
+        assert all(line.startswith("| tiny †") for line in rows), (name, rows)
+    assert "code of plugin tiny.py" in kept.stdout
+    assert bench.table().kept["tiny"] == "code of plugin tiny.py"
+    bench.change("ab = 60 + 0 * self", FORWARD)
+    assert "†" not in bench("tiny,on-tiny").stdout
+
+
+def test_other_verbs_say_that_a_cell_was_made_otherwise(bench, capsys):
+    bench.change(RATE, "learning_rate=0.1")
+    said = "stages[0].learning_rate 0.001 -> 0.1; code of plugin tiny.py"
+    load_model("tiny", run=bench.run, registry=plugins.load([bench.file]))
+    assert said in capsys.readouterr().err
+    evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
+    assert evaluated.exit_code == 0, evaluated.stderr
+    assert said in evaluated.stderr
+    assert "| tiny †" in evaluated.stdout
+    from conftest import jpeg
+
+    photo = bench.folder / "photo.jpg"
+    photo.write_bytes(jpeg(0))
+    colored = call("colorize", photo, "--model", "tiny", "--run", bench.run, "--plugin", bench.file)
+    assert colored.exit_code == 0, colored.stderr
+    assert said in capsys.readouterr().err + colored.stderr
+
+
+def test_a_helper_of_a_package_counts_and_a_library_does_not(tmp_path):
+    package = tmp_path / "their_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import torch\nimport their_helper\nfrom . import layers\n")
+    (package / "layers.py").write_text("A = 1\n")
+    (tmp_path / "their_helper.py").write_text("import json\nB = 1\n")
+
+    def code():
+        path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+        env = os.environ | {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        program = "from colorbench.code import plugin_code; print(plugin_code('their_package'))"
+        asked = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+        return asked.stdout
+
+    first = code()
+    assert "their_helper" in first
+    assert "torch" not in first
+    (package / "layers.py").write_text('"""Layers."""\nA = 1  # one\n')
+    assert code() == first
+    (package / "layers.py").write_text("A = 2\n")
+    second = code()
+    assert second != first
+    (tmp_path / "their_helper.py").write_text("import json\nB = 2\n")
+    assert code() not in (first, second)
+
+
+METRIC = """
+from colorbench import MetricSpec, hookimpl
+
+@hookimpl
+def register_metrics(register):
+    register(MetricSpec("largest_error", "a test", lambda p, t: (p.int() - t.int()).abs().amax((1, 2, 3)) * 1.0))
+"""
+
+
+def test_scores_are_made_again_unasked_when_metrics_change(bench):
+    weights = (bench.cell() / "weights.safetensors").stat().st_mtime_ns
+    metric = bench.folder / "metric.py"
+    metric.write_text(METRIC)
+    added = bench("tiny", "--plugin", metric)
+    assert added.exit_code == 0, added.stderr
+    assert "train" not in added.stderr
+    assert (bench.cell() / "weights.safetensors").stat().st_mtime_ns == weights
+    first = bench.table().largest_error["tiny"]
+    metric.write_text(METRIC.replace("* 1.0", "* 2.0"))
+    assert bench("tiny", "--plugin", metric).exit_code == 0
+    assert bench.table().largest_error["tiny"] == pytest.approx(2 * first)
+    assert bench().exit_code == 0
+    assert "largest_error" not in bench.table()
+
+
+def test_two_plugin_files_of_one_name_do_not_meet_and_know_where_they_are(fresh):
+    other = fresh.folder / "other" / "tiny.py"
+    other.parent.mkdir()
+    other.write_text(fresh.file.read_text().replace('tiny"', 'small"') + "\nassert 'other' in __file__\n")
+    registry = plugins.load([fresh.file, other])
+    assert {"tiny", "small"} <= registry.specs["model"].keys()
+    result = fresh("tiny,small", "--plugin", other)
+    assert result.exit_code == 0, result.stderr
+    other.write_text(other.read_text().replace(FORWARD, "ab = 5 * self"))
+    said = refused(fresh, "tiny,small", "--plugin", other)
+    assert "small seed 0: code of plugin tiny.py" in said
+    assert one_line(fresh("tiny")).startswith("in ")

@@ -1,0 +1,165 @@
+"""Networks as they are built, saved and loaded; the seeds of their first weights."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from toys import Players, Toy, spec
+
+from colorbench.errors import UserError
+from colorbench.harness.networks import build, count_parameters, load_weights, notes_of, packed_weights, trained_state
+from colorbench.seeds import seed_for
+
+
+def test_a_refiner_saves_only_what_it_trained():
+    base = build(spec("a"), 1.0, 16)
+    refiner = build(spec("b", "a"), 1.0, 16, base)
+    assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
+    assert not any(p.requires_grad for p in base.parameters())
+
+
+def test_a_variant_starts_from_its_parent_s_weights():
+    parent = spec("a")
+    variant = parent.variant("changed")
+    assert variant.name == "a/changed"
+    assert torch.equal(build(parent, 1.0, 16).convolution.weight, build(variant, 1.0, 16).convolution.weight)
+
+
+def test_parameters_are_those_that_color():
+    network = Players()
+    assert count_parameters(network, torch.zeros(1, 1, 16, 16)) == 4
+
+
+def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
+    network, file = Toy(), tmp_path / "w.pth"
+
+    def attempt(content):
+        torch.save(content, file)
+        load_weights(network, file)
+
+    state = network.state_dict()
+    attempt(state)
+    with pytest.raises(UserError, match=r"lacks convolution\.bias"):
+        attempt({"convolution.weight": state["convolution.weight"]})
+    with pytest.raises(UserError, match="no surplus"):
+        attempt(state | {"surplus": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"convolution\.bias is \(3,\), not \(2,\)"):
+        attempt(state | {"convolution.bias": torch.zeros(3)})
+    with pytest.raises(UserError, match="no state dict"):
+        attempt([1, 2])
+    with pytest.raises(UserError, match="holds more than tensors"):
+        attempt(Trap(tmp_path / "executed"))
+    assert not (tmp_path / "executed").exists()
+    torch.save(state, file)
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(UserError, match="truncated"):
+        load_weights(network, file)
+    with pytest.raises(UserError, match="No such file"):
+        load_weights(network, tmp_path / "absent.pth")
+
+
+class Trap:
+    """Pickles to a call that would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_seeds_depend_on_what_they_are_for():
+    assert seed_for(0, "order", "a") == seed_for(0, "order", "a")
+    assert len({seed_for(0, "order", "a"), seed_for(1, "order", "a"), seed_for(0, "init", "a")}) == 3
+    assert all(0 <= seed_for(i) < 2**63 for i in range(100))
+
+
+def state_of(network, **changes):
+    return network.state_dict() | {f"convolution.{key}": value for key, value in changes.items()}
+
+
+def test_saved_weights_are_safetensors_and_load_again_whatever_the_suffix(tmp_path):
+    network, other, file = Toy(), Toy(), tmp_path / "weights.pt"
+    file.write_bytes(packed_weights(network.state_dict() | {"convolution.bias": network.convolution.bias.expand(2)}))
+    assert safetensors.torch.load_file(file).keys() == network.state_dict().keys()
+    load_weights(other, file)
+    assert torch.equal(other.convolution.weight, network.convolution.weight)
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(UserError, match="truncated"):
+        load_weights(other, file)
+
+
+def test_tensors_that_share_memory_are_saved_each(tmp_path):
+    shared = torch.arange(4.0)
+    (tmp_path / "w.safetensors").write_bytes(packed_weights({"first": shared, "second": shared, "part": shared[1:3]}))
+    assert safetensors.torch.load_file(tmp_path / "w.safetensors")["part"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("bias", "reason"),
+    [
+        (torch.zeros(2).to_sparse(), "no dense tensor"),
+        (torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), "no dense tensor"),
+        (torch.zeros(2, dtype=torch.complex64), "complex"),
+        (torch.zeros(2, device="meta"), "without values"),
+        (torch.zeros(2, dtype=torch.int64), r"torch\.int64, not torch\.float32"),
+        (torch.full((2,), float("nan")), "no numbers"),
+    ],
+)
+def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bias, reason):
+    torch.save(state_of(Toy(), bias=bias), tmp_path / "w.pth")
+    network = Toy()
+    before = network.convolution.weight.clone()
+    with pytest.raises(UserError, match=reason) as caught:
+        load_weights(network, tmp_path / "w.pth")
+    assert "convolution.bias" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(network.convolution.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floats_are_converted(tmp_path, dtype):
+    network = Toy()
+    torch.save(state_of(network, bias=torch.tensor([0.5, 2.0], dtype=dtype)), tmp_path / "w.pth")
+    load_weights(network, tmp_path / "w.pth")
+    assert network.convolution.bias.tolist() == [0.5, 2.0]
+    assert network.convolution.bias.dtype == torch.float32
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read the weights .*Is a directory"):
+        load_weights(Toy(), tmp_path)
+    if os.geteuid():  # whoever is root may read everything
+        (tmp_path / "w.pth").touch(0)
+        with pytest.raises(UserError, match=r"cannot read the weights .*Permission denied"):
+            load_weights(Toy(), tmp_path / "w.pth")
+
+
+class Odd(Toy):
+    def __init__(self, **_):
+        super().__init__()
+        self.register_buffer("odd", torch.zeros(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"), [(lambda **_: 3, "returned int"), (Odd, "cannot be saved: odd is complex")]
+)
+def test_a_plugin_that_builds_no_network_that_can_be_saved_is_refused(make, reason):
+    with pytest.raises(ValueError, match=reason):
+        build(replace(spec("a"), build=make), 1.0, 16)
+
+
+def test_notes_are_text():
+    network = Toy()
+    assert notes_of(network) == ()
+    network.notes = "One sentence."
+    assert notes_of(network) == ("One sentence.",)
+    network.notes = ["One.", "Two."]
+    assert notes_of(network) == ("One.", "Two.")
+    for wrong in (3, None, ["One.", 2], {"a": 1}):
+        network.notes = wrong
+        with pytest.raises(ValueError, match="no sequence of text"):
+            notes_of(network)
