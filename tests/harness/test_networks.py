@@ -102,7 +102,6 @@ def test_tensors_that_share_memory_are_saved_each(tmp_path):
     ("bias", "reason"),
     [
         (torch.zeros(2).to_sparse(), "no dense tensor"),
-        (torch.quantize_per_tensor(torch.zeros(2), 1.0, 0, torch.qint8), "no dense tensor"),
         (torch.zeros(2, dtype=torch.complex64), "complex"),
         (torch.zeros(2, device="meta"), "without values"),
         (torch.zeros(2, dtype=torch.int64), r"torch\.int64, not torch\.float32"),

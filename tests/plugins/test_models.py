@@ -19,7 +19,7 @@ from colorbench import plugins
 from colorbench.contract import Batch, Stage
 from colorbench.presets import PRESETS
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "colorbench-linear" / "colorbench_linear.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "colorbench-linear" / "colorbench_linear.py"
 REGISTRY = plugins.load([EXAMPLE])
 MODELS = REGISTRY.specs["model"]
 SMOKE = PRESETS["smoke"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "colorbench-linear"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "colorbench-linear"
 MODULE = EXAMPLE / "colorbench_linear.py"
 
 

@@ -1,4 +1,4 @@
-"""Timings, run by `pytest --benchmark-only tests/test_benchmarks.py`: CPU time on one thread."""
+"""Timings, run by `pytest --benchmark-only tests/harness/test_benchmarks.py`: CPU time on one thread."""
 
 import time
 

@@ -15,7 +15,7 @@ from colorbench.report.curve import curves
 from colorbench.report.results import read
 from colorbench.runs.folder import RunFolder
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "base_epochs.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "base_epochs.py"
 
 
 def family(path, gains, printed=(80.0, 64.0)):
