@@ -17,7 +17,7 @@ from colorbench.report import statistics
 from colorbench.report.comparison import family_of
 from colorbench.report.figures import COLORS, GREY, plain, png
 from colorbench.report.results import Results
-from colorbench.runs.records import CellRecord
+from colorbench.runs.records import CellRecord, Leg, MadeFrom, legs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,12 +93,15 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     told = {cell.model: cell for cell in reversed(results.outcomes) if cell.made_from}  # a missing cell tells nothing
 
     def only_trained_otherwise(model: str) -> bool:
-        parent = told.get(family_of(model))
-        return parent is None or parent.options == told[model].options
+        parent = family_of(model)
+        return parent not in told or made(parent).get("options", {}) == made(model).get("options", {})
+
+    def made(model: str) -> MadeFrom:
+        return told[model].made_from if model in told else {}
 
     def stages(model: str) -> list[dict[str, Any]]:
         # Records of earlier versions do not name the part of the images: it was always the whole.
-        return [{"part": [0.0, 1.0], **stage} for stage in (told[model].stages if model in told else ())]
+        return [{"part": [0.0, 1.0], **stage} for stage in made(model).get("stages", [])]
 
     def refines(model: str) -> str | None:
         return told[model].refines if model in told else None
@@ -111,7 +114,7 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
             row["base"] != refines(refiner) and stages(row["model"]) == stages(refiner)
         )
         if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
-            families.setdefault((refiner, base), []).append(_point(row, mse, stages(row["base"])))
+            families.setdefault((refiner, base), []).append(_point(row, mse, legs(made(row["base"]))))
     return [
         Curve(refiner, base, sorted(points, key=lambda point: point.images), _published_gain(told, refiner, base))
         for (refiner, base), points in families.items()
@@ -172,10 +175,10 @@ def _draw_errors(axes: Axes, curve: Curve) -> None:
     plain(axes)
 
 
-def _point(row: Row, mse: Row, stages: Sequence[Mapping[str, Any]]) -> Point:
+def _point(row: Row, mse: Row, legs: Sequence[Leg]) -> Point:
     return Point(
         images=int(row["base_images_seen"]),
-        epochs=sum(stage["epochs"] * (stage["part"][1] - stage["part"][0]) for stage in stages),
+        epochs=sum(leg.epochs * (leg.part[1] - leg.part[0]) for leg in legs),
         gain=row["base_gain_percent"],
         low=row["base_gain_percent_low"],
         high=row["base_gain_percent_high"],

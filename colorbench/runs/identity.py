@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colorbench.contract import Stage
+from colorbench.errors import without_control
 
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
@@ -29,7 +30,7 @@ def key_of(fields: Any) -> str:
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
     """Each field in which two trees of dicts and lists differ: "stages[0].learning_rate 0.001 -> 0.1"."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
-        if "row" in there and "row" in here:  # what a cell builds on
+        if name in ("base", "trained_as"):  # what a cell builds on
             if there != here:
                 yield f"{name} {here['model']}: other weights"
             return
@@ -59,7 +60,7 @@ def canonical(value: Any) -> Any:
         named = isinstance(value, Path) or "/" in value or "." in value
         if named and (file := Path(value)).is_file():
             return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        return str(value)
+        return without_control(str(value))  # as a record can hold it
     if isinstance(value, Mapping):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset):
