@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -19,7 +19,6 @@ from colorbench.plugins import Registry, load
 from colorbench.protocol import Protocol
 from colorbench.runs.folder import (
     AGAIN,
-    LOSSES,
     TRAINING,
     WEIGHTS,
     RunFolder,
@@ -36,7 +35,7 @@ from colorbench.runs.identity import (
     key_of,
     stage_fields,
 )  # fmt: skip
-from colorbench.runs.records import FAILED, CellRecord, Environment, Published
+from colorbench.runs.records import FAILED, CellRecord, Environment, MadeFrom, Published
 
 READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored", "stale", "resumable", "missing"
 
@@ -232,7 +231,7 @@ def changes(there: CellRecord, fresh: CellRecord, folder: Path) -> Iterator[str]
 
 def _lost(folder: Path, record: CellRecord) -> list[str]:
     """The damaged files that only another training can make again."""
-    return [name for name in damaged_files(folder, record) if name in (WEIGHTS, LOSSES)]
+    return [name for name in damaged_files(folder, record) if name == WEIGHTS]
 
 
 def is_scored(context: Context, record: CellRecord, folder: Path) -> bool:
@@ -257,7 +256,7 @@ def new_record(
             without_seed[role] = fields[role]["row"]
     return CellRecord(
         model=spec.name, seed=seed, status=FAILED, reason="it was not made", summary=spec.summary,
-        origin=context.registry.origins["model", spec.name], made_from=fields, key=key_of(fields),
+        origin=context.registry.origins["model", spec.name], made_from=cast(MadeFrom, fields), key=key_of(fields),
         row=key_of(without_seed), refines=spec.refines, trained_as=spec.trained_as, parent=spec.parent,
         reference=spec.reference,
         published=Published(**dataclasses.asdict(spec.published)) if spec.published else None,
@@ -306,6 +305,6 @@ def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> 
     preset = Preset(summary="", **msgspec.structs.asdict(folder.record.preset))
     if spec is None:
         return []
-    untrained = bool(record.published_weights) or not record.made_from.get("stages")
+    untrained = bool(record.made_from.get("weights")) or not record.made_from.get("stages")
     fields = own_fields(spec, preset, registry, untrained=untrained)
     return list(differences({key: record.made_from.get(key) for key in fields}, fields))
