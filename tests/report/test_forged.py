@@ -11,12 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from run_folders import IMAGES, FakeRun, npz, published
+from run_folders import IMAGES, FakeRun, npz, published, scores_of
 
 from colorbench import report
 from colorbench.errors import CONTROL, UserError
 from colorbench.report import statistics
-from colorbench.runs.folder import SAMPLES, sha256
+from colorbench.report.files import read_table
+from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, SCORES, sha256, to_parquet
 from colorbench.runs.records import checksum_of
 
 CASES = int(os.environ.get("COLORBENCH_FORGED_CASES", "60"))
@@ -200,3 +201,51 @@ def test_a_forged_folder_is_tables_or_one_line(original, monkeypatch):
         assert lines == 1, said
         assert not CONTROL.search(said.replace("\n", "")), said
     assert CASES / 3 < refused < CASES
+
+
+TABLES = {
+    SCORES: scores_of("net", 0, np.linspace(1, 9, 9)).assign(hue=1.0),
+    DETAILS: pd.DataFrame({"model": "net", "seed": 0, "image": ["a", "b"], "share_lips": 0.5}),
+    LOSSES: pd.DataFrame(
+        {"model": "net", "seed": 0, "stage": "s", "epoch": [1, 2], "component": "c", "split": "val", "value": 1.0}
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        *((SCORES, "mse", value) for value in (-1.0, np.nan, np.inf, 1e300, "1", True, None)),
+        *((SCORES, "psnr", value) for value in (np.nan, -np.inf)),
+        *((SCORES, "ssim", value) for value in (np.nan, np.inf)),
+        *((SCORES, "seed", value) for value in (-1, 0.5, None)),
+        *((SCORES, "image", value) for value in (None, 1, b"a")),
+        *((SCORES, column, 1.0) for column in ("status", "a b", "mse_low", "", "\x1b[31m")),
+        *((DETAILS, "share_lips", value) for value in (np.inf, 1e300, "a", [1.0])),
+        *((DETAILS, column, 1.0) for column in ("\x1b[31m", "a\nb")),
+        *((LOSSES, "epoch", value) for value in (0, -1, 2**40, 1.5)),
+        *((LOSSES, "value", value) for value in (1e300, "a")),
+        (LOSSES, "split", "test"),
+    ],
+)
+def test_what_cannot_have_been_computed_is_refused(tmp_path, name, column, value):
+    buffer = io.BytesIO()
+    TABLES[name].assign(**{column: [value] * len(TABLES[name])}).to_parquet(buffer, index=False)
+    with pytest.raises(UserError) as raised:
+        read_table(buffer.getvalue(), tmp_path / name, name)
+    assert str(tmp_path / name) in str(raised.value)
+    assert not CONTROL.search(str(raised.value))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_can_have_been_computed_is_read(tmp_path, name):
+    changes = {SCORES: {"psnr": np.inf, "hue": np.nan}, DETAILS: {"share_lips": np.nan}, LOSSES: {"value": 3}}
+    frame = TABLES[name].assign(**changes[name])
+    read = read_table(to_parquet(frame), tmp_path / name, name)
+    pd.testing.assert_frame_equal(read, frame, check_dtype=False)
+    assert set(read.select_dtypes("number").dtypes.map(str)) <= {"float64", "int64"}
+
+
+def test_losses_that_are_no_numbers_are_left_out(tmp_path):
+    frame = TABLES[LOSSES].assign(value=[np.nan, 2.0])
+    assert read_table(to_parquet(frame), tmp_path / LOSSES, LOSSES)["epoch"].tolist() == [2]
