@@ -420,8 +420,8 @@ def _begin_evaluation(
     context: Context, source: RunFolder, cells: Sequence[CellRecord], data: str, command: str
 ) -> None:
     trained = source.record
-    seen = set(read_checked(source.path / TRAINED_ON, trained.files.get(TRAINED_ON, "")).split())
-    known = sum(digest.encode() in seen for digest in context.data.splits["test"].digests)
+    seen = set(read_checked(source.path / TRAINED_ON, trained.files.get(TRAINED_ON, "")).decode().split())
+    known = sum(digest in seen for digest in context.data.splits["test"].digests)
     origin = Trained(source.path.resolve().name, trained.data.name, trained.data.fingerprint, known)
     asked = [(cell.model, cell.seed) for cell in cells]
     content = {SAMPLES_FILE: sample_pictures(context.data)}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import click
 
 from colorbench.cli.shared import plugin_option
-from colorbench.errors import without_control
 
 
 @click.command("list")
@@ -38,5 +37,4 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
             rows = [(name, summary, "the protocol") for name, summary in SCORES.items()] + rows
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(without_control(line).rstrip())
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
