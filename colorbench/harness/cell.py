@@ -46,7 +46,8 @@ from colorbench.runs.folder import (
     write_aside,
     write_cell,
 )  # fmt: skip
-from colorbench.runs.plan import CellRequest, predictions_key
+from colorbench.runs.identity import predictions_key
+from colorbench.runs.plan import CellRequest
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 

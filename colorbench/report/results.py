@@ -16,6 +16,7 @@ from colorbench.errors import UserError, one_line, reason
 from colorbench.protocol import KEYS, SCORES
 from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, RunFolder, parquet, read_checked
 from colorbench.runs.folder import SCORES as SCORES_FILE
+from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
 
 OF_DETAILS = "details."  # how the columns of details begin in the scores of a published run
@@ -88,10 +89,15 @@ def read(folder: RunFolder) -> Results:
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:
-    """The cell, or the same as not done if something else than this folder's scoring made its scores."""
-    if cell.status != DONE or cell.scored_by == record.scoring:
+    """The cell, or the same as not done if its scores are of other images, or by other code, than this folder's."""
+    if cell.status != DONE:
         return cell
-    why = "scored by other code or metrics: run the same command again, or colorbench score"
+    if record.inputs and cell.predicted_by != predictions_key(cell, record.inputs):
+        why = "predicted from other images, or by other code: run the same command again"
+    elif cell.scored_by != record.scoring:
+        why = "scored by other code or metrics: run the same command again, or colorbench score"
+    else:
+        return cell
     return msgspec.structs.replace(cell, status=TRAINED, reason=why)
 
 

@@ -24,10 +24,9 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import filelock
 import msgspec
@@ -40,13 +39,9 @@ from colorbench.runs.records import (
     INTERRUPTED,
     MISSING,
     CellRecord,
-    DataRecord,
     Environment,
-    PresetRecord,
-    ProtocolRecord,
     RunRecord,
     Timing,
-    Trained,
     decode,
     encode,
 )  # fmt: skip
@@ -59,27 +54,6 @@ AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is mad
 CELL_FILES = (
     CELL, TRAINING, WEIGHTS, LOSSES, SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
 )  # fmt: skip
-
-
-class Common(msgspec.Struct, frozen=True):
-    """What all cells of a folder have in common."""
-
-    protocol: ProtocolRecord
-    data: DataRecord
-    preset: PresetRecord
-    trained: Trained | None = None
-
-    def differences(self, record: RunRecord) -> Iterator[str]:
-        """Each field in which the folder's record differs."""
-        pairs: dict[str, tuple[Any, Any]] = {
-            "protocol.id": (record.protocol.id, self.protocol.id),
-            "data.fingerprint": (record.data.fingerprint, self.data.fingerprint),
-        }
-        there, here = msgspec.structs.asdict(record.preset), msgspec.structs.asdict(self.preset)
-        pairs |= {f"preset.{name}": (there[name], here[name]) for name in here}
-        for name, (old, new) in pairs.items():
-            if old != new:
-                yield f"{name} ({old!r} there, {new!r} here)"
 
 
 class RunFolder:
@@ -138,40 +112,33 @@ class RunFolder:
         finally:
             lock.release()
 
-    def check(self, common: Common) -> None:
+    def check(self, asked: RunRecord) -> None:
         """Raises UserError naming each field in which the record there, if any, differs."""
-        if self.exists() and (differing := list(common.differences(self.record))):
+        if self.exists() and (differing := list(_differences(self.record, asked))):
             raise UserError(
                 f"{self.path} was made under another {'; '.join(differing)}; "
                 "name another folder with --out, or give the options it was made with"
             )
 
-    def begin(
-        self,
-        common: Common,
-        cells: Sequence[tuple[str, int]],
-        command: str,
-        env: Environment,
-        files: Mapping[str, bytes],
-    ) -> RunRecord:
-        """Write the record, or add this command and the cells (model, seed) that it asks for to the one there.
+    def begin(self, asked: RunRecord, files: Mapping[str, bytes]) -> None:
+        """Write the record, or add what is asked for now to the one there. `files` are written beside it, by name.
 
-        `files` are written beside it, by name. Raises UserError naming each field in which the record there differs.
+        Raises UserError naming each field in which the record there differs.
         """
-        self.check(common)
-        record = self.record if self.exists() else RunRecord(**msgspec.structs.asdict(common))
-        if not self.exists():
-            self.write(record)  # first: a folder without a record is taken for somebody else's
-        record.cells += [cell for cell in cells if cell not in record.cells]
+        self.check(asked)
+        record = self.record if self.exists() else asked
+        record.cells = list(dict.fromkeys([*record.cells, *asked.cells]))
         record.models = list(dict.fromkeys(model for model, _ in record.cells))
         record.seeds = sorted({seed for _, seed in record.cells})
-        record.commands += [command] if command not in record.commands else []
-        record.environments[environment_key(env)] = env
+        record.commands = list(dict.fromkeys([*record.commands, *asked.commands]))
+        record.environments |= asked.environments
+        record.scoring, record.inputs = asked.scoring, asked.inputs
+        now = {cell_name(*cell) for cell in asked.cells}
+        record.kept = {name: why for name, why in record.kept.items() if name not in now} | asked.kept
         record.files |= {name: sha256(content) for name, content in files.items()}
         self.write(record)  # first: a folder with other files and no record would be taken for somebody else's
         for name, content in files.items():
             write_aside(self.path / name, content)
-        return record
 
     def write(self, record: RunRecord) -> None:
         """Replace the run record."""
@@ -219,6 +186,22 @@ class RunFolder:
         """Throughput by model, as the timing wrote it."""
         found = [decode(file, Timing) for file in sorted((self.path / "timing").rglob("*.json"))]
         return {timing.model: timing for timing in found}
+
+
+def cell_name(model: str, seed: int) -> str:
+    """What a record calls a cell."""
+    return f"{model}/seed-{seed}"
+
+
+def _differences(there: RunRecord, here: RunRecord) -> Iterator[str]:
+    pairs = {
+        "protocol.id": (there.protocol.id, here.protocol.id),
+        "data.fingerprint": (there.data.fingerprint, here.data.fingerprint),
+    }  # fmt: skip
+    old, new = msgspec.structs.asdict(there.preset), msgspec.structs.asdict(here.preset)
+    for name, (was, now) in (pairs | {f"preset.{name}": (old[name], new[name]) for name in new}).items():
+        if was != now:
+            yield f"{name} ({was!r} there, {now!r} here)"
 
 
 def _is_foreign(file: Path) -> bool:

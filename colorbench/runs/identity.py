@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from colorbench.contract import Stage
+from colorbench.runs.records import CellRecord
 
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
@@ -24,6 +25,11 @@ CURVE = 32  # places at which a decay of the learning rate is sampled
 def key_of(fields: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of `fields`, which JSON can hold."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def predictions_key(record: CellRecord, inputs: str) -> str:
+    """The key of the predictions that the weights of a cell give."""
+    return key_of([record.weights_sha256, record.key, inputs])
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

@@ -15,7 +15,7 @@ from conftest import call, contents, one_line
 from colorbench.errors import UserError
 from colorbench.runs import folder as folder_module
 from colorbench.runs.environment import environment
-from colorbench.runs.folder import Common, RunFolder, promote, recover, write_aside, write_cell
+from colorbench.runs.folder import RunFolder, environment_key, promote, recover, write_aside, write_cell
 from colorbench.runs.records import (
     CellRecord,
     DataRecord,
@@ -28,11 +28,6 @@ from colorbench.runs.records import (
 )
 
 DEVICE = {"device": "cpu", "accelerators": [], "precision": "no", "processes": 1, "threads": 1}
-COMMON = Common(
-    ProtocolRecord("p", "a protocol"),
-    DataRecord("photos", "d", {"test": Split(1, 0, {})}),
-    PresetRecord("smoke", 64, 1.0, 8, 6),
-)
 CELLS = [("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1)]
 
 
@@ -42,9 +37,21 @@ def machine():
 
 
 @pytest.fixture
-def folder(tmp_path, machine):
+def asked(machine):
+    return RunRecord(
+        protocol=ProtocolRecord("p", "a protocol"),
+        data=DataRecord("photos", "d", {"test": Split(1, 0, {})}),
+        preset=PresetRecord("smoke", 64, 1.0, 8, 6),
+        cells=list(CELLS),
+        commands=["colorbench run"],
+        environments={environment_key(machine): machine},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, asked):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+    folder.begin(asked, {"trained_on.txt": b"digest\n"})
     return folder
 
 
@@ -69,23 +76,24 @@ def test_every_cell_has_an_outcome(folder):
         ("preset", PresetRecord("smoke", 64, 1.0, 8, 7), r"preset\.epochs \(6 there, 7 here\)"),
     ],
 )
-def test_other_conditions_are_refused_with_the_field_that_differs(folder, machine, part, changed, field):
+def test_other_conditions_are_refused_with_the_field_that_differs(folder, asked, part, changed, field):
     before = contents(folder.path)
     with pytest.raises(UserError, match=field):
-        folder.begin(msgspec.structs.replace(COMMON, **{part: changed}), [("a", 0)], "colorbench run", machine, {})
+        folder.begin(msgspec.structs.replace(asked, cells=[("a", 0)], **{part: changed}), {})
     assert contents(folder.path) == before
 
 
-def test_more_models_and_seeds_join_the_record(folder, machine):
+def test_more_models_and_seeds_join_the_record(folder, asked, machine):
     other = msgspec.structs.replace(machine, python="4")
-    folder.begin(COMMON, [("d", 2), ("a", 0)], "colorbench run --models d", other, {})
+    more = {"commands": ["colorbench run --models d"], "environments": {environment_key(other): other}}
+    folder.begin(msgspec.structs.replace(asked, cells=[("d", 2), ("a", 0)], **more), {})
     record = folder.record
     assert (record.models, record.seeds, len(record.environments)) == (["a", "b/c", "d"], [0, 1, 2], 2)
     assert record.cells == [*CELLS, ("d", 2)]
     assert record.commands == ["colorbench run", "colorbench run --models d"]
 
 
-def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, machine, monkeypatch):
+def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, asked, monkeypatch):
     """At each write in turn: what is left is taken for a run of ours, and the same command goes on."""
     for nth in range(4):
         run, count = RunFolder(tmp_path / f"run{nth}"), 0
@@ -102,9 +110,9 @@ def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, machine, monkeypatch)
             patched.setattr(folder_module, "write_aside", write)
             if nth < 2:
                 with pytest.raises(KeyboardInterrupt):
-                    run.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+                    run.begin(asked, {"trained_on.txt": b"digest\n"})
         with run.held():
-            run.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+            run.begin(asked, {"trained_on.txt": b"digest\n"})
         assert run.record.cells == CELLS
 
 

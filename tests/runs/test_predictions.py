@@ -158,7 +158,7 @@ def test_a_network_that_writes_into_its_input_does_not_change_the_truth(fresh):
 
 # What a change of the tiny network's text makes of it, and the reason that is given before anything is trained.
 FLAWS = {
-    "randomness": (("L / 100)", "L / 100) + torch.randn(())"), "another answer to the same image each time"),
+    "randomness": (("L / 100)", "L / 100) + torch.randn(L.shape)"), "another answer to the same image each time"),
     "batch": (("return ab if", "ab = ab - ab.mean()\n            return ab if"), "otherwise alone than in a batch"),
     "player": (("/ 1000})", "/ 1000}, player='convolutoin')"), "'convolutoin': the network has no such submodule"),
     "frozen": (("=0.001)", "=0.001, frozen=('convolutoin',))"), "'convolutoin': the network has no such submodule"),
