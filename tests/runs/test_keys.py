@@ -1,16 +1,30 @@
 """A result belongs to what made it: what is changed makes it stale, and what only reads otherwise does not."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import call, contents, one_line
+from PIL import Image
 
 from colorbench import load_model, plugins
 
 FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 60 pictures."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (60, 16, 16, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
 
 
 def refused(bench, models="tiny", *more):
@@ -236,3 +250,25 @@ def test_two_plugin_files_of_one_name_do_not_meet_and_know_where_they_are(fresh)
     said = refused(fresh, "tiny,small", "--plugin", other)
     assert "small seed 0: code of plugin tiny.py" in said
     assert one_line(fresh("tiny")).startswith("in ")
+
+
+def test_an_evaluation_goes_on_without_a_model_that_is_not_installed(bench, photos):
+    bench.change('"on-tiny"', '"renamed"')
+    result = call("evaluate", bench.run, "--data", photos, "--plugin", bench.file)
+    assert result.exit_code == 1
+    assert "on-tiny seed 0 failed: it is not installed; give its plugin, which was" in one_line(result)
+    assert "| tiny" in result.stdout
+
+
+def test_a_cell_of_other_test_images_stays_out_of_the_table(bench, photos):
+    other = bench.folder / "other"
+    arguments = [*bench.arguments()[:-1], other, "--no-timing", "--data", photos]
+    made = call("run", *arguments)
+    assert made.exit_code == 0, made.stderr
+    cell = Path("cells/tiny/seed-0")
+    for name in ("record.json", "samples.npz", "trained_on.txt"):  # as if this run's cells had been put into the other
+        shutil.copy(other / name, bench.run / name)
+    assert "predicted from other images" in call("report", bench.run).stdout
+    for name in ("cell.json", "scores.parquet", "details.parquet", "samples.npz", "losses.parquet"):
+        shutil.copy(other / cell / name, bench.run / cell / name)
+    assert "predicted from other images" not in call("report", bench.run).stdout

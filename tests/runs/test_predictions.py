@@ -215,3 +215,15 @@ def test_a_metric_that_fails_stops_the_run_before_anything_is_trained(fresh, val
     assert "'largest_error'" in one_line(result)
     assert said in one_line(result)
     assert "train 1/" not in result.stderr
+
+
+def test_a_process_that_ends_while_it_predicts_has_not_cost_the_training(fresh):
+    saved = f"__import__('os').path.exists({str(fresh.cell() / 'weights.safetensors')!r})"
+    change = "return ab if", f"{saved} and __import__('os')._exit(3)\n            return ab if"
+    fresh.change(*change)
+    ended = fresh()
+    assert "tiny seed 0 trained: its process ended with status 3 before it was done" in ended.stderr
+    weights = fresh.record()["weights_sha256"]
+    fresh.change(*reversed(change))
+    assert fresh("tiny", "--keep", "tiny").exit_code == 0
+    assert fresh.record()["weights_sha256"] == weights
