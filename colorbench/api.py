@@ -157,7 +157,7 @@ def score(run: str | Path, data: str | None = None, plugin_files: Sequence[Path]
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset))
     limits = {split: getattr(preset, split) for split in record.data.splits}
     context = _context(folder, registry, data or record.data.source, limits, preset, plugin_files=tuple(plugin_files))
-    folder.check(context.record)
+    folder.check(context.run_record())
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.has_weights]
         lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
@@ -224,7 +224,7 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     for name, file in options.weights.items():
         request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
         _ask(check_weights, request, f"{name!r} with --weights {file}")
-    folder.check(context.record)
+    folder.check(context.run_record())
     return context
 
 
@@ -249,7 +249,7 @@ def _prepared(context: Context, specs: Sequence[ModelSpec], options: Options) ->
 
 def _begin(context: Context, cells: Sequence[Planned], command: str) -> None:
     """Write the folder's record and its sample pictures."""
-    record = context.record
+    record = context.run_record()
     record.commands, record.cells = [command], [(cell.spec.name, cell.seed) for cell in cells]
     marked = [cell for cell in cells if cell.why and cell.state in (KEPT, UNSCORED)]
     record.kept = {cell_name(cell.spec.name, cell.seed): list(cell.why) for cell in marked}
@@ -368,7 +368,7 @@ def _to_score(context: Context, record: CellRecord) -> CellRequest:
 
 
 def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellRecord], command: str) -> None:
-    trained, record = source.record, context.record
+    trained, record = source.record, context.run_record()
     seen = files.read_checked(source.path / files.TRAINED_ON, trained.files.get(files.TRAINED_ON, "")).decode().split()
     known = sum(digest in set(seen) for digest in context.data.splits["test"].digests)
     record.trained = Trained(source.path.resolve().name, trained.data.name, trained.data.fingerprint, known)

@@ -115,8 +115,7 @@ class Context:
         """The key of what predictions depend on beside the weights: the test images, as they are fed, and our code."""
         return key_of([self.protocol.input_id, self.data.fingerprint_of("test"), own_code(PREDICTION_CODE)])
 
-    @cached_property
-    def record(self) -> RunRecord:
+    def run_record(self) -> RunRecord:
         """What the folder's record has to say of this command; the cells it asks for are still to be added."""
         preset = {key: value for key, value in dataclasses.asdict(self.preset).items() if key != "summary"}
         settings = {key: value for key, value in dataclasses.asdict(self.protocol).items() if key != "name"}
