@@ -10,7 +10,7 @@ import pandas as pd
 
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import parent_of
-from colorbench.report.markdown import Column, bullets, escaped, model_name, number, table
+from colorbench.report.markdown import MODEL, Column, bullets, escaped, number, table, text
 from colorbench.report.results import Results
 
 SHARE = "share_"  # how the column of a part's share of the pixels begins
@@ -62,7 +62,8 @@ def render(frame: pd.DataFrame, results: Results) -> str:
     parts = _parts(results.details)
     blocks = [f"# Details on {escaped(results.record.data.name)}", "## Colors", table(frame, _colors())]
     if parts:
-        blocks += ["## MSE by part", table(frame, _errors(parts))]
+        errors = [MODEL, *(number(f"{part} ↓", f"mse_{part}", ",.1f", ends=True) for part in parts)]
+        blocks += ["## MSE by part", table(frame, errors)]
     for over in ("base", "parent") if parts else ():
         if len(paired := frame[frame[over].notna()]):
             blocks += [f"## MSE gain over the {over}, by part", table(paired, _gains(parts, over))]
@@ -105,29 +106,17 @@ def _quotient(above: pd.Series, below: pd.Series) -> pd.Series:
 
 def _colors() -> list[Column]:
     return [
-        _name("model"),
-        Column("chroma slope → 1", lambda row: number(row, "chroma_slope", 2, ends=True)),
-        Column("cool hues recalled, % ↑", lambda row: number(row, "cool_recall", 1, ends=True)),
-        Column("lip contrast → 1", lambda row: number(row, "lip_contrast", 2, ends=True)),
-        Column("attention's correlation with chroma", lambda row: number(row, "attention_correlation", 2, ends=True)),
+        MODEL,
+        number("chroma slope → 1", "chroma_slope", ",.2f", ends=True),
+        number("cool hues recalled, % ↑", "cool_recall", ",.1f", ends=True),
+        number("lip contrast → 1", "lip_contrast", ",.2f", ends=True),
+        number("attention's correlation with chroma", CORRELATION, ",.2f", ends=True),
     ]
 
 
-def _errors(parts: Sequence[str]) -> list[Column]:
-    return [_name("model"), *(_of_part(f"{part} ↓", f"mse_{part}") for part in parts)]
-
-
 def _gains(parts: Sequence[str], over: str) -> list[Column]:
-    gains = [_of_part(f"{part}, % ↑", f"{over}_gain_{part}_percent", sign="+") for part in parts]
-    return [_name("model"), _name(over), *gains]
-
-
-def _name(column: str) -> Column:
-    return Column(column, model_name if column == "model" else lambda row: row[column], align="left")
-
-
-def _of_part(title: str, name: str, sign: str = "") -> Column:
-    return Column(title, lambda row: number(row, name, 1, ends=True, sign=sign))
+    names = [(f"{part}, % ↑", f"{over}_gain_{part}_percent") for part in parts]
+    return [MODEL, text(over), *(number(title, name, "+,.1f", ends=True) for title, name in names)]
 
 
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
