@@ -121,9 +121,8 @@ def _gains(parts: Sequence[str], over: str) -> list[Column]:
 
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     yield (
-        f"In brackets: 95 % percentile bootstrap intervals ({statistics.RESAMPLES:,} resamples of the test images). "
-        "They cover the choice of test images, not what another training seed would change. All is pooled over the "
-        "pixels of all images before it is divided; lip contrast over the images, and the correlation is a mean."
+        f"{notes.INTERVALS} All is pooled over the pixels of all images before it is divided; lip contrast over the "
+        "images, and the correlation is a mean."
     )
     if results.details["seed"].nunique() > 1:
         yield "What is pooled is first averaged over the seeds, image by image."
