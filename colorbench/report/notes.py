@@ -12,11 +12,15 @@ from colorbench.report.comparison import FEWEST_ROUNDS, UNSTEADY_IQR, outcome
 from colorbench.report.results import Results
 from colorbench.report.statistics import RESAMPLES
 from colorbench.runs.identity import differences
-from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord, Split
+from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
 PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
     "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
+)
+INTERVALS = (
+    f"In brackets: 95 % percentile bootstrap intervals ({RESAMPLES:,} resamples of the test images). They cover the "
+    "choice of test images, not what another training seed would change."
 )
 MOST_NAMES = 3  # files, or models, of one kind that a note names
 
@@ -30,16 +34,11 @@ def made_with(results: Results) -> str:
     made = f"{len(used)} environments, see the notes of comparison.md" if used else "nothing finished yet"
     if len(used) == 1:
         made = _environment(record.environments[used[0]])
-    return "; ".join(
-        [
-            f"Protocol {protocol.name} ({protocol.id})",
-            f"data {data.name} ({data.fingerprint}): {images} images",
-            f"preset {preset.name}: {preset.size} px, width {preset.width:g}, "
-            f"{_count(preset.epochs, 'epoch', 'epochs')}, batch size {preset.batch_size}",
-            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
-            made,
-        ]
-    ) + "."  # fmt: skip
+    return (
+        f"Protocol {protocol.name} ({protocol.id}); data {data.name} ({data.fingerprint}): {images} images; "
+        f"preset {preset.name}: {preset.size} px, width {preset.width:g}, {_count(preset.epochs, 'epoch', 'epochs')}, "
+        f"batch size {preset.batch_size}; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}; {made}."
+    )
 
 
 def notes(frame: pd.DataFrame, results: Results) -> list[str]:
@@ -50,10 +49,8 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
         *_failures(frame, results),
         *_models(frame, results),
         *of_rows(frame, results),
-        *_differing_environments(results),
-        *_timings(frame, results),
-        *_source(results.record),
-        *_data(results.record.data.splits),
+        *_environments_and_timings(frame, results),
+        *_data(results.record),
     ]
 
 
@@ -102,10 +99,7 @@ def published(results: Results) -> list[dict[str, Any]]:
 def _reading(frame: pd.DataFrame) -> Iterator[str]:
     if not (frame["seeds_done"] > 0).any():
         return
-    yield (
-        f"In brackets: 95 % percentile bootstrap intervals ({RESAMPLES:,} resamples of the test images). They cover "
-        "the choice of test images, not what another training seed would change."
-    )
+    yield INTERVALS
     if (frame["seeds_done"] > 1).any():
         yield "Scores are averaged over the seeds image by image before anything else."
     yield "PSNR is the mean over images; its other two aggregations are under More scores."
@@ -153,8 +147,7 @@ def _said(models: Sequence[str], results: Results) -> Iterator[str]:
         for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell.notes):
             said.setdefault(note, []).append(model)
     for note, by in said.items():
-        more = [f"{len(by) - MOST_NAMES} more"] if len(by) > MOST_NAMES else []
-        yield f"{', '.join(by[:MOST_NAMES] + more)}: {note.rstrip('.')}."
+        yield f"{_listed(by)}: {note.rstrip('.')}."
 
 
 def _over_seeds(row: Any) -> str:
@@ -169,15 +162,10 @@ def _over_seeds(row: Any) -> str:
     )
 
 
-def _differing_environments(results: Results) -> Iterator[str]:
-    used = _environments(results)
-    if len(used) > 1:
-        for identity, what in used.items():
-            described = _environment(results.record.environments[identity])
-            yield f"Environment {identity} ({', '.join(what)}): {described}."
-
-
-def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    if len(used := _environments(results)) > 1:
+        for key, what in used.items():
+            yield f"Environment {key} ({', '.join(what)}): {_environment(results.record.environments[key])}."
     for model, timing in results.timings.items():
         if timing.failed is not None:
             yield f"{model} could not be timed: {timing.failed.rstrip('.')}."
@@ -192,16 +180,13 @@ def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             yield f"The peak memory{whose} is that of the {of}."
 
 
-def _source(record: RunRecord) -> Iterator[str]:
+def _data(record: RunRecord) -> Iterator[str]:
     if trained := record.trained:
         data = f"{trained.name} ({trained.fingerprint})"
         yield f"Nothing was trained here: the weights are those of the run {trained.run}, trained on {data}."
         if seen := trained.seen:
             yield f"{_count(seen, 'of these images was', 'of these images were')} trained on in that run."
-
-
-def _data(splits: dict[str, Split]) -> Iterator[str]:
-    for name, split in splits.items():
+    for name, split in record.data.splits.items():
         said = []
         if grey := split.near_grey:
             fate = ", left out of training" if name == "train" else ""
@@ -209,12 +194,15 @@ def _data(splits: dict[str, Split]) -> Iterator[str]:
         if leaked := split.also_in_train:
             said.append(f"{_count(leaked, 'image is', 'images are')} also in train")
         if unreadable := split.unreadable:
-            files = [f"{file} ({reason})" for file, reason in unreadable.items()]
-            more = [f"{len(files) - MOST_NAMES} more"] if len(files) > MOST_NAMES else []
-            count = _count(len(files), "file that cannot be read is", "files that cannot be read are")
-            said.append(f"{count} left out: {', '.join(files[:MOST_NAMES] + more)}")
+            count = _count(len(unreadable), "file that cannot be read is", "files that cannot be read are")
+            said.append(f"{count} left out: {_listed([f'{file} ({why})' for file, why in unreadable.items()])}")
         if said:
             yield f"In {name}, {'; '.join(said)}."
+
+
+def _listed(names: list[str]) -> str:
+    more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return ", ".join(names[:MOST_NAMES] + more)
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -235,7 +223,6 @@ def _environments(results: Results) -> dict[str, list[str]]:
 
 def _environment(env: Environment) -> str:
     code, packages = env.code, env.packages
-    hardware = [env.cpu, f"{env.cores} cores", f"{env.memory_gib} GiB"]
     accelerators = [f"{env.accelerators.count(name)} x {name}" for name in dict.fromkeys(env.accelerators)]
     processes = [f"{env.processes} processes"] if env.processes > 1 else []
     precision = "float32" if env.precision == "no" else env.precision
@@ -243,7 +230,8 @@ def _environment(env: Environment) -> str:
     commit = f"commit {code.commit[:12]}" if code.commit else f"code {code.fingerprint} of no commit"
     return ", ".join(
         [
-            *accelerators, *hardware, f"computed on {env.device}, training in {precision}", *processes,
+            *accelerators, env.cpu, f"{env.cores} cores", f"{env.memory_gib} GiB",
+            f"computed on {env.device}, training in {precision}", *processes,
             *versions, f"Python {env.python}", commit + (" with uncommitted changes" if code.dirty else ""),
         ]
     )  # fmt: skip
