@@ -641,7 +641,8 @@ def test_every_ablation_changes_what_its_name_says():
     specs = {}
     plugin.register_models(lambda spec: specs.update({spec.name: spec}))
     parent, literal = specs.pop("enhanced-unet"), specs.pop("enhanced-unet-literal")
-    assert literal.options == {**parent.options, "diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"}
+    literally = {"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"}
+    assert literal.options == {**parent.options, **literally}
     assert set(plugin.LOSSES) == set(losses.WEIGHTS)
     others = {"enhanced-unet/unseen-images": "siggraph17/fewer-images", "enhanced-unet/from-mean-color": "mean-color"}
     for name, spec in specs.items():
