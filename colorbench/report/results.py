@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class Results:
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
     are the frames of the finished cells, of which some may have no details. `samples` holds the arrays of the run's
-    samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none.
+    samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none. `timings`
+    are by row.
     """
 
     record: RunRecord
@@ -85,6 +86,7 @@ def read(folder: RunFolder) -> Results:
     _refuse_holes(scores, [cell for cell in outcomes if cell.status == DONE])
     _refuse_other_images(details, scores)
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
+    timings = dict(_rows_timed(timings.values(), done, rows))
     return Results(record, models, outcomes, kept, scores, details, losses, timings, samples, pictures)
 
 
@@ -114,6 +116,16 @@ def _rows(cells: Sequence[CellRecord]) -> Rows:
         split = len(keys) > 1 and cell.status == DONE
         rows[cell.model, cell.seed] = f"{cell.model}@{cell.row[:digits] or 'older'}" if split else cell.model
     return rows
+
+
+def _rows_timed(timings: Iterable[Timing], done: Sequence[CellRecord], rows: Rows) -> Iterator[tuple[str, Timing]]:
+    """Each timing under the row that was timed; one that does not say which under the model's name."""
+    for timing in timings:
+        if timing.row is msgspec.UNSET:
+            yield timing.model, timing
+        for cell in done:
+            if (cell.model, cell.row) == (timing.model, timing.row):
+                yield rows[cell.model, cell.seed], timing
 
 
 def _kept(record: RunRecord, done: Sequence[CellRecord], rows: Rows) -> dict[str, list[str]]:

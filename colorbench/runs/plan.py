@@ -34,6 +34,7 @@ from colorbench.runs.identity import (
     canonical,
     differences,
     key_of,
+    option_fields,
     predictions_key,
     stage_fields,
 )  # fmt: skip
@@ -343,7 +344,10 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
 
 
 def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: bool) -> dict[str, Any]:
-    """The code, options and stages of a model. A schedule that fails is a field that says so."""
+    """The code, options and stages of a model. A schedule that fails is a field that says so.
+
+    Raises UserError for an option that cannot be told from another.
+    """
     try:
         stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
@@ -352,7 +356,7 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}
-    return {"options": canonical(spec.options), "stages": stages, "code": named}
+    return {"options": option_fields(spec), "stages": stages, "code": named}
 
 
 def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> list[str]:

@@ -189,7 +189,10 @@ class Rate(Struct, forbid_unknown_fields=True):
 
 
 class Timing(Record, kw_only=True):
-    """Seconds of an inference or a training step at batch 1 and `batch`; `failed` is why there are none."""
+    """Seconds of an inference or a training step at batch 1 and `batch`; `failed` is why there are none.
+
+    `row` is that of the cell that was timed; those that are older than rows have none.
+    """
 
     model: Name
     environment: Key
@@ -202,6 +205,7 @@ class Timing(Record, kw_only=True):
     macs: Count | None = None
     peak_memory_mib: float | None = None
     peak_memory_of: str | None = None
+    row: Key | msgspec.UnsetType = msgspec.UNSET
 
 
 R = TypeVar("R", bound=Record)

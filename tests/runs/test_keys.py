@@ -1,9 +1,14 @@
 """A result belongs to what made it: what is changed makes it stale, and what only reads otherwise does not."""
 
+import enum
+import functools
 import os
+import random
 import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +17,11 @@ import torch
 from conftest import call, contents, one_line
 from PIL import Image
 
-from colorbench import load_model, plugins
+from colorbench import ModelSpec, load_model, plugins
+from colorbench.code import plugin_code
+from colorbench.errors import UserError
+from colorbench.harness import throughput
+from colorbench.runs.identity import canonical, option_fields
 
 FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
 
@@ -75,6 +84,109 @@ def test_an_option_is_stale_and_an_option_file_by_its_content(fresh):
     table.write_text("1 2 3")
     fresh.change("'bins': 3", "'bins': 4")
     assert "options.bins 3 -> 4" in refused(fresh)
+
+
+class Kind(enum.IntEnum):
+    ONE, TWO = 1, 2
+
+
+@dataclass
+class Sizes:
+    first: int
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, value):
+        return self.factor * value
+
+
+def times(factor):
+    return lambda value: factor * value
+
+
+# What makes a value, and what makes one that does something else.
+VALUES = {
+    "array": (lambda: np.arange(5000), lambda: np.arange(5000) + (np.arange(5000) == 2500)),
+    "dtype": (lambda: np.zeros(3, np.float32), lambda: np.zeros(3, np.float64)),
+    "shape": (lambda: torch.zeros(2, 3), lambda: torch.zeros(3, 2)),
+    "bfloat16": (lambda: torch.ones(2, dtype=torch.bfloat16), lambda: torch.zeros(2, dtype=torch.bfloat16)),
+    "objects": (lambda: np.array([1, "a"], object), lambda: np.array([1, "b"], object)),
+    "number": (lambda: np.float32(0.5), lambda: np.float32(0.25)),
+    "nan": (lambda: [float("nan")], lambda: [float("inf")]),
+    "partial": (lambda: functools.partial(pow, exp=2), lambda: functools.partial(pow, exp=3)),
+    "partial of a value": (lambda: functools.partial(pow, 2), lambda: functools.partial(pow, 3)),
+    "closure": (lambda: times(2), lambda: times(3)),
+    "default": (lambda: lambda value, factor=2: factor, lambda: lambda value, factor=3: factor),
+    "callable": (lambda: Scaled(2), lambda: Scaled(3)),
+    "method": (lambda: Scaled(2).__call__, lambda: Scaled(3).__call__),
+    "module": (lambda: times(torch.nn), lambda: times(torch)),
+    "network": (lambda: torch.nn.GroupNorm(1, 2), lambda: torch.nn.GroupNorm(2, 2)),
+    "generator": (lambda: random.Random(1), lambda: random.Random(2)),
+    "dataclass": (lambda: Sizes(1), lambda: Sizes(2)),
+    "type": (lambda: Sizes, lambda: Scaled),
+    "enum": (lambda: Kind.ONE, lambda: Kind.TWO),
+    "torch dtype": (lambda: torch.float32, lambda: torch.float64),
+    "keys": (lambda: {1: "a", "1": "b"}, lambda: {1: "c", "1": "b"}),
+    "set": (lambda: {"a", 1, None}, lambda: {"a", 2, None}),
+    "bytes": (lambda: b"12", lambda: b"13"),
+    "built-in": (lambda: torch.relu, lambda: torch.sigmoid),
+    "sentence": (lambda: "a." * 300, lambda: "b." * 300),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_every_kind_of_option_counts_by_its_value(kind):
+    value, other = VALUES[kind]
+    first, same, another = (
+        option_fields(ModelSpec("m", "", None, None, {"x": make()})) for make in (value, value, other)
+    )
+    assert first == same
+    assert first != another
+
+
+def test_a_folder_as_an_option_counts_by_its_files(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "bins.txt").write_text("1 2 3")
+    first = canonical(tmp_path)
+    (tmp_path / "tables" / "bins.txt").write_text("1 2 3 4")
+    second = canonical(tmp_path)
+    (tmp_path / "tables" / "bins.txt").rename(tmp_path / "tables" / "other.txt")
+    assert len({str(fields) for fields in (first, second, canonical(tmp_path))}) == 3
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: (i for i in [1])])
+def test_an_option_that_nothing_tells_from_another_is_refused(make):
+    with pytest.raises(
+        UserError, match=r"^m: option 'lock' cannot be compared from run to run \(TypeError: cannot pickle"
+    ):
+        option_fields(ModelSpec("m", "", None, None, {"size": 1, "lock": make()}))
+
+
+def test_such_an_option_stops_the_run_before_it_begins(fresh):
+    fresh.change("OPTIONS = {}", "import threading\n\nOPTIONS = {'lock': threading.Lock()}")
+    result = fresh()
+    assert result.exit_code == 2
+    assert one_line(result).startswith("colorbench: tiny: option 'lock' cannot be compared")
+    assert not (fresh.run / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        (RATE, "learning_rate=random.random()", "stages[0].learning_rate 0."),
+        ("OPTIONS = {}", "OPTIONS = {'x': random.random()}", "options.x 0."),
+    ],
+)
+def test_what_is_drawn_anew_each_time_is_not_trained(fresh, old, new, field):
+    fresh.change(old, new)
+    fresh.change("from colorbench", "import random\nfrom colorbench")
+    result = fresh()
+    assert result.exit_code == 1
+    assert f"tiny seed 0 failed: ValueError: it is no longer what was planned: {field}" in one_line(result)
+    assert "train 1/" not in result.stderr
 
 
 def test_a_base_that_changed_makes_its_refiner_stale(bench):
@@ -211,6 +323,33 @@ def test_a_helper_of_a_package_counts_and_a_library_does_not(tmp_path):
     assert second != first
     (tmp_path / "their_helper.py").write_text("import json\nB = 2\n")
     assert code() not in (first, second)
+
+
+@pytest.mark.parametrize(
+    "line", ["importlib.import_module('{}.part')", "import_module('{}')", "__import__('{}')", "from {}.part import x"]
+)
+def test_a_helper_that_is_imported_by_its_name_counts(line, tmp_path, monkeypatch):
+    name = f"named_helper_{abs(hash(line))}"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{name}.py").write_text("A = 1\n")
+    (tmp_path / "plugin.py").write_text(line.format(name))
+    assert [*plugin_code(str(tmp_path / "plugin.py"))] == [name, "plugin.py"]
+
+
+def test_a_model_is_timed_again_when_another_cell_is_in_its_place(bench, monkeypatch):
+    timed, rate = [], {"median": 0.5, "iqr": 0.01, "rounds": 7}
+    monkeypatch.setattr(throughput, "_measure", lambda request: timed.append(request["seed"]) or {"infer_1": rate})
+    table = bench.folder / "table.txt"
+    table.write_text("1 2 3")
+    bench.change("OPTIONS = {}", f"OPTIONS = {{'table': {str(table)!r}}}")
+    for arguments in (("--again", "tiny"), (), ("--seed", 1)):
+        assert call("run", *bench.arguments(), *arguments).exit_code == 0
+        assert timed == [0]
+    assert bench.table()["infer_1"]["tiny"] == 2.0
+    table.write_text("1 2 4")
+    assert call("run", *bench.arguments(), "--again", "tiny").exit_code == 0
+    assert timed == [0, 0]
+    assert bench.table()["infer_1"].notna().sum() == 1  # of the row that was timed
 
 
 METRIC = """

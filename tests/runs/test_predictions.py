@@ -184,6 +184,16 @@ def test_what_is_wrong_is_found_before_anything_is_trained(fresh, flaw):
     assert not fresh.run.exists()
 
 
+def test_a_flaw_that_training_brings_out_leaves_the_cell_unscored(fresh):
+    fresh.change("self.base = base", "self.base, self.mixes = base, nn.Parameter(torch.zeros(()))")
+    fresh.change("return ab if", "ab = ab + 10 * self.mixes * (L - L.mean(0, keepdim=True))\n            return ab if")
+    for _ in range(2):
+        result = fresh()
+        assert result.exit_code == 1
+        assert "tiny seed 0 trained: not scored: ValueError: an image is colored otherwise alone" in one_line(result)
+    assert "train 1/" not in result.stderr
+
+
 def test_two_bad_models_are_two_lines_and_the_third_is_trained(fresh):
     fresh.change("def build(", "def bad(**_):\n    raise ValueError('no table')\n\n\ndef build(")
     fresh.change(
