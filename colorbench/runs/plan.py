@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from colorbench.code import own_code, plugin_code
+from colorbench.contain import contained
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data
 from colorbench.errors import UserError, reason
@@ -290,7 +291,8 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
 def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: bool) -> dict[str, Any]:
     """The code, options and stages of a model. A schedule that fails is a field that says so."""
     try:
-        stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
+        with contained():
+            stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
     code = plugin_code(registry.plugin_of("model", spec.name).source)

@@ -1,5 +1,6 @@
 """What a plugin does to Python, to torch or to its process reaches no other model, and never ends the command."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import torch
 from conftest import TINY, call, jpeg, one_line
 
 from colorbench import plugins
+from colorbench.errors import UserError
 
 ROWDY = """
 from colorbench import ModelSpec, hookimpl
@@ -73,8 +75,8 @@ def rowdy(fresh, monkeypatch):
     ],
 )
 def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason):
-    if where == "IN_SCHEDULE" and "os" in what:
-        pytest.skip("the schedule is asked for where the run is planned")
+    if where == "IN_SCHEDULE" and "kill" in what:
+        pytest.skip("the schedule is asked for in the command itself, too")
     result = rowdy(where, what)
     assert result.exit_code == 1, result.stderr
     table = rowdy.bench.table()
@@ -82,8 +84,9 @@ def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason
     assert f"colorbench: a-rowdy seed 0 failed: {reason}" in result.stderr
 
 
-def test_a_file_that_ends_python_at_import_is_refused(rowdy):
-    result = rowdy("AT_IMPORT", "import sys; sys.exit(0)")
+@pytest.mark.parametrize("what", ["import sys; sys.exit(0)", "import os; os._exit(0)"])
+def test_a_file_that_ends_python_at_import_is_refused(rowdy, what):
+    result = rowdy("AT_IMPORT", what)
     assert result.exit_code == 2
     assert "cannot load the plugin" in one_line(result)
     assert "SystemExit: 0" in one_line(result)
@@ -126,6 +129,52 @@ def test_nor_does_what_it_changes_at_import(rowdy, finished, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "square", torch.Tensor.square)  # to have it back: the plugin is loaded here, too
     rowdy("AT_IMPORT", "import torch; torch.Tensor.square = torch.Tensor.abs")
     pd.testing.assert_frame_equal(scores(rowdy.bench), scores(finished))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("the working directory", "import os; os.chdir('/')"),
+        ("the environment", "import os; os.environ.update(HOME='/', COLORBENCH_TEST='1')"),
+        ("sys.stdout", "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer)"),
+        ("sys.stderr", "import sys; sys.stderr = None"),
+        ("signal handlers", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"),
+        ("torch's default dtype", "import torch; torch.set_default_dtype(torch.float64)"),
+        ("torch's default dtype, gradients", "import torch; torch.set_grad_enabled(False)"),
+        ("determinism", "import torch; torch.use_deterministic_algorithms(True)"),
+        ("torch's threads", "import torch; torch.set_num_threads(3)"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "; 1 / 0"])
+def test_what_an_import_changes_is_put_back(tmp_path, monkeypatch, name, what, end):
+    monkeypatch.chdir(tmp_path)
+    handler, environ, streams = signal.getsignal(signal.SIGINT), dict(os.environ), (sys.stdout, sys.stderr)
+    Path("rowdy.py").write_text(what + end)
+    if end:
+        with pytest.raises(UserError, match="ZeroDivisionError"):
+            plugins.load(["rowdy.py"])
+    else:
+        assert name in ", ".join(plugins.load(["rowdy.py"]).plugins[-1].changed)
+    gc.collect()
+    assert Path.cwd() == tmp_path
+    assert dict(os.environ) == environ
+    assert (sys.stdout, sys.stderr) == streams
+    assert not sys.stdout.closed
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1
+
+
+def test_an_import_that_goes_elsewhere_takes_no_run_along(rowdy, monkeypatch):
+    monkeypatch.chdir(rowdy.bench.folder)
+    rowdy.bench.run = Path("run")
+    result = rowdy("AT_IMPORT", "import os; os.makedirs('elsewhere', exist_ok=True); os.chdir('elsewhere')")
+    assert result.exit_code == 0, result.stderr
+    assert "plugin rowdy changes the working directory when imported: put back; do that in `build`" in result.stderr
+    assert rowdy.bench.table().status.to_dict() == {"a-rowdy": "done", "tiny": "done"}
+    assert not list(Path("elsewhere").iterdir())
 
 
 def test_a_thread_left_behind_does_not_hang_the_run(rowdy):
