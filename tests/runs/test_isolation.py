@@ -174,7 +174,8 @@ def test_an_import_that_goes_elsewhere_takes_no_run_along(rowdy, monkeypatch):
     assert result.exit_code == 0, result.stderr
     assert "plugin rowdy changes the working directory when imported: put back; do that in `build`" in result.stderr
     assert rowdy.bench.table().status.to_dict() == {"a-rowdy": "done", "tiny": "done"}
-    assert not list(Path("elsewhere").iterdir())
+    assert (rowdy.bench.folder / "run" / "record.json").exists()
+    assert not list((rowdy.bench.folder / "elsewhere").iterdir())
 
 
 def test_a_thread_left_behind_does_not_hang_the_run(rowdy):
