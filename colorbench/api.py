@@ -63,6 +63,7 @@ from colorbench.runs.plan import (
     plan,
     predictions_key,
     refuse_stale,
+    waiting,
     with_needed,
 )  # fmt: skip
 from colorbench.runs.records import (
@@ -197,6 +198,8 @@ def _prepared(context: Context, specs: Sequence[ModelSpec], options: Options, re
     again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
     refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
     cells = plan(context, specs, options.seeds, again, keep)
+    for line in waiting(context, cells):
+        say(line)
     if refuse:
         refuse_stale(cells)
     estimates, failures = {}, {}

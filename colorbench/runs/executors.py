@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -60,9 +60,7 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
     finally:
         family = _family(process.pid)
         process.join(patience)
-        for member in family:  # what a plugin left behind, threads or processes, and all if we are on our way out
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
+        _kill(family)  # it has ended, unless threads that a plugin left behind hold it up, or we are on our way out
         process.join()
         receiver.close()
     if kind == "raised":
@@ -110,11 +108,17 @@ def _no_main() -> Iterator[None]:
 
 
 def _family(pid: int) -> list[psutil.Process]:
-    """A process and all that it has started, if it lives."""
+    """A process, if it lives, and all that it has started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
     return []
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _listen(receiver: Connection, pid: int) -> tuple[str, Any]:
@@ -178,7 +182,11 @@ def _serve(
 
         torch.set_num_threads(threads)
     try:
-        sender.send(("returned", function(request)))
+        try:
+            result = function(request)
+        finally:
+            _kill(_family(os.getpid())[1:])  # what a plugin has started shall not go on when the work is done
+        sender.send(("returned", result))
     except BaseException as error:
         sender.send(("raised", _portable(error)))
     sender.close()

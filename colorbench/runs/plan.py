@@ -176,6 +176,17 @@ def plan(
     return list(planned.values())
 
 
+def waiting(context: Context, cells: Sequence[Planned]) -> Iterator[str]:
+    """A line for each cell that lies half made again beside the old one, and that this command leaves there."""
+    for cell in cells:
+        name, beside = cell.spec.name, context.folder.again_dir(cell.spec.name, cell.seed)
+        if beside.exists() and beside != cell.cell_dir:
+            yield (
+                f"{name} seed {cell.seed}: it was being made again in {beside}; "
+                f"--again {name} goes on with that, or delete the folder"
+            )
+
+
 def refuse_stale(cells: Sequence[Planned]) -> None:
     """Raises UserError that names each stale cell and the fields in which it differs."""
     if stale := [cell for cell in cells if cell.state == STALE]:

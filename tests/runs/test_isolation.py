@@ -5,17 +5,20 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import TINY, call, jpeg, one_line
 
 from colorbench import plugins
 from colorbench.errors import UserError
+from colorbench.runs import executors
 
 ROWDY = """
 from colorbench import ModelSpec, hookimpl
@@ -216,6 +219,95 @@ def test_markup_of_a_plugin_is_no_markup_in_the_report(fresh, text):
     rows = [line.count("|") - line.count("\\|") for line in report.splitlines() if line.startswith("| tiny")]
     assert rows
     assert all(count >= 3 for count in rows)
+
+
+def _write_and_sleep(file):
+    file.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def _fork_and_end(file):
+    if os.fork() == 0:
+        _write_and_sleep(file)
+    os._exit(3)
+
+
+def _start_and_return(file):
+    if os.fork() == 0:
+        _write_and_sleep(file)
+    while not file.exists():
+        time.sleep(0.01)
+    return subprocess.Popen(["sleep", "60"], close_fds=False).pid
+
+
+def lives(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def server():
+    """The process from which those of `executors.call` are forked."""
+    return next(child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline()))
+
+
+def test_a_process_that_has_forked_and_ended_hangs_nobody(tmp_path):
+    """What it has forked holds the pipe open on which its result is awaited."""
+    started = time.monotonic()
+    with pytest.raises(executors.EndedError, match="its process ended with status 3 before it was done"):
+        executors.call(_fork_and_end, tmp_path / "pid")
+    assert time.monotonic() - started < 40
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_what_a_process_has_started_ends_with_it(tmp_path):
+    sleeping = executors.call(_start_and_return, tmp_path / "pid")
+    deadline = time.monotonic() + 20
+    while lives(sleeping) or lives(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() < deadline
+
+
+def test_a_server_that_was_killed_is_started_anew():
+    executors.call(abs, -1)
+    server().kill()
+    assert executors.call(abs, -1) == 1
+
+
+def test_a_process_that_cannot_be_started_is_a_reason(monkeypatch):
+    def refuse():
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(executors.forkserver, "ensure_running", refuse)
+    with pytest.raises(executors.EndedError, match="its process could not be started"):
+        executors.call(abs, -1)
+
+
+def test_an_interrupt_ends_the_process_that_works(tmp_path):
+    """Also where the command goes on afterwards, as in a notebook."""
+    file = tmp_path / "pid"
+
+    def interrupt():
+        while not file.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        executors.call(_write_and_sleep, file)
+    assert time.monotonic() - started < 40
+    assert not lives(int(file.read_text()))
+
+
+def test_an_interrupt_while_a_process_imports_is_one_line(fresh):
+    command = [sys.executable, "-m", "colorbench", "run", *map(str, fresh.arguments()), "--no-timing"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not any("forkserver" in " ".join(child.cmdline()) for child in psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, len(said.splitlines())) == (130, 1), said
 
 
 def start(bench, *more):
