@@ -44,6 +44,7 @@ from colorbench.runs.plan import (
     new_record,
     plan,
     refuse_stale,
+    waiting,
     with_needed,
 )
 from colorbench.runs.records import DONE, FAILED, SKIPPED, TRAINED, CellRecord, Trained
@@ -116,8 +117,9 @@ def run(options: Options) -> RunFolder:
         if rank == 0:
             _recover(folder, specs, options.seeds)
         _wait()
-        work = _prepared(context, specs, options)
-        refuse_stale(work.cells)
+        cells = _planned(context, specs, options)
+        refuse_stale(cells)
+        work = _checked(context, cells)
         _wait()
         if rank == 0:
             _begin(context, work.cells, options.command)
@@ -135,7 +137,8 @@ def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
     registry = plugins.load(options.plugin_files)
     specs = with_needed(registry.find("model", options.models), registry)
-    return _prepared(_context_to_run(RunFolder(options.out), registry, options), specs, options)
+    context = _context_to_run(RunFolder(options.out), registry, options)
+    return _checked(context, _planned(context, specs, options))
 
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
@@ -228,12 +231,18 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     return context
 
 
-def _prepared(context: Context, specs: Sequence[ModelSpec], options: Options) -> Work:
-    """The plan, and what is wrong with its models. Raises UserError for metrics that fail."""
+def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> list[Planned]:
     names = [spec.name for spec in specs]
     again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
     refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
     cells = plan(context, specs, options.seeds, again, keep)
+    for line in waiting(context, cells):
+        say(line)
+    return cells
+
+
+def _checked(context: Context, cells: Sequence[Planned]) -> Work:
+    """The plan, and what is wrong with its models. Raises UserError for metrics that fail."""
     if device.world()[1] > 1:
         return Work(context, cells, {}, {})  # what is wrong with a model shows in all processes alike, as it is made
     if context.registry.specs["metric"] and any(cell.state not in (READY, KEPT) for cell in cells):

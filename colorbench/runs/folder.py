@@ -24,8 +24,9 @@ import io
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -51,6 +52,10 @@ WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "sco
 PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
 TRACEBACK = "traceback.txt"
 AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
+REFUSED = {
+    stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
 CELL_FILES = (
     CELL, TRAINING, WEIGHTS, LOSSES, SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
 )  # fmt: skip
@@ -69,22 +74,27 @@ class RunFolder:
 
     @property
     def record(self) -> RunRecord:
-        """The run record. Raises UserError when the folder holds none, a damaged one, or links."""
+        """The run record. Raises UserError when the folder holds none, a damaged one, or what no run folder holds."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; name the folder of a run")
         if not self.exists():
             raise UserError(f"{self.path} is no run folder: it has no record.json; name one that a run made")
-        self.refuse_links()
+        self.refuse_foreign()
         return decode(self.path / RECORD, RunRecord)
 
-    def refuse_links(self) -> None:
-        """Raises UserError if anything in the folder is a link: writing or removing there would reach elsewhere."""
+    def refuse_foreign(self) -> None:
+        """Raises UserError if the folder holds other things than a run, or anything but files and folders.
+
+        Writing or removing where a link is would reach elsewhere, and reading a pipe would wait for ever.
+        """
+        if self.path.is_dir() and not self.exists() and any(map(_is_foreign, self.path.iterdir())):
+            raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
-                if (entry := Path(folder, name)).is_symlink():
-                    raise UserError(
-                        f"{entry} is a link, which a run folder never holds; put what it names in its place"
-                    )
+                entry = Path(folder, name)
+                with suppress(FileNotFoundError):  # of a run that is at work there
+                    if what := REFUSED.get(stat.S_IFMT(entry.lstat().st_mode)):
+                        raise UserError(f"{entry} is {what}, which a run folder never holds; remove or replace it")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -94,9 +104,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.exists() and any(map(_is_foreign, self.path.iterdir())):
-                raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
-            self.refuse_links()
+            self.refuse_foreign()
             # An operating-system lock, gone with its process: a killed run leaves none behind.
             lock = filelock.FileLock(self.path / ".lock", blocking=False)
             lock.acquire()
@@ -114,6 +122,7 @@ class RunFolder:
 
     def check(self, asked: RunRecord) -> None:
         """Raises UserError naming each field in which the record there, if any, differs."""
+        self.refuse_foreign()
         if self.exists() and (differing := list(_differences(self.record, asked))):
             raise UserError(
                 f"{self.path} was made under another {'; '.join(differing)}; "
@@ -246,18 +255,21 @@ def recover(folder: Path) -> None:
     if old.exists() and not folder.exists():
         (new if (new / CELL).exists() else old).rename(folder)
     if old.exists():
-        remove_cell(old)
+        for name in CELL_FILES:
+            (old / name).unlink(missing_ok=True)
+        for file in old.iterdir():  # somebody else's, which goes along
+            target = folder / file.name
+            while target.exists():
+                target = target.with_name(target.name + REPLACED)
+            file.rename(target)
+        old.rmdir()
 
 
 def promote(new: Path) -> Path:
     """Let a cell that was made again take the place of the old one, and remove that. Returns its folder."""
     folder = new.with_suffix("")
-    old = new.with_suffix(REPLACED)
-    remove_cell(old)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    remove_cell(old)
+    folder.rename(new.with_suffix(REPLACED))
+    recover(folder)
     return folder
 
 
@@ -266,14 +278,6 @@ def remove_litter(folder: Path) -> None:
     for file in folder.glob(".*.*"):
         if re.fullmatch(r"\.(record\.json|" + "|".join(map(re.escape, CELL_FILES)) + r")\.\d+", file.name):
             file.unlink(missing_ok=True)
-
-
-def remove_cell(folder: Path) -> None:
-    """Remove the files of a cell, and its folder unless there is anything else in it."""
-    for name in CELL_FILES:
-        (folder / name).unlink(missing_ok=True)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def read_checked(file: Path, checksum: str) -> bytes:

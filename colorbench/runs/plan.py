@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from colorbench.code import own_code, plugin_code
+from colorbench.contain import contained
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data
 from colorbench.errors import UserError, reason
@@ -218,6 +219,17 @@ def plan(
     return list(planned.values())
 
 
+def waiting(context: Context, cells: Sequence[Planned]) -> Iterator[str]:
+    """A line for each cell that lies half made again beside the old one, and that this command leaves there."""
+    for cell in cells:
+        name, beside = cell.spec.name, context.folder.again_dir(cell.spec.name, cell.seed)
+        if beside.exists() and beside != cell.cell_dir:
+            yield (
+                f"{name} seed {cell.seed}: it was being made again in {beside}; "
+                f"--again {name} goes on with that, or delete the folder"
+            )
+
+
 def refuse_stale(cells: Sequence[Planned]) -> None:
     """Raises UserError that names each stale cell and the fields in which it differs."""
     if stale := [cell for cell in cells if cell.state == STALE]:
@@ -349,7 +361,8 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
     Raises UserError for an option that cannot be told from another.
     """
     try:
-        stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
+        with contained():
+            stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
     code = plugin_code(registry.plugin_of("model", spec.name).source)

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import msgspec
@@ -140,6 +141,22 @@ def test_a_kill_while_a_cell_takes_the_place_of_another_loses_neither(tmp_path, 
         recover(old)
         assert decode(old / "cell.json", CellRecord).reason == ("old" if nth == 0 else "new")
         assert not old.with_name("seed-0.old").exists()
+
+
+def test_what_somebody_else_put_into_a_cell_goes_along_when_it_is_made_again(tmp_path):
+    old, new = tmp_path / "seed-0", tmp_path / "seed-0.new"
+    write_cell(old, CellRecord(model="a", seed=0, status="done", reason="0"))
+    (old / "notes.txt").write_text("0")
+    (old / "figures").mkdir()
+    (old / "figures" / "one.png").write_text("0")
+    for nth in ("1", "2", "3"):
+        write_cell(new, CellRecord(model="a", seed=0, status="done", reason=nth))
+        (new / "notes.txt").write_text(nth)
+        promote(new)
+        assert decode(old / "cell.json", CellRecord).reason == nth
+    assert [file.name for file in tmp_path.iterdir()] == ["seed-0"]
+    assert sorted(file.read_text() for file in old.rglob("notes.txt*")) == ["0", "1", "2", "3"]
+    assert (old / "figures" / "one.png").read_text() == "0"
 
 
 def _hold(path, held, done):
@@ -291,6 +308,24 @@ def test_a_link_is_refused_and_not_followed(bench, victim, name):
     again = bench("tiny", "--again", "tiny")
     assert (again.exit_code, "is a link" in again.stderr) == (2, True)
     assert (victim / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("make", ["pipe", "socket"])
+@pytest.mark.parametrize("name", ["cells/tiny/seed-0/cell.json", "samples.npz", "timing/tiny.json", "cells/extra"])
+def test_a_pipe_or_socket_is_refused_and_not_opened(bench, make, name, monkeypatch):
+    file = bench.run / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    if make == "pipe":
+        os.mkfifo(file)
+    else:
+        monkeypatch.chdir(file.parent)  # the path of a socket has a hundred characters at most
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(file.name)
+    refused(bench, str(file), f"is a {make}")
+    (bench.run / "record.json").unlink()
+    planned = bench.plan()
+    assert (planned.exit_code, "is not empty, and no run folder" in one_line(planned)) == (2, True)
 
 
 def test_a_folder_that_is_no_run_is_left_alone(bench, tmp_path):

@@ -252,7 +252,7 @@ def test_again_trains_anew_and_keeps_the_old_cell_until_that_is_done(bench):
 
 
 def test_an_abandoned_second_training_leaves_the_old_cell_in_use(bench):
-    """A kill in the middle of `--again` leaves a folder beside the cell, which is no obstacle."""
+    """A kill in the middle of `--again` leaves a folder beside the cell, which is said and no obstacle."""
     text = bench.file.read_text()
     bench.change(FORWARD, "ab = 60 + 0 * self")
     bench.change(
@@ -261,8 +261,15 @@ def test_an_abandoned_second_training_leaves_the_old_cell_in_use(bench):
     )
     assert bench("tiny", "--again", "tiny").exit_code == 1
     bench.write(text)
-    assert bench().exit_code == 0
+    done, planned = bench(), bench.plan()
+    assert (done.exit_code, planned.exit_code) == (0, 0)
     assert bench.table().status["tiny"] == "done"
+    waits = f"tiny seed 0: it was being made again in {bench.cell()}.new; --again tiny goes on with that"
+    assert waits in done.stderr
+    assert waits in planned.stderr
+    assert waits not in bench.plan("tiny", "--again", "tiny").stderr
+    shutil.rmtree(f"{bench.cell()}.new")
+    assert "being made again" not in bench.plan().stderr
 
 
 def test_keep_uses_the_old_cell_and_every_table_marks_it(bench):
