@@ -20,7 +20,8 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
 
     registry = plugins.load(plugin_files)
     if what == "presets":
-        rows = [(p.name, p.summary, f"{p.size} px, width {p.width:g}, {p.epochs} epochs") for p in PRESETS.values()]
+        kinds = [f"{p.size} px, width {p.width:g}, {p.epochs} epoch{'s' * (p.epochs > 1)}" for p in PRESETS.values()]
+        rows = [(p.name, p.summary, kind) for p, kind in zip(PRESETS.values(), kinds, strict=True)]
     elif what == "plugins":
         rows = [
             (
