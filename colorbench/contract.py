@@ -115,8 +115,8 @@ class Network(Protocol):
     Randomness comes from torch's global generator, which the harness seeds anew for every step: a
     resumed training draws the same numbers. In eval mode `forward` draws none.
 
-    A method `with_attention`, L -> what `forward` gives and a map, float32 (B, 1, h, w) in 0..1, or None, has its map
-    drawn beside the pictures and compared with the true chroma.
+    A method `with_attention`, L -> what `forward` gives and a map, float32 (B, 1, h, w) in 0..1 and no larger than
+    L, or None, has its map drawn beside the pictures and compared with the true chroma.
     """
 
     def forward(self, L: Tensor) -> Tensor:

@@ -3,9 +3,17 @@
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a terminal or an editor acts on: control characters, ends of lines, turns of direction; and halves of characters.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def without_control(text: str) -> str:
+    """The text with spaces for the ends of lines and tabs in it, and an escape for each other control character."""
+    return CONTROL.sub(lambda found: " " if found[0].isspace() else ascii(found[0])[1:-1], text)
 
 
 def one_line(text: str) -> str:

@@ -17,6 +17,11 @@ COLUMNS = re.compile(
 )
 
 
+def is_metric_name(name: str) -> bool:
+    """Whether a column can be called that, and no other column is."""
+    return re.fullmatch("[a-z][a-z0-9_]*", name) is not None and not COLUMNS.fullmatch(name)
+
+
 def refuse_misfit(kind: str, spec: Any) -> None:
     """Raises TypeError or ValueError for a spec that tables and records could not hold."""
     due = KINDS[kind]
@@ -26,5 +31,5 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         text = getattr(spec, field)
         if not isinstance(text, str) or text != one_line(text):
             raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
-    if kind == "metric" and (not re.fullmatch("[a-z][a-z0-9_]*", spec.name) or COLUMNS.fullmatch(spec.name)):
+    if kind == "metric" and not is_metric_name(spec.name):
         raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import traceback
 from functools import cached_property
 from typing import Any
@@ -42,6 +43,7 @@ from colorbench.runs.folder import (
     WEIGHTS,
     RunFolder,
     add_files,
+    damaged_files,
     remove_litter,
     to_parquet,
     write_aside,
@@ -194,6 +196,9 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
         content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items()}
         add_files(request.cell_dir, record, content | {SAMPLES: packed(**scored.samples)})
     record.scored_by = request.scored_by
+    if LOSSES in damaged_files(request.cell_dir, record):  # only a figure needs them: no reason to train anew
+        print(f"{request.cell_dir / LOSSES} is damaged: the figure of losses leaves it out", file=sys.stderr)
+        del record.files[LOSSES]
 
 
 def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from colorbench.runs.predictions import PictureWriter, read_pictures
 from colorbench.runs.records import CellRecord
 
 SAME_AB = 0.005  # Lab units, and the share of the largest |ab|, within which two answers are the same but for rounding
+KEPT = {PREDICTIONS: "RGB", ATTENTION: "L"}  # zips of pictures, and their modes
 BATCH = 16  # fixed: scores must not depend on a setting of the training
 
 
@@ -51,10 +52,11 @@ def predict(network: nn.Module, images: Images, device: torch.device, protocol: 
 
 def kept(cell_dir: Path, record: CellRecord, images: Images, device: torch.device) -> Iterator[Predicted]:
     """The same from what a cell has kept. Raises ValueError if a picture is not there."""
-    zips = [cell_dir / name for name in (PREDICTIONS, ATTENTION) if name in record.files]
+    zips = [(cell_dir / name, mode) for name, mode in KEPT.items() if name in record.files]
+    size = images.pixels.shape[1]
     for start in range(0, len(images), BATCH):
         names = images.names[start : start + BATCH]
-        pictures, *maps = (np.stack([*read_pictures(file, names)]) for file in zips)
+        pictures, *maps = (np.stack([*read_pictures(file, names, mode, size)]) for file, mode in zips)
         attention = torch.from_numpy(maps[0])[:, None].to(device) if maps else None
         yield Predicted(start, to_rgb(pictures, device), attention)
 
@@ -64,7 +66,7 @@ def keeps_all(cell_dir: Path, record: CellRecord, key: str, images: int) -> bool
     return (
         record.predicted_by == key
         and record.predictions_kept == images
-        and not {PREDICTIONS, ATTENTION} & {*damaged_files(cell_dir, record)}
+        and not KEPT.keys() & {*damaged_files(cell_dir, record)}
     )
 
 
@@ -93,7 +95,7 @@ class Keeper:
 
     def commit(self, record: CellRecord) -> None:
         """Put what was written in its place; the cell forgets the predictions that it had."""
-        for name in (PREDICTIONS, ATTENTION):
+        for name in KEPT:
             record.files.pop(name, None)
             (self.cell_dir / name).unlink(missing_ok=True)
         for name, writer in self.writers.items():
@@ -119,7 +121,10 @@ def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tens
         return colorize(network, L), None
     with _as_scored(network):
         ab, maps = network.with_attention(L.clone())  # type: ignore[operator]
-    if maps is not None and (maps.ndim != 4 or maps.shape[:2] != (len(L), 1) or not ((maps >= 0) & (maps <= 1)).all()):
+    if maps is None:
+        return _checked(ab, L), None
+    fits = maps.ndim == 4 and maps.shape[:2] == (len(L), 1) and max(maps.shape[2:]) <= max(L.shape[2:])
+    if not fits or not ((maps >= 0) & (maps <= 1)).all():
         raise ValueError(f"with_attention returned a map {tuple(maps.shape)}; (B, 1, h, w) in 0..1, or None, is due")
     return _checked(ab, L), maps
 

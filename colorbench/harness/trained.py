@@ -70,7 +70,7 @@ def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: plu
     """What a trained cell was trained on, None if it refines nothing. Raises UserError if `run` holds other weights."""
     if not spec.refines:
         return None
-    if run.cell(spec.refines, record.seed).weights_sha256 != record.base.get("weights"):
+    if run.cell(spec.refines, record.seed).weights_sha256 != record.made_from.get("base", {}).get("weights"):
         raise UserError(
             f"{spec.name!r} was trained on other weights of {spec.refines!r} than {run.path} holds now; train it anew"
         )

@@ -80,11 +80,15 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     made = {cell.model: cell for cell in reversed(results.outcomes) if cell.made_from}  # a missing cell tells nothing
 
     def only_trained_otherwise(model: str, parent: str) -> bool:
-        return parent not in made or made[parent].options == made[model].options
+        return parent not in made or options(parent) == options(model)
+
+    def options(model: str) -> dict[str, Any]:
+        return made[model].made_from.get("options", {})
 
     def stages(model: str) -> list[dict[str, Any]]:
         # Records of earlier versions do not name the part of the images: it was always the whole.
-        return [{"part": [0.0, 1.0], **stage} for stage in (made[model].stages if model in made else ())]
+        stages = made[model].made_from.get("stages", []) if model in made else []
+        return [{"part": [0.0, 1.0], **stage} for stage in stages]
 
     rows = frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)]
     points = rows[["model", "base", *POINT]].rename(columns=POINT)

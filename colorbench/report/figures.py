@@ -45,7 +45,6 @@ def losses(frame: pd.DataFrame, models: Sequence[str]) -> bytes | None:
 
 
 def _draw(axes: Axes, rows: pd.DataFrame) -> None:
-    rows = rows[np.isfinite(rows["value"])]
     axes.set_yscale("log" if (rows["value"] > 0).all() else "linear")
     colors = {str(name): COLORS[i % len(COLORS)] for i, name in enumerate(rows["component"].unique())}
     start = 0

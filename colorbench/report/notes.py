@@ -84,10 +84,8 @@ def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
 
 def _made_from(cell: CellRecord) -> dict[str, Any]:
     """What made a cell, but for its seed and the weights, which depend on the seed, of what it builds on."""
-    fields = {name: value for name, value in cell.made_from.items() if name != "seed"}
-    return fields | {
-        name: {**fields[name], "weights": None} for name in ("base", "trained_as") if isinstance(fields.get(name), dict)
-    }
+    fields: dict[str, Any] = {**cell.made_from, "seed": None}
+    return fields | {name: {**fields[name], "weights": None} for name in ("base", "trained_as") if name in fields}
 
 
 def published(results: Results) -> list[dict[str, Any]]:
@@ -144,7 +142,7 @@ def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
         for width in dict.fromkeys(cell.width for cell in done):
             if width != preset.width:
                 yield f"{model} has width {width:g}, not the preset's {preset.width:g}."
-        if done and (file := done[0].published_weights):
+        if done and (file := done[0].made_from.get("weights")):
             yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
         if done and (base := done[0].refines):
             yield f"{model} refines {base}: its training comes on top of that of {base}.{_over_seeds(row)}"

@@ -9,7 +9,8 @@ import pandas as pd
 
 from colorbench.errors import UserError
 from colorbench.protocol import KEYS
-from colorbench.report.results import OF_DETAILS, Results, read
+from colorbench.report.files import OF_DETAILS
+from colorbench.report.results import Results, read
 from colorbench.runs.folder import LOSSES, SAMPLES, SCORES, RunFolder, sha256, to_parquet, write_aside, write_cell
 from colorbench.runs.records import DONE, encode
 

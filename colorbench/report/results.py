@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
-from colorbench.errors import UserError, one_line, reason
+from colorbench.errors import UserError, one_line
 from colorbench.protocol import KEYS, SCORES
-from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, RunFolder, parquet, read_checked
+from colorbench.report.files import CELL_ARRAYS, OF_DETAILS, RUN_ARRAYS, read_arrays, read_table
+from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, RunFolder, read_checked
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
 
-OF_DETAILS = "details."  # how the columns of details begin in the scores of a published run
-REQUIRED = {
-    SCORES_FILE: (*KEYS, *SCORES),
-    DETAILS: KEYS,
-    LOSSES: ("model", "seed", "stage", "epoch", "component", "split", "value"),
-}
-TEXTS = ("image", "model", "stage", "component", "split")
 SHORT_KEY = 8  # digits that tell the rows of one model apart
 
 Rows = Mapping[tuple[str, int], str]  # the row of each cell (model, seed)
@@ -71,12 +63,7 @@ def read(folder: RunFolder) -> Results:
     done, rows = [cell for cell in cells if cell.status == DONE], _rows(cells)
     _refuse_strangers(record, done, timings)
     scores, details, losses = (_table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES))
-    samples = _samples(folder, record)
-    first = {rows[cell.model, cell.seed]: cell for cell in reversed(done)} if samples else {}
-    pictures = {
-        row: _arrays(folder.read_file(cell, SAMPLES), folder.cell_dir(cell.model, cell.seed) / SAMPLES)
-        for row, cell in first.items()
-    }
+    samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})
     outcomes = [
         msgspec.structs.replace(
             cell, model=rows[cell.model, cell.seed], refines=rows.get((cell.refines or "", cell.seed), cell.refines)
@@ -134,7 +121,7 @@ def _kept(record: RunRecord, done: Sequence[CellRecord], rows: Rows) -> dict[str
     weights = {(cell.model, cell.seed): cell.weights_sha256 for cell in done}
     for cell in done:
         reasons = record.kept.get(f"{cell.model}/seed-{cell.seed}", [])
-        base = cell.base.get("weights")
+        base = cell.made_from.get("base", {}).get("weights")
         if base and weights.get((cell.refines or "", cell.seed), base) != base:
             reasons = [*reasons, f"its base {cell.refines} has been trained again since"]
         for why in reasons:
@@ -149,27 +136,16 @@ def _table(folder: RunFolder, record: RunRecord, cells: Sequence[CellRecord], ro
     """
     source = folder.path / (SCORES_FILE if name == DETAILS else name)
     if source.name in record.files:
-        tables = {source: _part(parquet(read_checked(source, record.files[source.name]), source), name)}
+        frames = [_part(read_table(read_checked(source, record.files[source.name]), source, source.name), name)]
     else:
-        having = [cell for cell in cells if name in cell.files]
-        tables = {folder.cell_dir(cell.model, cell.seed) / name: folder.table(cell, name) for cell in having}
-    tables = {file: table for file, table in tables.items() if len(table)}
-    for file, table in tables.items():
-        _refuse_columns(file, table, REQUIRED[name])
-    if not (frames := [*tables.values()]):
+        files = {folder.cell_dir(cell.model, cell.seed) / name: cell.files.get(name) for cell in cells}
+        frames = [read_table(read_checked(file, checksum), file, name) for file, checksum in files.items() if checksum]
+    if not (frames := [frame for frame in frames if len(frame)]):
         return pd.DataFrame()
-    frame = pd.concat(frames, ignore_index=True).astype(_doubles(frames))
+    frame = pd.concat(frames, ignore_index=True)
     row = {(cell.model, cell.seed): rows[cell.model, cell.seed] for cell in cells}
     frame["model"] = [row.get(key) for key in zip(frame["model"], frame["seed"], strict=True)]
     return frame[frame["model"].notna()].reset_index(drop=True)
-
-
-def _refuse_columns(file: Path, table: pd.DataFrame, required: Sequence[str]) -> None:
-    """Raises UserError naming the columns that a table lacks, and those whose values should be numbers and are not."""
-    if absent := [name for name in required if name not in table]:
-        raise UserError(f"{file} lacks the columns {', '.join(absent)}; it is not of this version of colorbench")
-    if wrong := [name for name in table if name not in TEXTS and not is_numeric_dtype(table[name])]:
-        raise UserError(f"{file} has no numbers in {', '.join(map(str, wrong))}; run the same command again")
 
 
 def _part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -181,11 +157,6 @@ def _part(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return own.rename(columns=lambda column: column.removeprefix(OF_DETAILS))
 
 
-def _doubles(frames: Sequence[pd.DataFrame]) -> dict[str, str]:
-    # Means of many float32 are computed in float64.
-    return {str(column): "float64" for frame in frames for column in frame.select_dtypes("float32")}
-
-
 def _refuse_holes(scores: pd.DataFrame, done: Sequence[CellRecord]) -> None:
     """Raises UserError unless every finished cell has scores of the same images in the same order."""
     images = {} if scores.empty else {key: list(of) for key, of in scores.groupby(["model", "seed"])["image"]}
@@ -194,7 +165,7 @@ def _refuse_holes(scores: pd.DataFrame, done: Sequence[CellRecord]) -> None:
         if names is None or names != next(iter(images.values())):
             raise UserError(
                 f"{cell.model} seed {cell.seed} is done, but its scores are absent or of other images than those of "
-                "the other cells; run the same command again"
+                f"the other cells; restore them, or run with --again {cell.model.partition('@')[0]}"
             )
 
 
@@ -217,20 +188,20 @@ def _refuse_other_images(details: pd.DataFrame, scores: pd.DataFrame) -> None:
     images = dict(iter(scores.groupby(["model", "seed"])["image"]))
     for (model, seed), names in details.groupby(["model", "seed"])["image"]:
         if list(names) != list(images.get((model, seed), ())):
-            raise UserError(f"{model} seed {seed}: its details are of other images than its scores; run it again")
+            raise UserError(f"{model} seed {seed}: its details are of other images than its scores; restore them")
 
 
-def _samples(folder: RunFolder, record: RunRecord) -> dict[str, np.ndarray]:
-    file, checksum = folder.path / SAMPLES, record.files.get(SAMPLES)
-    return _arrays(read_checked(file, checksum), file) if checksum else {}
-
-
-def _arrays(content: bytes | None, file: Path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file. Raises UserError naming `file` if it is none."""
-    if content is None:
-        return {}
-    try:
-        with np.load(io.BytesIO(content)) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # of what is no .npz file, numpy, zipfile and zlib raise all kinds
-        raise UserError(f"{file} is no .npz file ({reason(error)}); run the same command again") from error
+def _pictures(
+    folder: RunFolder, record: RunRecord, cells: Mapping[str, CellRecord]
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """The arrays of the run, and by row those of its cell; none if the run kept none."""
+    if SAMPLES not in record.files:
+        return {}, {}
+    file, sizes = folder.path / SAMPLES, dict[Any, int]()
+    samples = read_arrays(read_checked(file, record.files[SAMPLES]), file, RUN_ARRAYS, sizes)
+    pictures = {}
+    for row, cell in cells.items():
+        if (content := folder.read_file(cell, SAMPLES)) is not None:
+            file, lengths = folder.cell_dir(cell.model, cell.seed) / SAMPLES, {"size": sizes["size"]}
+            pictures[row] = read_arrays(content, file, CELL_ARRAYS, lengths)
+    return samples, pictures

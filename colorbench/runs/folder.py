@@ -33,7 +33,7 @@ import filelock
 import msgspec
 import pandas as pd
 
-from colorbench.errors import UserError, reason
+from colorbench.errors import UserError
 from colorbench.runs.identity import key_of
 from colorbench.runs.predictions import file_sha256
 from colorbench.runs.records import (
@@ -186,11 +186,6 @@ class RunFolder:
             return None
         return read_checked(self.cell_dir(cell.model, cell.seed) / name, cell.files[name])
 
-    def table(self, cell: CellRecord, name: str) -> pd.DataFrame:
-        """A Parquet table of the cell, empty if it has none. Raises UserError if it is damaged."""
-        content = self.read_file(cell, name)
-        return parquet(content, self.cell_dir(cell.model, cell.seed) / name) if content is not None else pd.DataFrame()
-
     def timings(self) -> dict[str, Timing]:
         """Throughput by model, as the timing wrote it."""
         found = [decode(file, Timing) for file in sorted((self.path / "timing").rglob("*.json"))]
@@ -275,8 +270,9 @@ def promote(new: Path) -> Path:
 
 def remove_litter(folder: Path) -> None:
     """Remove what a killed process was writing aside. Only for whoever holds the run."""
-    for file in folder.glob(".*.*"):
-        if re.fullmatch(r"\.(record\.json|" + "|".join(map(re.escape, CELL_FILES)) + r")\.\d+", file.name):
+    names = "|".join([*map(re.escape, (TRAINED_ON, *CELL_FILES)), r"[a-z0-9.-]+\.(json|csv|md|png)"])
+    for file in (*folder.glob(".*.*"), *folder.glob("timing/**/.*.*")):
+        if re.fullmatch(rf"\.({names})\.\d+", file.name):
             file.unlink(missing_ok=True)
 
 
@@ -305,14 +301,6 @@ def sha256(content: bytes) -> str:
 def environment_key(env: Environment) -> str:
     """Eight hexadecimal digits that differ when anything in the environment does."""
     return key_of(msgspec.to_builtins(env))[:8]
-
-
-def parquet(content: bytes, file: Path) -> pd.DataFrame:
-    """The table in a Parquet file. Raises UserError naming `file` if it is none."""
-    try:
-        return pd.read_parquet(io.BytesIO(content))
-    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's errors are some of these
-        raise UserError(f"{file} is no Parquet file ({reason(error)}); restore it") from error
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:

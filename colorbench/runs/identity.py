@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from colorbench.contract import ModelSpec, Stage
-from colorbench.errors import UserError, reason
+from colorbench.errors import UserError, reason, without_control
 from colorbench.runs.predictions import file_sha256
 from colorbench.runs.records import CellRecord
 
@@ -44,7 +44,7 @@ def predictions_key(record: CellRecord, inputs: str) -> str:
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
     """Each field in which two trees of dicts and lists differ: "stages[0].learning_rate 0.001 -> 0.1"."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
-        if "row" in there and "row" in here:  # what a cell builds on
+        if name in ("base", "trained_as"):  # what a cell builds on
             if there != here:
                 yield f"{name} {here['model']}: other weights"
             return
@@ -133,7 +133,7 @@ def _word_or_path(value: str | Path) -> Any:
     if isinstance(value, Path) and os.path.isdir(value):
         files = {str(file.relative_to(value)): _content(file) for file in value.rglob("*") if file.is_file()}
         return {"folder": value.name, "content": key_of(files)}
-    return str(value)
+    return without_control(str(value))  # as a record can hold it
 
 
 def _content(file: Path) -> str:

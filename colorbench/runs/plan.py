@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -20,7 +20,6 @@ from colorbench.plugins import Registry, load
 from colorbench.protocol import Protocol
 from colorbench.runs.folder import (
     AGAIN,
-    LOSSES,
     TRAINING,
     WEIGHTS,
     RunFolder,
@@ -44,6 +43,7 @@ from colorbench.runs.records import (
     CellRecord,
     DataRecord,
     Environment,
+    MadeFrom,
     PresetRecord,
     ProtocolRecord,
     Published,
@@ -301,7 +301,7 @@ def changes(there: CellRecord, fresh: CellRecord) -> list[str]:
 
 def _lost(folder: Path, damaged: Collection[str]) -> list[str]:
     """A line for each damaged file that only another training can make again."""
-    return [f"{folder / name} is damaged or absent" for name in damaged if name in (WEIGHTS, LOSSES)]
+    return [f"{folder / name} is damaged or absent" for name in damaged if name == WEIGHTS]
 
 
 def is_scored(context: Context, record: CellRecord) -> bool:
@@ -325,7 +325,7 @@ def new_record(
             without_seed[role] = fields[role]["row"]
     return CellRecord(
         model=spec.name, seed=seed, status=FAILED, reason="it was not made", summary=spec.summary,
-        origin=context.registry.origins["model", spec.name], made_from=fields, key=key_of(fields),
+        origin=context.registry.origins["model", spec.name], made_from=cast(MadeFrom, fields), key=key_of(fields),
         row=key_of(without_seed), refines=spec.refines, trained_as=spec.trained_as, parent=spec.parent,
         reference=spec.reference,
         published=Published(**dataclasses.asdict(spec.published)) if spec.published else None,
@@ -378,6 +378,6 @@ def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> 
     preset = Preset(summary="", **msgspec.structs.asdict(folder.record.preset))
     if spec is None:
         return []
-    untrained = bool(record.published_weights) or not record.made_from.get("stages")
+    untrained = bool(record.made_from.get("weights")) or not record.made_from.get("stages")
     fields = own_fields(spec, preset, registry, untrained=untrained)
     return list(differences({key: record.made_from.get(key) for key in fields}, fields))

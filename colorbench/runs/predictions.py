@@ -12,6 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from colorbench.errors import reason
+
+HEADERS = 2**16  # bytes in a PNG beside its pixels, at most
+
 
 def picture_name(image: str) -> str:
     """The name of an image's prediction in the zip: its own, and ".png" unless that is its ending."""
@@ -44,15 +48,26 @@ class PictureWriter:
         self.aside.unlink(missing_ok=True)
 
 
-def read_pictures(file: Path, images: Sequence[str]) -> Iterator[np.ndarray]:
-    """The predictions of `images`, in that order. Raises ValueError if one is not there or is no PNG."""
+def read_pictures(file: Path, images: Sequence[str], mode: str, size: int) -> Iterator[np.ndarray]:
+    """The predictions of `images`, in that order: "RGB" of this size, or "L" up to it.
+
+    Raises ValueError naming the image of which there is no such picture; what is larger is not unpacked.
+    """
     with zipfile.ZipFile(file) as archive:
         for image in images:
             try:
-                with Image.open(io.BytesIO(archive.read(picture_name(image))), formats=["PNG"]) as picture:
+                member = archive.getinfo(picture_name(image))
+                if member.file_size > 2 * 3 * size**2 + HEADERS:
+                    raise ValueError(f"{member.file_size} bytes")
+                with Image.open(io.BytesIO(archive.read(member)), formats=["PNG"]) as picture:
+                    fits = picture.size == (size, size) if mode == "RGB" else max(picture.size) <= size
+                    if picture.mode != mode or not fits:
+                        raise ValueError(f"{picture.mode}, {picture.width} x {picture.height} pixels")
                     yield np.asarray(picture)
-            except (KeyError, OSError, zipfile.BadZipFile) as error:
-                raise ValueError(f"{file} has no picture of {image}") from error
+            except Exception as error:  # of what is damaged, zipfile, zlib and Pillow raise all kinds
+                raise ValueError(
+                    f"{file} has no picture of {image} ({reason(error)}); remove it: colorbench run predicts it again"
+                ) from error
 
 
 def file_sha256(file: Path) -> str:

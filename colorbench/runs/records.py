@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from colorbench.contract import MODEL_NAME
-from colorbench.errors import UserError, reason
+from colorbench.errors import CONTROL, UserError, reason, without_control
 
 DONE, TRAINED, FAILED, SKIPPED = "done", "trained", "failed", "skipped"
 INTERRUPTED, MISSING = "interrupted", "missing"  # of a cell without a record
+LARGEST = 2**63 - 1  # of the integers in the tables
+DEEPEST = 100  # levels of a record: more would exhaust the stack of whoever walks through it
 
 Name = Annotated[str, Meta(pattern=rf"^{MODEL_NAME}\Z")]
 Status = Annotated[str, Meta(pattern=rf"^({'|'.join((DONE, TRAINED, FAILED, SKIPPED, INTERRUPTED, MISSING))})\Z")]
-Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Count = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
+Count = Annotated[int, Meta(ge=0, le=LARGEST)]
+PositiveInt = Annotated[int, Meta(ge=1, le=LARGEST)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Key = Annotated[str, Meta(pattern=r"^[0-9a-f]{0,16}\Z")]
 File = Annotated[str, Meta(pattern=r"^[a-z_]+\.(safetensors|parquet|zip|npz|txt)\Z")]
@@ -38,6 +42,43 @@ class Published(Struct, forbid_unknown_fields=True):
     note: str = ""
 
 
+class WeightFile(TypedDict):
+    """The weight file that stood in for a training."""
+
+    file: str
+    sha256: Sha256
+
+
+class BuiltOn(TypedDict):
+    """Another cell that a cell builds on: its row, and its weights, None or in words if they are to be made."""
+
+    model: Name
+    row: Key
+    weights: str | None
+
+
+class MadeFrom(TypedDict, total=False):
+    """What the weights of a cell depend on. A stage is what the plugin made it, even one that cannot be trained."""
+
+    seed: Seed
+    options: dict[str, Any]
+    stages: list[dict[str, Any]]
+    code: dict[str, str]
+    preset: dict[str, int | float]
+    data: dict[str, str]
+    input: str
+    weights: WeightFile
+    base: BuiltOn
+    trained_as: BuiltOn
+
+
+class Leg(Struct):
+    """What is read of a stage. Earlier versions did not name the part of the images: it was always the whole."""
+
+    epochs: Count = 0
+    part: tuple[float, float] = (0.0, 1.0)
+
+
 class CellRecord(Record, kw_only=True):
     """One model and seed.
 
@@ -53,7 +94,7 @@ class CellRecord(Record, kw_only=True):
     reason: str | None = None
     summary: str = ""
     origin: str = ""
-    made_from: dict[str, Any] = {}
+    made_from: MadeFrom = {}
     key: Key = ""
     row: Key = ""
     refines: Name | None = None
@@ -73,22 +114,9 @@ class CellRecord(Record, kw_only=True):
     scored_by: Key = ""
     files: dict[File, Sha256] = {}
 
-    @property
-    def options(self) -> Any:
-        return self.made_from.get("options", {})
-
-    @property
-    def stages(self) -> list[dict[str, Any]]:
-        return self.made_from.get("stages", [])
-
-    @property
-    def base(self) -> dict[str, Any]:
-        return self.made_from.get("base") or {}
-
-    @property
-    def published_weights(self) -> dict[str, str] | None:
-        """`file` and `sha256` of the weight file that stood in for a training."""
-        return self.made_from.get("weights")
+    def __post_init__(self) -> None:
+        if self.has_weights:
+            legs(self.made_from)
 
     @property
     def has_weights(self) -> bool:
@@ -119,10 +147,10 @@ class ProtocolRecord(Struct, forbid_unknown_fields=True):
 
 class PresetRecord(Struct, forbid_unknown_fields=True):
     name: str
-    size: Annotated[int, Meta(ge=1)]
-    width: Annotated[float, Meta(gt=0)]
-    batch_size: Annotated[int, Meta(ge=1)]
-    epochs: Annotated[int, Meta(ge=1)]
+    size: PositiveInt
+    width: PositiveFloat
+    batch_size: PositiveInt
+    epochs: PositiveInt
     train: int | None = None
     val: int | None = None
     test: int | None = None
@@ -183,7 +211,7 @@ class RunRecord(Record, kw_only=True):
 
 
 class Rate(Struct, forbid_unknown_fields=True):
-    median: Annotated[float, Meta(gt=0)]
+    median: PositiveFloat
     iqr: float
     rounds: Count
 
@@ -211,29 +239,54 @@ class Timing(Record, kw_only=True):
 R = TypeVar("R", bound=Record)
 
 
+def legs(made_from: MadeFrom) -> list[Leg]:
+    """The stages of a cell. Raises ValueError for those of no training."""
+    return msgspec.convert(made_from.get("stages", []), list[Leg])
+
+
 def encode(record: Record) -> bytes:
-    """The record as indented JSON, under a fresh checksum."""
-    record.checksum = ""
-    record.checksum = _checksum(msgspec.json.encode(record))
-    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+    """The record as indented JSON under a fresh checksum, its texts without control characters."""
+    tree = _cleaned(msgspec.to_builtins(record))
+    record.checksum = tree["checksum"] = checksum_of(tree)
+    return msgspec.json.format(msgspec.json.encode(tree), indent=2) + b"\n"
 
 
 def decode(file: Path, kind: type[R]) -> R:
     """Read a record. Raises UserError naming the file and what is wrong with it, FileNotFoundError if it is absent."""
     try:
-        content = file.read_bytes()
-        record = msgspec.json.decode(content, type=kind)
+        tree = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        _refuse_hostile(tree)
+        record = msgspec.convert(tree, type=kind)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; make it readable") from error
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UserError(f"{file} is damaged, or no record of this version ({reason(error)}); restore it") from error
-    if record.checksum != _checksum(content):
+    if record.checksum != checksum_of(tree):
         raise UserError(f"{file} was changed after it was written (its checksum differs); restore it")
     return record
 
 
-def _checksum(content: bytes) -> str:
+def checksum_of(tree: dict[str, Any]) -> str:
     """Of the fields as they stand in the file: a field that later versions add changes no record that is there."""
-    return hashlib.sha256(msgspec.json.encode(msgspec.json.decode(content) | {"checksum": ""})).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(tree | {"checksum": ""})).hexdigest()
+
+
+def _cleaned(value: Any) -> Any:
+    """The same tree with the text of plugins, files and exceptions as `_refuse_hostile` lets it pass."""
+    if isinstance(value, str):
+        return without_control(value)
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
+    return [_cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+def _refuse_hostile(value: Any, level: int = 0) -> None:
+    """Raises ValueError for text that a terminal would act on, and for a tree of too many levels."""
+    if level > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} levels")
+    if isinstance(value, str) and CONTROL.search(value):
+        raise ValueError(f"control characters in {value[:60]!r}")
+    for item in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_hostile(item, level + 1)

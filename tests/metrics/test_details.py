@@ -319,7 +319,7 @@ def test_without_details_nothing_is_written_and_what_was_is_removed(tmp_path):
 def test_details_of_other_images_are_refused(tmp_path, damage):
     predicted, truth, _, _ = noise()
     fake = run(tmp_path, {("plain", 0): details(predicted, truth)})
-    frame = fake.folder.table(fake.folder.cell("plain", 0), DETAILS)
+    frame = pd.read_parquet(fake.file("plain", 0, DETAILS))
     other = frame[:-1] if damage == "fewer" else frame.drop(columns="image")
     fake.change("plain", 0, {DETAILS: to_parquet(other)})
     with pytest.raises(UserError, match="details"):

@@ -14,6 +14,7 @@ from colorbench.report.comparison import compare
 from colorbench.report.curve import curves
 from colorbench.report.results import read
 from colorbench.runs.folder import RunFolder
+from colorbench.runs.records import legs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "base_epochs.py"
 
@@ -192,7 +193,7 @@ def test_several_seeds_give_the_gain_a_noise_of_its_own(tmp_path):
     for model, mse in (("plain/1", 400), ("fine/on-1", 284)):
         first = run.folder.cell(model, 0)
         fields = {"images_seen": first.images_seen, "refines": first.refines, "options": {}}
-        run.cell(model, 1, np.full(IMAGES, float(mse)), **fields, stages=first.stages)
+        run.cell(model, 1, np.full(IMAGES, float(mse)), **fields, stages=first.made_from.get("stages", []))
         run.ask((model, 1))
     (curve,) = found(run)
     first, *others = curve.points
@@ -261,9 +262,10 @@ def test_the_example_trains_each_refiner_on_its_own_base(colorbench, tmp_path):
             ("enhanced-unet", ("", "/base-3-epochs", "/base-10-epochs")),
         )
     )
-    assert [sum(stage["epochs"] for stage in base.stages) for base in bases] == [1, 3, 10]
+    assert [sum(leg.epochs for leg in legs(base.made_from)) for base in bases] == [1, 3, 10]
     assert [refiner.refines for refiner in refiners] == [base.model for base in bases]
-    assert [refiner.base["weights"] for refiner in refiners] == [base.weights_sha256 for base in bases]
+    assert [refiner.made_from["base"]["weights"] for refiner in refiners] == [base.weights_sha256 for base in bases]
     assert len({base.weights_sha256 for base in bases}) == 3
-    assert refiners[1].stages == refiners[2].stages == refiners[0].stages  # the preset's, whatever the base's
+    stages = [refiner.made_from["stages"] for refiner in refiners]
+    assert stages[1] == stages[2] == stages[0]  # the preset's, whatever the base's
     assert (tmp_path / "base-curve.png").exists()

@@ -159,6 +159,21 @@ def test_what_somebody_else_put_into_a_cell_goes_along_when_it_is_made_again(tmp
     assert (old / "figures" / "one.png").read_text() == "0"
 
 
+def test_what_a_killed_command_was_writing_is_removed_and_nothing_else(folder):
+    ours = ["record.json", "trained_on.txt", "samples.npz", "comparison.csv", "details.md", "base-curve.png"]
+    ours += ["timing/grey.json", "timing/enhanced-unet/no-prior.json"]
+    litter = [(folder.path / name).with_name(f".{Path(name).name}.123") for name in ours]
+    theirs = [folder.path / name for name in (".notes.txt.123", ".comparison.csv", "comparison.csv.123", ".a.csv.x")]
+    theirs += [folder.path / "evaluations" / "other" / ".comparison.csv.123"]
+    for file in (*litter, *theirs):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half")
+    with folder.held():
+        pass
+    assert not any(file.exists() for file in litter)
+    assert all(file.exists() for file in theirs)
+
+
 def _hold(path, held, done):
     with RunFolder(path).held():
         held.set()
@@ -386,6 +401,22 @@ def test_what_can_be_made_again_is_made_again_unasked(bench, name, how):
     assert "train" not in mended.stderr
     assert (bench.cell() / "weights.safetensors").stat().st_mtime_ns == weights
     pd.testing.assert_frame_equal(pd.read_parquet(bench.cell() / "scores.parquet"), true)
+    assert "2 of 2 are done already" in bench("tiny,on-tiny").stderr
+
+
+def test_damaged_losses_are_said_and_cost_no_training(bench):
+    file, weights = bench.cell() / "losses.parquet", contents(bench.cell())["weights.safetensors"]
+    file.write_bytes(file.read_bytes()[:100])
+    result = call("report", bench.run)
+    assert result.exit_code == 2
+    assert f"{file} is damaged" in one_line(result)
+    assert "restore it, or run the same command again" in one_line(result)
+    again = bench("tiny,on-tiny")
+    assert again.exit_code == 0, again.stderr
+    assert f"{file} is damaged: the figure of losses leaves it out" in again.stderr
+    assert "train" not in again.stderr
+    assert contents(bench.cell())["weights.safetensors"] == weights
+    assert call("report", bench.run).exit_code == 0
     assert "2 of 2 are done already" in bench("tiny,on-tiny").stderr
 
 

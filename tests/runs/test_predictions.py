@@ -1,6 +1,8 @@
 """Predictions are kept as plain pictures and scored from there: nothing is trained again for the sake of a score."""
 
 import io
+import re
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -11,6 +13,7 @@ from conftest import call, contents, jpeg, one_line
 from PIL import Image
 
 from colorbench import score
+from colorbench.runs.predictions import read_pictures
 
 
 def pictures(bench, model="tiny"):
@@ -121,6 +124,46 @@ def test_a_cell_without_predictions_says_so(fresh):
     assert (fresh.run / "comparison.md").read_bytes() == table
     assert call("report", fresh.run).exit_code == 0
     assert (fresh.run / "comparison.md").read_bytes() == table
+
+
+def png(mode, width, height, **more):
+    buffer = io.BytesIO()
+    Image.new(mode, (width, height)).save(buffer, "PNG", **more)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "said"),
+    [
+        (png("RGB", 16, 15), "RGB", "RGB, 16 x 15 pixels"),
+        (png("RGBA", 16, 16), "RGB", "RGBA, 16 x 16 pixels"),
+        (png("L", 16, 16), "RGB", "L, 16 x 16 pixels"),
+        (png("L", 17, 2), "L", "L, 17 x 2 pixels"),
+        (png("RGB", 8, 8), "L", "RGB, 8 x 8 pixels"),
+        (png("RGB", 2000, 2000), "RGB", "RGB, 2000 x 2000 pixels"),
+        (bytes(20_000_000), "RGB", "20000000 bytes"),
+        (png("RGB", 16, 16)[:45], "RGB", "has no picture of a.jpg"),
+        (b"", "L", "UnidentifiedImageError"),
+        (None, "RGB", "KeyError"),
+    ],
+    ids=["height", "alpha", "grey", "wide map", "map in color", "pixels", "bytes", "cut", "empty", "absent"],
+)
+def test_a_picture_of_another_form_is_refused_before_it_is_unpacked(tmp_path, content, mode, said):
+    file = tmp_path / "predictions.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b.jpg.png", png(mode, 16, 16))
+        if content is not None:
+            archive.writestr("a.jpg.png", content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=re.escape(said)) as raised:
+        [*read_pictures(file, ["b.jpg", "a.jpg"], mode, 16)]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "has no picture of a.jpg" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+    assert peak < 5_000_000
+    (only,) = read_pictures(file, ["b.jpg"], mode, 16)
+    assert only.shape[:2] == (16, 16)
 
 
 def photos(folder, start, count=40):
