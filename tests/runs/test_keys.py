@@ -10,6 +10,7 @@ import torch
 from conftest import call, contents, one_line
 
 from colorbench import load_model, plugins
+from colorbench.errors import UserError
 
 FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
 
@@ -74,6 +75,16 @@ def test_a_base_that_changed_makes_its_refiner_stale(bench):
     made = bench("on-tiny", "--again", "tiny,on-tiny")
     assert made.exit_code == 0, made.stderr
     assert bench.record("on-tiny")["made_from"]["base"]["weights"] == bench.record()["weights_sha256"]
+
+
+def test_a_refiner_is_never_put_on_another_base_than_its_own(bench):
+    bench.change(RATE, "learning_rate=0.1")
+    assert bench("tiny", "--again", "tiny").exit_code == 0
+    with pytest.raises(UserError, match="'on-tiny' was trained on other weights of 'tiny' than"):
+        load_model("on-tiny", run=bench.run, registry=plugins.load([bench.file]))
+    evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
+    assert evaluated.exit_code == 1
+    assert "was trained on other weights of 'tiny'" in one_line(evaluated)
 
 
 def test_prose_and_layout_make_nothing_stale(bench):
