@@ -301,7 +301,17 @@ def _make_one(work: Work, cell: Planned) -> CellRecord:
     try:
         return executors.call(make, request)
     except executors.EndedError as error:
+        cell = replace(cell, record=_left(cell))
         return _written(cell, TRAINED if cell.record.has_weights else FAILED, str(error))
+
+
+def _left(cell: Planned) -> CellRecord:
+    """The record of a cell whose process has ended: with its weights, if these had been written."""
+    try:
+        there = read_cell(cell.cell_dir, cell.spec.name, cell.seed)
+    except (FileNotFoundError, UserError):
+        return cell.record
+    return there if there.has_weights and there.key == cell.record.key else cell.record
 
 
 def _written(cell: Planned, status: str, why: str) -> CellRecord:

@@ -87,6 +87,22 @@ def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason
     assert f"colorbench: a-rowdy seed 0 failed: {reason}" in result.stderr
 
 
+def test_a_process_that_ends_as_it_scores_loses_no_training(fresh):
+    metric = fresh.folder / "metric.py"
+    metric.write_text(
+        "import os\n\nfrom colorbench import MetricSpec, hookimpl\n\n\n"
+        "def last_red(predicted, truth):\n    len(predicted) > 2 and os._exit(5)\n    return predicted[:, 0, 0, 0]\n"
+        "\n\n@hookimpl\ndef register_metrics(register):\n    register(MetricSpec('red', 'a test', last_red))\n"
+    )
+    ended = fresh("tiny", "--plugin", metric)
+    assert "tiny seed 0 trained: its process ended with status 5 before it was done" in one_line(ended)
+    metric.write_text(metric.read_text().replace("> 2", "> 999"))
+    mended = fresh("tiny", "--plugin", metric)
+    assert mended.exit_code == 0, mended.stderr
+    assert "train 1/1" in ended.stderr
+    assert "train 1/1" not in mended.stderr
+
+
 @pytest.mark.parametrize("what", ["import sys; sys.exit(0)", "import os; os._exit(0)"])
 def test_a_file_that_ends_python_at_import_is_refused(rowdy, what):
     result = rowdy("AT_IMPORT", what)
