@@ -39,6 +39,10 @@ class _Group(click.Group):
                 f"the disk is full{where}: free some space and run the same command again; what is finished is kept",
                 2,
             )
+        except SystemExit as error:
+            if error.code:
+                raise
+            _stop("a plugin has ended the command before it was done (SystemExit); mend or remove it", 2)
         except KeyboardInterrupt:
             _stop("stopped; what is finished is kept: run the same command again to go on", 130)
 

@@ -196,8 +196,10 @@ def _portable(error: BaseException) -> Exception:
     """The same error as one that can be pickled, whatever a plugin has raised; `traceback` says from where."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return OSError(error.errno, error.strerror, error.filename)
-    portable = UserError(str(error)) if isinstance(error, UserError) else RuntimeError(reason(error))
-    portable.traceback = traceback.format_exc().encode(errors="backslashreplace")  # type: ignore[union-attr]
+    portable: Any = UserError(str(error))
+    if not isinstance(error, UserError):  # a plugin may raise KeyboardInterrupt: then its process has ended
+        portable = (RuntimeError if isinstance(error, Exception) else EndedError)(reason(error))
+    portable.traceback = traceback.format_exc().encode(errors="backslashreplace")
     return portable
 
 

@@ -87,12 +87,37 @@ def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason
     assert f"colorbench: a-rowdy seed 0 failed: {reason}" in result.stderr
 
 
+def test_a_process_that_ends_as_it_scores_loses_no_training(fresh):
+    metric = fresh.folder / "metric.py"
+    metric.write_text(
+        "import os\n\nfrom colorbench import MetricSpec, hookimpl\n\n\n"
+        "def last_red(predicted, truth):\n    len(predicted) > 2 and os._exit(5)\n    return predicted[:, 0, 0, 0]\n"
+        "\n\n@hookimpl\ndef register_metrics(register):\n    register(MetricSpec('red', 'a test', last_red))\n"
+    )
+    ended = fresh("tiny", "--plugin", metric)
+    assert "tiny seed 0 trained: its process ended with status 5 before it was done" in one_line(ended)
+    metric.write_text(metric.read_text().replace("> 2", "> 999"))
+    mended = fresh("tiny", "--plugin", metric)
+    assert mended.exit_code == 0, mended.stderr
+    assert "train 1/1" in ended.stderr
+    assert "train 1/1" not in mended.stderr
+
+
 @pytest.mark.parametrize("what", ["import sys; sys.exit(0)", "import os; os._exit(0)"])
 def test_a_file_that_ends_python_at_import_is_refused(rowdy, what):
     result = rowdy("AT_IMPORT", what)
     assert result.exit_code == 2
     assert "cannot load the plugin" in one_line(result)
     assert "SystemExit: 0" in one_line(result)
+
+
+@pytest.mark.parametrize("what", ["raise SystemExit(0)", "raise SystemExit"])
+def test_a_model_that_ends_python_as_it_colors_a_photo_is_no_success(bench, what):
+    bench.change("ab = 10", f"{what}\n            ab = 10")
+    (bench.folder / "photo.jpg").write_bytes(jpeg(0))
+    result = call("colorize", bench.folder / "photo.jpg", "--model", "tiny", "--run", bench.run, "--plugin", bench.file)
+    assert result.exit_code == 2
+    assert "a plugin has ended the command before it was done" in one_line(result)
 
 
 def test_an_installed_plugin_that_ends_python_at_import_is_broken(fresh, monkeypatch):
@@ -258,11 +283,21 @@ def test_a_process_that_has_forked_and_ended_hangs_nobody(tmp_path):
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
-def test_what_a_process_has_started_ends_with_it(tmp_path):
+def test_what_a_process_has_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "_family", lambda pid: [])  # by its own hand: it may have ended before we look
     sleeping = executors.call(_start_and_return, tmp_path / "pid")
     deadline = time.monotonic() + 20
     while lives(sleeping) or lives(int((tmp_path / "pid").read_text())):
         assert time.monotonic() < deadline
+
+
+def _interrupt(_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_by_a_plugin_ends_its_own_process_alone():
+    with pytest.raises(executors.EndedError, match="KeyboardInterrupt"):
+        executors.call(_interrupt, None)
 
 
 def test_a_server_that_was_killed_is_started_anew():

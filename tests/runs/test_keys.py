@@ -201,6 +201,16 @@ def test_a_base_that_changed_makes_its_refiner_stale(bench):
     assert bench.record("on-tiny")["made_from"]["base"]["weights"] == bench.record()["weights_sha256"]
 
 
+def test_a_refiner_is_never_put_on_another_base_than_its_own(bench):
+    bench.change(RATE, "learning_rate=0.1")
+    assert bench("tiny", "--again", "tiny").exit_code == 0
+    with pytest.raises(UserError, match="'on-tiny' was trained on other weights of 'tiny' than"):
+        load_model("on-tiny", run=bench.run, registry=plugins.load([bench.file]))
+    evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
+    assert evaluated.exit_code == 1
+    assert "was trained on other weights of 'tiny'" in one_line(evaluated)
+
+
 def test_prose_and_layout_make_nothing_stale(bench):
     for old, new in (
         ('"""A small network, and one that refines it."""', '"""Two networks.\n\nOne refines the other."""\n# really'),
