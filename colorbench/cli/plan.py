@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from colorbench.cli.shared import options_of, run_options
+from colorbench.cli.shared import options_of, print_rows, run_options
 
 
 @click.command()
@@ -28,9 +28,7 @@ def plan(**arguments: Any) -> None:
         (cell.spec.name, f"seed {cell.seed}", cell.state, api.cost(work, cell), api.remark(work, cell))
         for cell in work.cells
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_rows(rows)
     click.echo(f"in all about {api.duration(work.seconds)} and {api.size(work.bytes)} on disk")
     if work.failures or any(cell.state == STALE for cell in work.cells):
         sys.exit(1)

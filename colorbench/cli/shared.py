@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from colorbench.runs.records import CellRecord
 
 plugin_option: Callable[[Any], Any] = click.option(
-    "--plugin",
-    "plugin_files",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
+    "--plugin", "plugin_files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
-)
+)  # fmt: skip
 _OPTIONS: Sequence[tuple[str, dict[str, Any]]] = (
     ("--models", {"default": "all", "metavar": "NAMES", "help": "Names with commas between, or all (the default)."}),
     ("--ablations", {"metavar": "NAMES", "help": "Also these ablations of the models, or all: no-prior,no-attention"}),
@@ -42,8 +38,9 @@ _OPTIONS: Sequence[tuple[str, dict[str, Any]]] = (
     ("--again", {"metavar": "NAMES", "help": "Train these anew, or all; the old ones stay until that is done."}),
     (
         "--keep",
-        {"metavar": "NAMES", "help": "Use these, or all, as they are, though now they would be made otherwise."},
+        {"metavar": "NAMES", "help": "Use these, or all, as they are, though they would be made otherwise now."},
     ),
+    ("--seed", {"type": click.IntRange(0, 2**63 - 1), "multiple": True, "help": "0; may be repeated."}),
 )
 
 
@@ -51,10 +48,14 @@ def run_options(command: Any) -> Any:
     """The options of `run`, which `plan` takes, too."""
     for name, settings in reversed(_OPTIONS):
         command = click.option(name, **settings)(command)
-    seeds = click.option(
-        "--seed", "seeds", type=click.IntRange(0, 2**63 - 1), multiple=True, help="0; may be repeated."
-    )
-    return plugin_option(seeds(command))
+    return plugin_option(command)
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Columns of text, as wide as their longest entries."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def command_line() -> str:
@@ -87,15 +88,15 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
 
     if given.out == "":
         raise UserError("--out is empty; name a folder")
-    overrides = {name: getattr(given, name) for name in ("size", "width", "epochs", "batch_size")}
+    overrides = {
+        name: arguments[name] for name in ("size", "width", "epochs", "batch_size") if arguments[name] is not None
+    }
     return Options(
         models=names,
         data=given.data,
-        preset=replace(
-            PRESETS[given.preset], **{name: value for name, value in overrides.items() if value is not None}
-        ),
+        preset=replace(PRESETS[given.preset], **overrides),
         out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
-        seeds=tuple(dict.fromkeys(given.seeds)) or (0,),
+        seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
         plugin_files=given.plugin_files,
         timing=timing,
