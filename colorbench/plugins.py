@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,17 +15,9 @@ from typing import Any
 import pluggy
 
 from colorbench import hooks
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
-from colorbench.errors import UserError, one_line, reason, refuse_unknown
+from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import KEYS, SCORES
-
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
-# The columns of the report's tables, which no metric can be called.
-COLUMNS = re.compile(
-    r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
-    r"|model|data|protocol|status|kept|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
-    r"|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
-)
+from colorbench.specs import KINDS, refuse_misfit
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
     found: dict[tuple[str, str], Any] = {}
 
     def register(kind: str, spec: Any) -> None:
-        _refuse_misfit(kind, spec)
+        refuse_misfit(kind, spec)
         if first := (plugin.origin if (kind, spec.name) in found else registry.origins.get((kind, spec.name))):
             raise ValueError(f"{kind} {spec.name!r} is registered twice, by {first} and by {plugin.origin}")
         found[kind, spec.name] = spec
@@ -106,19 +97,6 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
         registry.specs[kind][spec_name] = spec
         registry.origins[kind, spec_name] = plugin.origin
     registry.plugins.append(replace(plugin, provides=tuple(map(" ".join, found)), broken=broken))
-
-
-def _refuse_misfit(kind: str, spec: Any) -> None:
-    """Raises TypeError or ValueError for a spec that tables and records could not hold."""
-    due = KINDS[kind]
-    if not isinstance(spec, due):
-        raise TypeError(f"{type(spec).__name__} was registered as a {kind}; {due.__name__} is due")
-    for field in ("name", "summary"):
-        text = getattr(spec, field)
-        if not isinstance(text, str) or text != one_line(text):
-            raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
-    if kind == "metric" and (not re.fullmatch("[a-z][a-z0-9_]*", spec.name) or COLUMNS.fullmatch(spec.name)):
-        raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
 
 
 def _module_from(file: Path) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from colorbench import hooks, plugins
 from colorbench.errors import UserError
-from colorbench.plugins import KINDS
+from colorbench.specs import KINDS
 
 CORE = Path(plugins.__file__).parent
 GOOD = """

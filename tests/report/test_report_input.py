@@ -13,12 +13,12 @@ from run_folders import HERE, IMAGES, FakeRun, npz, published
 
 from colorbench import report
 from colorbench.errors import UserError
-from colorbench.plugins import COLUMNS
 from colorbench.protocol import SCORES
 from colorbench.report.markdown import escaped
 from colorbench.report.publish import publish
 from colorbench.runs.folder import SAMPLES, RunFolder, write_cell
 from colorbench.runs.records import Split
+from colorbench.specs import COLUMNS
 
 TABLES = "comparison.csv", "comparison.md", "ablations.csv", "ablations.md", "details.csv", "details.md"
 RECORDS = "record.json", "cells/plain/seed-0/cell.json", "timing/plain.json"

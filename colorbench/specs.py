@@ -1,0 +1,30 @@
+"""What can be registered, and what tables and records can hold of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.errors import one_line
+
+KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
+# The columns of the report's tables, which no metric can be called.
+COLUMNS = re.compile(
+    r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
+    r"|model|data|protocol|status|kept|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
+    r"|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
+)
+
+
+def refuse_misfit(kind: str, spec: Any) -> None:
+    """Raises TypeError or ValueError for a spec that tables and records could not hold."""
+    due = KINDS[kind]
+    if not isinstance(spec, due):
+        raise TypeError(f"{type(spec).__name__} was registered as a {kind}; {due.__name__} is due")
+    for field in ("name", "summary"):
+        text = getattr(spec, field)
+        if not isinstance(text, str) or text != one_line(text):
+            raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
+    if kind == "metric" and (not re.fullmatch("[a-z][a-z0-9_]*", spec.name) or COLUMNS.fullmatch(spec.name)):
+        raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
