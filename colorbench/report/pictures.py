@@ -6,6 +6,7 @@ A picture's pixels are enlarged whole and never interpolated: what is seen is wh
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,6 @@ import numpy as np
 from colorbench.errors import one_line
 from colorbench.report.results import Results
 
-PICTURES, REFINED, ATTENTION = "pictures.png", "refined.png", "attention.png"
-SCENES, WORST = "scenes.png", "worst.png"
 MOST_PICTURES, MOST_SAMPLES, MOST_SCENES = 8, 4, 2  # rows
 SMALLEST_PICTURE = 128  # pixels; smaller ones are enlarged
 GAP, GROUP_GAP, LINE, TITLE_SIZE, CAPTION_SIZE = 4, 8, 17, 14, 12  # pixels
@@ -71,6 +70,10 @@ class Gallery:
         predicted = [arrays["predicted"] for arrays in self.shown.values()]
         return min(len(images) for images in [self.truth, *predicted])
 
+    def first(self, most: int) -> dict[int, str]:
+        """The places of the first images, at most so many, without captions."""
+        return dict.fromkeys(range(min(most, self.count)), "")
+
     @property
     def truth(self) -> np.ndarray:
         return self.results.samples["truth"]
@@ -123,7 +126,7 @@ def draw(results: Results, models: Sequence[str]) -> dict[str, bytes | None]:
 
 def _pictures(gallery: Gallery) -> Iterator[Block]:
     """The first test images: input, every model, truth."""
-    yield _block(gallery.columns(gallery.shown), dict.fromkeys(range(min(MOST_PICTURES, gallery.count)), ""))
+    yield _block(gallery.columns(gallery.shown), gallery.first(MOST_PICTURES))
 
 
 def _refined(gallery: Gallery) -> Iterator[Block]:
@@ -131,9 +134,7 @@ def _refined(gallery: Gallery) -> Iterator[Block]:
     zooms = _zooms(gallery)
     for model, base in gallery.refiners:
         columns = gallery.outputs([base, model])
-        rows = [
-            [Tile(images[i][box]) for _, images in columns for box in (WHOLE, *boxes)] for i, boxes in zooms.items()
-        ]
+        rows = [[Tile(images[i][box]) for _, images in columns for box in (WHOLE, *zooms[i])] for i in zooms]
         yield Block([title for name, _ in columns for title in (name, *ZOOMED)], rows, group=1 + len(ZOOMED))
 
 
@@ -144,10 +145,7 @@ def _attention(gallery: Gallery) -> Iterator[Block]:
     for model, arrays in gallery.shown.items():
         if "attention" in arrays:
             attention = colormaps["magma"](arrays["attention"], bytes=True)[..., :3]
-            yield _block(
-                [*gallery.outputs([model]), ("attention", attention)],
-                dict.fromkeys(range(min(MOST_SAMPLES, gallery.count)), ""),
-            )
+            yield _block([*gallery.outputs([model]), ("attention", attention)], gallery.first(MOST_SAMPLES))
 
 
 def _scenes(gallery: Gallery) -> Iterator[Block]:
@@ -175,11 +173,11 @@ def _worst(gallery: Gallery) -> Iterator[Block]:
 
 
 SHEETS: dict[str, Callable[[Gallery], Iterator[Block]]] = {
-    PICTURES: _pictures,
-    REFINED: _refined,
-    ATTENTION: _attention,
-    SCENES: _scenes,
-    WORST: _worst,
+    "pictures.png": _pictures,
+    "refined.png": _refined,
+    "attention.png": _attention,
+    "scenes.png": _scenes,
+    "worst.png": _worst,
 }
 
 
@@ -197,7 +195,7 @@ def _zooms(gallery: Gallery) -> dict[int, list[Box]]:
     size = gallery.truth.shape[1]
     if not gallery.masks:
         fixed = [_square(down * size, right * size, side * size, size) for down, right, side in FIXED]
-        return dict.fromkeys(range(min(MOST_SAMPLES, gallery.count)), fixed)
+        return dict.fromkeys(gallery.first(MOST_SAMPLES), fixed)
     parts = [gallery.masks.get(part, np.zeros((gallery.count, size, size), bool)) for part in ZOOMED]
     one_face = gallery.several_faces == 0
     seen = [i for i in range(gallery.count) if one_face[i] and all(part[i].any() for part in parts)]
@@ -238,7 +236,7 @@ def _drawn(block: Block, side: int) -> Any:
 
     font: Any = ImageFont.load_default(size=TITLE_SIZE)
     small: Any = ImageFont.load_default(size=CAPTION_SIZE)
-    titles = [_wrapped(title, lambda text: font.getlength(text) <= side) for title in block.titles]
+    titles = [_wrapped(title, font, side) for title in block.titles]
     head = max(map(len, titles)) * LINE + 2 * GAP
     foot = LINE if any(tile.caption for row in block.rows for tile in row) else 0
     lefts = [GAP + i * (side + GAP) + (i // block.group * GROUP_GAP if block.group else 0) for i in range(len(titles))]
@@ -250,7 +248,9 @@ def _drawn(block: Block, side: int) -> Any:
     for top, row in zip(tops, block.rows, strict=True):
         for left, tile in zip(lefts, row, strict=False):  # the last row may be shorter
             image.paste(Image.fromarray(_enlarged(tile.pixels, side)), (left, top))
-            text = _cut(tile.caption, lambda text: small.getlength(text) <= side)
+            # File names tend to begin alike: of a caption that is too long, as much of its end as fits.
+            ends = (tile.caption, *(f"…{tile.caption[i:]}" for i in range(1, len(tile.caption))))
+            text = next((end for end in ends if small.getlength(end) <= side), "")
             pen.text((left, top + side + 1), text, fill=GREY, font=small)
     return image
 
@@ -260,16 +260,11 @@ def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
     return image[rows][:, columns]
 
 
-def _wrapped(title: str, fits: Callable[[str], bool]) -> list[str]:
+def _wrapped(title: str, font: Any, width: int) -> list[str]:
     """The title in lines that fit, broken after "/" and "-" where it has them."""
     lines = [""]
-    for part in title.replace("/", "/\0").replace("-", "-\0").split("\0"):
-        if lines[-1] and not fits(lines[-1] + part):
+    for part in re.split("(?<=[-/])", title):
+        if lines[-1] and font.getlength(lines[-1] + part) > width:
             lines.append("")
         lines[-1] += part
     return lines
-
-
-def _cut(text: str, fits: Callable[[str], bool]) -> str:
-    """The text, or as much of its end as fits: file names tend to begin alike."""
-    return next((end for end in (text, *(f"…{text[i:]}" for i in range(1, len(text)))) if fits(end)), "")
