@@ -69,6 +69,9 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     for plugin in registry.plugins:
         if plugin.broken:
             click.echo(f"plugin {plugin.name} is broken and left out: {plugin.broken}", err=True)
+        if plugin.changed:
+            what = ", ".join(plugin.changed)
+            click.echo(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", err=True)
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
     names = every if given.models == "all" else _listed(given.models)
     names += _ablations(given.ablations, names, registry) if given.ablations else []

@@ -161,8 +161,9 @@ class Trained(Struct, forbid_unknown_fields=True):
 class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
-    `scoring` is the key of what scores this folder: a cell scored by anything else stays out of the tables. `kept`
-    has, by cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
+    from, or scored by, anything else stays out of the tables. `kept` has, by cell ("NAME/seed-0"), the fields in which
+    a cell that is used as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -175,6 +176,7 @@ class RunRecord(Record, kw_only=True):
     cells: list[tuple[Name, Seed]] = []
     commands: list[str] = []
     environments: dict[Key, Environment] = {}
+    inputs: Key = ""
     scoring: Key = ""
     kept: dict[str, list[str]] = {}
     files: dict[File, Sha256] = {}
@@ -187,7 +189,10 @@ class Rate(Struct, forbid_unknown_fields=True):
 
 
 class Timing(Record, kw_only=True):
-    """Seconds of an inference or a training step at batch 1 and `batch`; `failed` is why there are none."""
+    """Seconds of an inference or a training step at batch 1 and `batch`; `failed` is why there are none.
+
+    `row` is that of the cell that was timed; those that are older than rows have none.
+    """
 
     model: Name
     environment: Key
@@ -200,35 +205,35 @@ class Timing(Record, kw_only=True):
     macs: Count | None = None
     peak_memory_mib: float | None = None
     peak_memory_of: str | None = None
+    row: Key | msgspec.UnsetType = msgspec.UNSET
 
 
 R = TypeVar("R", bound=Record)
 
 
 def encode(record: Record) -> bytes:
-    """The record as indented JSON, under a fresh checksum: that of what `decode` reads, say 1.0 for a width of 1."""
-    record.checksum = _checksum(msgspec.json.decode(msgspec.json.encode(record), type=type(record)))
+    """The record as indented JSON, under a fresh checksum."""
+    record.checksum = ""
+    record.checksum = _checksum(msgspec.json.encode(record))
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 def decode(file: Path, kind: type[R]) -> R:
     """Read a record. Raises UserError naming the file and what is wrong with it, FileNotFoundError if it is absent."""
     try:
-        record = msgspec.json.decode(file.read_bytes(), type=kind)
+        content = file.read_bytes()
+        record = msgspec.json.decode(content, type=kind)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; make it readable") from error
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise UserError(f"{file} is damaged, or no record of this version ({reason(error)}); restore it") from error
-    if record.checksum != _checksum(record):
+    if record.checksum != _checksum(content):
         raise UserError(f"{file} was changed after it was written (its checksum differs); restore it")
     return record
 
 
-def _checksum(record: Record) -> str:
-    kept, record.checksum = record.checksum, ""
-    try:
-        return hashlib.sha256(msgspec.json.encode(record)).hexdigest()
-    finally:
-        record.checksum = kept
+def _checksum(content: bytes) -> str:
+    """Of the fields as they stand in the file: a field that later versions add changes no record that is there."""
+    return hashlib.sha256(msgspec.json.encode(msgspec.json.decode(content) | {"checksum": ""})).hexdigest()
