@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
 
 from colorbench.errors import one_line
 from colorbench.report.results import Results
@@ -30,16 +32,9 @@ FIXED = (0.38, 0.5, 0.66), (0.73, 0.5, 0.4)
 SEVERAL = 0.15  # standard deviation of the lips' x, in widths; one mouth of half the width has 0.14
 
 Box = tuple[slice, slice]  # rows, columns
+Tile = tuple[np.ndarray, str]  # uint8 RGB (h, w, 3) of any size, and what is written below it
 Columns = list[tuple[str, np.ndarray]]  # title, uint8 (K, h, w, 3)
 WHOLE = slice(None), slice(None)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """uint8 RGB (h, w, 3) of any size, and what is written below it."""
-
-    pixels: np.ndarray
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,14 +129,12 @@ def _refined(gallery: Gallery) -> Iterator[Block]:
     zooms = _zooms(gallery)
     for model, base in gallery.refiners:
         columns = gallery.outputs([base, model])
-        rows = [[Tile(images[i][box]) for _, images in columns for box in (WHOLE, *zooms[i])] for i in zooms]
+        rows = [[(images[i][box], "") for _, images in columns for box in (WHOLE, *zooms[i])] for i in zooms]
         yield Block([title for name, _ in columns for title in (name, *ZOOMED)], rows, group=1 + len(ZOOMED))
 
 
 def _attention(gallery: Gallery) -> Iterator[Block]:
     """Output, truth and attention map, of each model that has one."""
-    from matplotlib import colormaps  # not pyplot: no window system, no global state
-
     for model, arrays in gallery.shown.items():
         if "attention" in arrays:
             attention = colormaps["magma"](arrays["attention"], bytes=True)[..., :3]
@@ -166,8 +159,8 @@ def _worst(gallery: Gallery) -> Iterator[Block]:
         arrays = gallery.shown[model]
         if "worst" in arrays:
             captions = [f"MSE {mse:,.1f}" for mse in arrays["worst_mse"]]
-            outputs = map(Tile, arrays["worst"], captions)
-            truths = map(Tile, arrays["worst_truth"], (one_line(str(name)) for name in arrays["worst_name"]))
+            outputs = zip(arrays["worst"], captions, strict=True)
+            truths = zip(arrays["worst_truth"], (one_line(str(name)) for name in arrays["worst_name"]), strict=True)
             tiles = [tile for pair in zip(outputs, truths, strict=True) for tile in pair]
             yield Block([model, "truth"] * 2, [tiles[i : i + 4] for i in range(0, len(tiles), 4)], group=2)
 
@@ -184,7 +177,7 @@ SHEETS: dict[str, Callable[[Gallery], Iterator[Block]]] = {
 def _block(columns: Columns, captions: Mapping[int, str]) -> Block:
     """A row for each image that `captions` numbers; what it says, if anything, stands below the first column."""
     rows = [
-        [Tile(images[i], "" if column else text) for column, (_, images) in enumerate(columns)]
+        [(images[i], "" if column else text) for column, (_, images) in enumerate(columns)]
         for i, text in captions.items()
     ]
     return Block([title for title, _ in columns], rows)
@@ -217,8 +210,6 @@ def _square(down: float, right: float, side: float, size: int) -> Box:
 
 def sheet(blocks: Sequence[Block], side: int) -> bytes | None:
     """The blocks below one another, every tile enlarged to `side` pixels; None if no block has a row."""
-    from PIL import Image
-
     drawn = [_drawn(block, side) for block in blocks if block.rows]
     if not drawn:
         return None
@@ -231,14 +222,11 @@ def sheet(blocks: Sequence[Block], side: int) -> bytes | None:
     return buffer.getvalue()
 
 
-def _drawn(block: Block, side: int) -> Any:
-    from PIL import Image, ImageDraw, ImageFont
-
-    font: Any = ImageFont.load_default(size=TITLE_SIZE)
-    small: Any = ImageFont.load_default(size=CAPTION_SIZE)
+def _drawn(block: Block, side: int) -> Image.Image:
+    font, small = (ImageFont.load_default(size=size) for size in (TITLE_SIZE, CAPTION_SIZE))
     titles = [_wrapped(title, font, side) for title in block.titles]
     head = max(map(len, titles)) * LINE + 2 * GAP
-    foot = LINE if any(tile.caption for row in block.rows for tile in row) else 0
+    foot = LINE if any(caption for row in block.rows for _, caption in row) else 0
     lefts = [GAP + i * (side + GAP) + (i // block.group * GROUP_GAP if block.group else 0) for i in range(len(titles))]
     tops = [head + i * (side + foot + GAP) for i in range(len(block.rows))]
     image = Image.new("RGB", (lefts[-1] + side + GAP, tops[-1] + side + foot + GAP), "white")
@@ -246,10 +234,10 @@ def _drawn(block: Block, side: int) -> Any:
     for left, lines in zip(lefts, titles, strict=True):
         pen.multiline_text((left, head - GAP), "\n".join(lines), fill="black", font=font, anchor="ld", spacing=3)
     for top, row in zip(tops, block.rows, strict=True):
-        for left, tile in zip(lefts, row, strict=False):  # the last row may be shorter
-            image.paste(Image.fromarray(_enlarged(tile.pixels, side)), (left, top))
+        for left, (pixels, caption) in zip(lefts, row, strict=False):  # the last row may be shorter
+            image.paste(Image.fromarray(_enlarged(pixels, side)), (left, top))
             # File names tend to begin alike: of a caption that is too long, as much of its end as fits.
-            ends = (tile.caption, *(f"…{tile.caption[i:]}" for i in range(1, len(tile.caption))))
+            ends = (caption, *(f"…{caption[i:]}" for i in range(1, len(caption))))
             text = next((end for end in ends if small.getlength(end) <= side), "")
             pen.text((left, top + side + 1), text, fill=GREY, font=small)
     return image
