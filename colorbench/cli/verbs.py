@@ -124,7 +124,8 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
 
     registry = plugins.load(plugin_files)
     if what == "presets":
-        rows = [(p.name, p.summary, f"{p.size} px, width {p.width:g}, {p.epochs} epochs") for p in PRESETS.values()]
+        kinds = [f"{p.size} px, width {p.width:g}, {p.epochs} epoch{'s' * (p.epochs > 1)}" for p in PRESETS.values()]
+        rows = [(p.name, p.summary, kind) for p, kind in zip(PRESETS.values(), kinds, strict=True)]
     elif what == "plugins":
         given = [f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) for p in registry.plugins]
         rows = [(p.name, has or "registers nothing", p.origin) for p, has in zip(registry.plugins, given, strict=True)]

@@ -44,7 +44,7 @@ def made_with(results: Results) -> str:
 def notes(frame: pd.DataFrame, results: Results) -> list[str]:
     """The sentences under the tables, the general ones first."""
     return [
-        *_reading(frame),
+        *_reading(frame, results),
         *_left_out(frame, results.extra),
         *_failures(frame, results),
         *_models(frame, results),
@@ -96,18 +96,29 @@ def published(results: Results) -> list[dict[str, Any]]:
     return [{"model": model, **msgspec.structs.asdict(printed)} for model, printed in figures.items()]
 
 
-def _reading(frame: pd.DataFrame) -> Iterator[str]:
+def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if not (frame["seeds_done"] > 0).any():
         return
     yield INTERVALS
     if (frame["seeds_done"] > 1).any():
         yield "Scores are averaged over the seeds image by image before anything else."
     yield "PSNR is the mean over images; its other two aggregations are under More scores."
+    yield from _other_seeds(frame, results)
     if "gain_percent" in frame and frame["gain_percent"].notna().any():
         yield (
             "The gain is paired: the same images, and the same resamples of them, for both models. An image is won "
             f"when its MSE is below that of {frame['reference'].dropna().iloc[0]}."
         )
+
+
+def _other_seeds(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    """Which rows have other seeds than most of them have."""
+    seeds = {model: tuple(cell.seed for cell in results.cells(model, done=True)) for model in frame["model"]}
+    having = [own for own in seeds.values() if own]
+    most = max(having, key=having.count)
+    for other in sorted({own for own in having if own != most}):
+        models = ", ".join(model for model, own in seeds.items() if own == other)
+        yield f"Seeds of {models}: {', '.join(map(str, other))}; of most rows: {', '.join(map(str, most))}."
 
 
 def _left_out(frame: pd.DataFrame, extra: Sequence[str]) -> Iterator[str]:
@@ -164,8 +175,14 @@ def _over_seeds(row: Any) -> str:
 
 def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if len(used := _environments(results)) > 1:
+        told: dict[str, str] = {}
         for key, what in used.items():
-            yield f"Environment {key} ({', '.join(what)}): {_environment(results.record.environments[key])}."
+            text = _environment(results.record.environments[key])
+            if (first := told.setdefault(text, key)) != key:  # they differ in what is not said of either
+                there, here = (msgspec.to_builtins(results.record.environments[name]) for name in (first, key))
+                changed = differences({"environment": there}, {"environment": here})
+                text += f"; from {first} it differs in {'; '.join(changed)}"
+            yield f"Environment {key} ({', '.join(what)}): {text}."
     for model, timing in results.timings.items():
         if timing.failed is not None:
             yield f"{model} could not be timed: {timing.failed.rstrip('.')}."
