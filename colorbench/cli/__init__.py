@@ -1,4 +1,4 @@
-"""The command line: one module per verb, each a few lines over the other packages."""
+"""The command line: what it says when something is wrong. What it can do is in `verbs`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from typing import Any
 
 import click
 
-from colorbench.cli.colorize import colorize
-from colorbench.cli.evaluate import evaluate
-from colorbench.cli.list import list_
-from colorbench.cli.plan import plan
-from colorbench.cli.report import report
-from colorbench.cli.run import run
-from colorbench.cli.score import score
+from colorbench.cli import verbs
 from colorbench.errors import DISK_FULL, UserError, one_line
 
 
@@ -30,15 +24,13 @@ class _Group(click.Group):
         except UserError as error:
             _stop(str(error), 2)
         except OSError as error:
-            if error.errno not in DISK_FULL and not error.filename:
+            if error.errno in DISK_FULL:
+                where = f" ({error.filename})" if error.filename else ""
+                remedy = "free some space and run the same command again; what is finished is kept"
+                _stop(f"the disk is full{where}: {remedy}", 2)
+            if not error.filename:
                 raise
-            if error.errno not in DISK_FULL:
-                _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
-            where = f" ({error.filename})" if error.filename else ""
-            _stop(
-                f"the disk is full{where}: free some space and run the same command again; what is finished is kept",
-                2,
-            )
+            _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
         except SystemExit as error:
             if error.code:
                 raise
@@ -66,5 +58,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, score, list_, evaluate, colorize):
+for command in (verbs.run, verbs.plan, verbs.report, verbs.score, verbs.list_, verbs.evaluate, verbs.colorize):
     main.add_command(command)

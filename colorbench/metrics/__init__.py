@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from colorbench.contract import MetricSpec
 from colorbench.metrics.details import detail_terms
 from colorbench.metrics.pair import Pair
 from colorbench.metrics.standard import standard_scores
 from colorbench.protocol import COLORBENCH, Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from colorbench.contract import MetricSpec
 
 
 @torch.no_grad()

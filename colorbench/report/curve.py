@@ -8,19 +8,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from colorbench.report import statistics
 from colorbench.report.comparison import family_of
 from colorbench.report.figures import COLORS, GREY, plain, png
 from colorbench.report.results import Results
 from colorbench.runs.records import CellRecord
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
 CURVE = "base-curve.png"
@@ -116,8 +115,6 @@ def draw(curves: Sequence[Curve]) -> bytes | None:
     """
     if not curves:
         return None
-    from matplotlib.figure import Figure  # not pyplot: see `png`
-
     figure = Figure(figsize=(7 * len(curves), 6.5), dpi=120, layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
     for (above, below), curve in zip(axes.T, curves, strict=True):

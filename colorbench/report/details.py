@@ -19,6 +19,17 @@ TERMS = (
     "chroma_true", "chroma_predicted", "chroma_true_squared", "chroma_product", "cool_share", "cool_recalled_share",
     "lip_contrast_true", "lip_contrast_product",
 )  # fmt: skip
+MEANINGS = {
+    "chroma_slope": "Chroma slope: how much the predicted chroma rises when the true one rises by 1, by least squares; "
+    "1 for the truth, 0 for one chroma everywhere, below 1 for desaturation.",
+    "cool_recall": "Cool hues recalled: of the pixels whose true hue is from green to violet (180 to 300 degrees in "
+    "Lab, chroma above 10), those predicted within 30 degrees of it. A grey one, of a chroma below 1, recalls none. "
+    "Warm pixels that are made cool do not count.",
+    "lip_contrast": "Lip contrast: how much of the true difference in ab between lips and skin is predicted, along "
+    "that difference; 1 for all of it, 0 if the lips get the color of the skin.",
+    CORRELATION: "Attention's correlation with chroma: Pearson's, over the cells of a model's attention map and the "
+    "true chroma averaged to its size; the mean over the images in which neither is constant.",
+}
 
 
 def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
@@ -126,28 +137,8 @@ def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     )
     if results.details["seed"].nunique() > 1:
         yield "What is pooled is first averaged over the seeds, image by image."
-    yield (
-        "Chroma slope: how much the predicted chroma rises when the true one rises by 1, by least squares; 1 for the "
-        "truth, 0 for one chroma everywhere, below 1 for desaturation."
-    )
-    if frame["cool_recall"].notna().any():
-        yield (
-            "Cool hues recalled: of the pixels whose true hue is from green to violet (180 to 300 degrees in Lab, "
-            "chroma above 10), those predicted within 30 degrees of it. A grey one, of a chroma below 1, recalls "
-            "none. Warm pixels that are made cool do not count."
-        )
-    if frame["lip_contrast"].notna().any():
-        yield (
-            "Lip contrast: how much of the true difference in ab between lips and skin is predicted, along that "
-            "difference; 1 for all of it, 0 if the lips get the color of the skin."
-        )
-    if frame["attention_correlation"].notna().any():
-        yield (
-            "Attention's correlation with chroma: Pearson's, over the cells of a model's attention map and the true "
-            "chroma averaged to its size; the mean over the images in which neither is constant."
-        )
-    if not _parts(results.details):
-        return
-    yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
-    if frame[["base", "parent"]].notna().any(axis=None):
-        yield "A gain is paired: the same images, resamples of them and seeds for both models."
+    yield from (said for column, said in MEANINGS.items() if frame[column].notna().any())
+    if _parts(results.details):
+        yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
+        if frame[["base", "parent"]].notna().any(axis=None):
+            yield "A gain is paired: the same images, resamples of them and seeds for both models."
