@@ -1,4 +1,4 @@
-"""The command line: what it says when something is wrong. What it can do is in `verbs`."""
+"""The command line: one module per verb, each a few lines over the other packages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from typing import Any
 
 import click
 
-from colorbench.cli import verbs
+from colorbench.cli.colorize import colorize
+from colorbench.cli.evaluate import evaluate
+from colorbench.cli.list import list_
+from colorbench.cli.plan import plan
+from colorbench.cli.report import report
+from colorbench.cli.run import run
+from colorbench.cli.score import score
 from colorbench.errors import DISK_FULL, UserError, one_line
 
 
@@ -58,5 +64,5 @@ def main() -> None:
     """
 
 
-for command in (verbs.run, verbs.plan, verbs.report, verbs.score, verbs.list_, verbs.evaluate, verbs.colorize):
+for command in (run, plan, report, score, list_, evaluate, colorize):
     main.add_command(command)

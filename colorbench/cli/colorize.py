@@ -1,0 +1,31 @@
+"""`colorbench colorize`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from colorbench.cli.shared import plugin_option
+
+
+@click.command()
+@click.argument("photo", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="The model that shall color it.")
+@click.option("--run", metavar="RUN", help="The run folder that trained the model.")
+@click.option("--weights", metavar="FILE", help="Published weights of the model, instead of a run.")
+@click.option("--out", type=click.Path(path_type=Path), help="The PNG to write; PHOTO-MODEL.png unless given.")
+@plugin_option
+def colorize(
+    photo: Path, model: str, run: str | None, weights: str | None, out: Path | None, plugin_files: Sequence[str]
+) -> None:
+    """Color a photo of any size; its luminance stays as it is.
+
+    \b
+    colorbench colorize old.jpg --model MODEL --run results/portraits-first
+    """
+    from colorbench import plugins
+    from colorbench.harness.photo import colorize_file
+
+    click.echo(colorize_file(photo, out, model, run, weights, plugins.load(plugin_files)))

@@ -1,0 +1,33 @@
+"""`colorbench list`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from colorbench.cli.shared import plugin_option, print_rows
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(["models", "datasets", "metrics", "presets", "plugins"]), default="models")
+@plugin_option
+def list_(what: str, plugin_files: Sequence[str]) -> None:
+    """What there is: models (unless told otherwise), datasets, metrics, presets or plugins."""
+    from colorbench import plugins
+    from colorbench.presets import PRESETS
+    from colorbench.protocol import SCORES
+
+    registry = plugins.load(plugin_files)
+    if what == "presets":
+        kinds = [f"{p.size} px, width {p.width:g}, {p.epochs} epoch{'s' * (p.epochs > 1)}" for p in PRESETS.values()]
+        rows = [(p.name, p.summary, kind) for p, kind in zip(PRESETS.values(), kinds, strict=True)]
+    elif what == "plugins":
+        given = [f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) for p in registry.plugins]
+        rows = [(p.name, has or "registers nothing", p.origin) for p, has in zip(registry.plugins, given, strict=True)]
+    else:
+        kind = what.removesuffix("s")
+        rows = [(name, s.summary, registry.origins[kind, name]) for name, s in registry.specs[kind].items()]
+        if what == "metrics":
+            rows = [(name, summary, "the protocol") for name, summary in SCORES.items()] + rows
+    print_rows(rows)

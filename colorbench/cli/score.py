@@ -1,0 +1,27 @@
+"""`colorbench score`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from colorbench.cli.shared import exit_if_failed, plugin_option
+
+
+@click.command()
+@click.argument("folder", metavar="RUN")
+@click.option("--data", metavar="DATA", help="Where the run's images are now, if not where they were.")
+@plugin_option
+def score(folder: str, data: str | None, plugin_files: Sequence[Path]) -> None:
+    """Score the predictions that a run has kept anew, say with a metric added since: no network, no training.
+
+    \b
+    colorbench score results/portraits-first --plugin my_metric.py
+    """
+    from colorbench import api, report
+
+    scored = api.score(folder, data, plugin_files)
+    click.echo(report.write(scored))
+    exit_if_failed(cell for cell in scored.cells() if cell.has_weights)
