@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,7 +22,6 @@ from colorbench.data.splits import dataset_name, open_splits
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
-from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.predict import keeps_all, to_pixels
 from colorbench.harness.preflight import Estimate, PublishedRequest, check_metrics, check_model, check_weights
 from colorbench.harness.scoring import SAMPLES
@@ -29,31 +29,13 @@ from colorbench.harness.throughput import time_models
 from colorbench.plugins import Registry
 from colorbench.protocol import COLORBENCH
 from colorbench.runs import executors
+from colorbench.runs import folder as files
 from colorbench.runs.environment import environment
-from colorbench.runs.folder import (
-    CELL,
-    TRACEBACK,
-    TRAINED_ON,
-    TRAINING,
-    Common,
-    RunFolder,
-    damaged_files,
-    environment_key,
-    promote,
-    read_cell,
-    read_checked,
-    recover,
-    write_aside,
-    write_cell,
-)
-from colorbench.runs.folder import (
-    SAMPLES as SAMPLES_FILE,
-)  # fmt: skip
-from colorbench.runs.identity import key_of
+from colorbench.runs.folder import RunFolder, cell_name
+from colorbench.runs.identity import predictions_key
 from colorbench.runs.plan import (
     KEPT,
     READY,
-    RESUMABLE,
     UNSCORED,
     CellRequest,
     Context,
@@ -61,21 +43,11 @@ from colorbench.runs.plan import (
     changes_since,
     new_record,
     plan,
-    predictions_key,
     refuse_stale,
+    waiting,
     with_needed,
-)  # fmt: skip
-from colorbench.runs.records import (
-    DONE,
-    FAILED,
-    SKIPPED,
-    TRAINED,
-    CellRecord,
-    DataRecord,
-    PresetRecord,
-    ProtocolRecord,
-    Trained,
-)  # fmt: skip
+)
+from colorbench.runs.records import DONE, FAILED, SKIPPED, TRAINED, CellRecord, Trained
 
 BYTES_PER_PIXEL = 2.2  # of a prediction as PNG, about
 
@@ -141,14 +113,16 @@ def run(options: Options) -> RunFolder:
     folder, rank = RunFolder(options.out), device.world()[0]
     with folder.held() if rank == 0 else contextlib.nullcontext():
         with _main_first():  # the others then find the images decoded
-            context = _context(folder, registry, options)
+            context = _context_to_run(folder, registry, options)
         if rank == 0:
             _recover(folder, specs, options.seeds)
         _wait()
-        work = _prepared(context, specs, options)
+        cells = _planned(context, specs, options)
+        refuse_stale(cells)
+        work = _checked(context, cells)
         _wait()
         if rank == 0:
-            _begin(context, work.cells, options)
+            _begin(context, work.cells, options.command)
         _make_all(work)
         if rank == 0:
             asked = {(cell.spec.name, cell.seed) for cell in work.cells}
@@ -163,97 +137,133 @@ def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
     registry = plugins.load(options.plugin_files)
     specs = with_needed(registry.find("model", options.models), registry)
-    context = _context(RunFolder(options.out), registry, options)
-    return _prepared(context, specs, replace(options, timing=False), refuse=False)
-
-
-def _context(folder: RunFolder, registry: Registry, options: Options) -> Context:
-    refuse_unknown("model for --weights among those that run", options.weights, options.models)
-    preset, protocol = options.preset, replace(COLORBENCH, size=options.preset.size)
-    splits = open_splits(options.data, registry, {"train": preset.train, "val": preset.val, "test": preset.test})
-    context = Context(
-        folder, registry, decode_all(options.data, splits, protocol), preset, protocol,
-        environment(registry.plugins, device.describe()), tuple(options.plugin_files), options.weights,
-        options.predictions,
-    )  # fmt: skip
-    for name in options.weights:
-        executors.call(
-            check_weights, PublishedRequest(context.plugins_for([name]), name, preset.size, options.weights[name])
-        )
-    folder.check(_common(context, options.data))
-    return context
-
-
-def _common(context: Context, source: str, trained: Trained | None = None) -> Common:
-    preset = {key: value for key, value in asdict(context.preset).items() if key != "summary"}
-    settings = {key: value for key, value in asdict(context.protocol).items() if key != "name"}
-    protocol = ProtocolRecord(context.protocol.id, context.protocol.name, settings)
-    return Common(protocol, DataRecord(source=source, **context.data.record()), PresetRecord(**preset), trained)
-
-
-def _prepared(context: Context, specs: Sequence[ModelSpec], options: Options, refuse: bool = True) -> Work:
-    """The plan, checked. Raises UserError for stale cells if `refuse`, and for metrics that fail."""
-    names = [spec.name for spec in specs]
-    again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
-    refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
-    cells = plan(context, specs, options.seeds, again, keep)
-    if refuse:
-        refuse_stale(cells)
-    estimates, failures = {}, {}
-    if device.world()[1] > 1:
-        return Work(context, cells, {}, {})  # what is wrong with a model shows in all processes alike, as it is made
-    if context.registry.specs["metric"] and any(cell.state not in (READY, KEPT) for cell in cells):
-        executors.call(check_metrics, _request(context, cells[0]))
-    for name, cell in {cell.spec.name: cell for cell in reversed(cells) if cell.trains}.items():
-        try:
-            estimates[name] = executors.call(check_model, _request(context, cell))
-        except (RuntimeError, UserError, OSError) as error:
-            failures[name] = error
-    return Work(context, cells, estimates, failures)
-
-
-def _request(context: Context, cell: Planned) -> CellRequest:
-    env, splits = context.environment, context.data.splits
-    # What may go on with an unfinished training: the same cell, on the same kind of machine.
-    resume = key_of([cell.record.key, env.packages, env.device, env.precision, env.processes])
-    return CellRequest(
-        record=cell.record,
-        run=context.folder.path.resolve(),
-        cell_dir=cell.cell_dir.resolve(),
-        preset=context.preset,
-        protocol=context.protocol,
-        splits={split: images.entry for split, images in splits.items() if images.entry},
-        plugins=context.plugins_for([cell.record.model]),
-        inputs=context.inputs,
-        scored_by=context.scoring,
-        keep=context.keep,
-        weights=context.weights.get(cell.record.model),
-        resume=resume,
-    )
+    context = _context_to_run(RunFolder(options.out), registry, options)
+    return _checked(context, _planned(context, specs, options))
 
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
     """The cells that were asked for, also those made again which have not taken the old one's place."""
     cells = [cell for cell in folder.cells() if cell.model in options.models and cell.seed in options.seeds]
     again = [(folder.again_dir(cell.model, cell.seed), cell) for cell in cells if options.again]
-    return cells + [read_cell(path, cell.model, cell.seed) for path, cell in again if (path / CELL).exists()]
+    begun = [(path, cell) for path, cell in again if (path / files.CELL).exists()]
+    return cells + [files.read_cell(path, cell.model, cell.seed) for path, cell in begun]
 
 
-def _begin(context: Context, cells: Sequence[Planned], options: Options) -> None:
+def score(run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = ()) -> RunFolder:
+    """Score anew the predictions that a run has kept: no network, no training.
+
+    `data` says where the run's images are, if not where they were. Raises UserError, with nothing changed, if these are
+    other images, or if a cell that other code has scored has not kept all its predictions.
+    """
+    folder, registry = RunFolder(run), plugins.load(plugin_files)
+    record = folder.record
+    preset = Preset(summary="", **msgspec.structs.asdict(record.preset))
+    limits = {split: getattr(preset, split) for split in record.data.splits}
+    context = _context(folder, registry, data or record.data.source, limits, preset, plugin_files=tuple(plugin_files))
+    folder.check(context.run_record())
+    with folder.held():
+        cells = [cell for cell in folder.cells() if cell.has_weights]
+        lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
+        if lacking:
+            raise UserError(
+                f"{folder.path} has not kept all predictions of {', '.join(dict.fromkeys(c.model for c in lacking))}; "
+                "nothing was scored: `colorbench run` with the same options, and the same --plugin, predicts them again"
+            )
+        if cells:
+            _ask(check_metrics, _to_score(context, cells[0]), "the metrics")
+        record = folder.record
+        record.scoring = context.scoring
+        folder.write(record)
+        _rescore(context, cells)
+    return folder
+
+
+def evaluate(
+    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (), command: str = "evaluate"
+) -> RunFolder:
+    """Score every trained cell of `run` on the test images of `data`, at the run's size and under its protocol.
+
+    Returns the run folder that holds the scores, `out` or a folder inside `run`; a model that fails on them, or is not
+    installed, is a cell with its reason. Raises UserError when the run was made under another protocol, or has nothing
+    finished.
+    """
+    source, registry = RunFolder(run), plugins.load(plugin_files)
+    record = source.record
+    preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
+    if record.protocol.id != (protocol := replace(COLORBENCH, size=preset.size)).id:
+        raise UserError(
+            f"{source.path} was made under protocol {record.protocol.id}, this is {protocol.id}; "
+            "train it again to compare under one protocol"
+        )
+    cells = [cell for cell in source.cells() if cell.has_weights]
+    if not cells:
+        raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
+    target = RunFolder(out or source.path / "evaluations" / dataset_name(data))
+    context = _context(target, registry, data, {"test": None}, preset, plugin_files=tuple(plugin_files))
+    with target.held():
+        _begin_evaluation(context, source, cells, command)
+        for cell in cells:
+            _evaluate_cell(context, source, cell)
+    return target
+
+
+def _context(
+    folder: RunFolder, registry: Registry, source: str, limits: Mapping[str, int | None], preset: Preset, **others: Any
+) -> Context:
+    """The context of a command on this machine, its images decoded; `others` are further fields of it."""
+    protocol = replace(COLORBENCH, size=preset.size)
+    data = decode_all(source, open_splits(source, registry, limits), protocol)
+    env = environment(registry.plugins, device.describe())
+    return Context(folder, registry, source, data, preset, protocol, env, **others)
+
+
+def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> Context:
+    refuse_unknown("model for --weights among those that run", options.weights, options.models)
+    preset = options.preset
+    context = _context(
+        folder, registry, options.data, {"train": preset.train, "val": preset.val, "test": preset.test}, preset,
+        plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
+    )  # fmt: skip
+    for name, file in options.weights.items():
+        request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
+        _ask(check_weights, request, f"{name!r} with --weights {file}")
+    folder.check(context.run_record())
+    return context
+
+
+def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> list[Planned]:
+    names = [spec.name for spec in specs]
+    again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
+    refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
+    cells = plan(context, specs, options.seeds, again, keep)
+    for line in waiting(context, cells):
+        say(line)
+    return cells
+
+
+def _checked(context: Context, cells: Sequence[Planned]) -> Work:
+    """The plan, and what is wrong with its models. Raises UserError for metrics that fail."""
+    if device.world()[1] > 1:
+        return Work(context, cells, {}, {})  # what is wrong with a model shows in all processes alike, as it is made
+    if context.registry.specs["metric"] and any(cell.state not in (READY, KEPT) for cell in cells):
+        _ask(check_metrics, context.request(cells[0].record, cells[0].cell_dir), "the metrics")
+    estimates, failures = {}, {}
+    for name, cell in {cell.spec.name: cell for cell in reversed(cells) if cell.trains}.items():
+        try:
+            estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
+        except (RuntimeError, UserError, OSError) as error:
+            failures[name] = error
+    return Work(context, cells, estimates, failures)
+
+
+def _begin(context: Context, cells: Sequence[Planned], command: str) -> None:
     """Write the folder's record and its sample pictures."""
-    common = _common(context, options.data)
+    record = context.run_record()
+    record.commands, record.cells = [command], [(cell.spec.name, cell.seed) for cell in cells]
+    marked = [cell for cell in cells if cell.why and cell.state in (KEPT, UNSCORED)]
+    record.kept = {cell_name(cell.spec.name, cell.seed): list(cell.why) for cell in marked}
     digests = "\n".join(context.data.splits["train"].digests) + "\n"
-    content = {SAMPLES_FILE: sample_pictures(context.data), TRAINED_ON: digests.encode()}
-    asked = [(cell.spec.name, cell.seed) for cell in cells]
-    record = context.folder.begin(common, asked, options.command, context.environment, content)
-    record.scoring = context.scoring
-    record.kept = {name: why for name, why in record.kept.items() if name not in {_id(cell) for cell in cells}}
-    record.kept |= {_id(cell): list(cell.why) for cell in cells if cell.why and cell.state in (KEPT, UNSCORED)}
-    context.folder.write(record)
-
-
-def _id(cell: Planned) -> str:
-    return f"{cell.spec.name}/seed-{cell.seed}"
+    context.folder.begin(record, {files.SAMPLES: sample_pictures(context.data), files.TRAINED_ON: digests.encode()})
 
 
 def sample_pictures(data: Data) -> bytes:
@@ -277,36 +287,56 @@ def _make_all(work: Work) -> None:
         _wait()  # nobody may save before everybody has seen what is missing
         # What it builds on may have been made since the plan.
         fresh = new_record(work.context, cell.spec, cell.seed) if cell.trains else cell.record
-        cell = replace(cell, record=fresh)
-        record = _make_one(work, cell)
+        record = _make_one(work, replace(cell, record=fresh))
         if device.world()[0] == 0 and record.status == DONE and cell.is_again:
-            promote(cell.cell_dir)
-        say(f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip())
+            files.promote(cell.cell_dir)
+        _say_outcome(record)
 
 
 def _make_one(work: Work, cell: Planned) -> CellRecord:
     """Make a cell, or write down why that cannot be."""
     for role, name in (("its base", cell.spec.refines), ("the model whose weights it takes,", cell.spec.trained_as)):
         if cell.trains and name and (missing := _why_missing(work, name, cell.seed)):
-            return _written(cell, SKIPPED, f"{role} {name} {missing}")
+            return _written(cell.cell_dir, cell.record, SKIPPED, f"{role} {name} {missing}")
     if error := work.failures.get(cell.spec.name):
-        write_aside(cell.cell_dir / TRACEBACK, getattr(error, "traceback", ""))
-        return _written(cell, FAILED, str(error))
-    request = _request(work.context, cell)
+        files.write_aside(cell.cell_dir / files.TRACEBACK, getattr(error, "traceback", ""))
+        return _written(cell.cell_dir, cell.record, FAILED, str(error))
+    return _make(work.context.request(cell.record, cell.cell_dir))
+
+
+def _make(request: CellRequest) -> CellRecord:
+    """Make a cell in a process of its own; one that ends before it is done is a record with the reason."""
     if device.world()[1] > 1:
         return make(request)
     try:
         return executors.call(make, request)
     except executors.EndedError as error:
-        return _written(cell, TRAINED if cell.record.has_weights else FAILED, str(error))
+        return _written(request.cell_dir, _as_left(request), None, str(error))
 
 
-def _written(cell: Planned, status: str, why: str) -> CellRecord:
-    record = cell.record
-    record.status, record.reason = status, why  # type: ignore[assignment]
-    if device.world()[0] == 0:
-        write_cell(cell.cell_dir, record)
+def _as_left(request: CellRequest) -> CellRecord:
+    """The record of a cell whose process has ended: with the weights that it had saved by then."""
+    record = request.record
+    with contextlib.suppress(FileNotFoundError, UserError):
+        there = files.read_cell(request.cell_dir, record.model, record.seed)
+        return there if there.key == record.key and there.has_weights else record
     return record
+
+
+def _written(cell_dir: Path, record: CellRecord, status: Any, why: str) -> CellRecord:
+    """Write why a cell is not done. Without a `status` it is trained or failed, as it has weights or not."""
+    record.status, record.reason = status or (TRAINED if record.has_weights else FAILED), why
+    if device.world()[0] == 0:
+        files.write_cell(cell_dir, record)
+    return record
+
+
+def _ask(check: Callable[[Any], Any], request: Any, what: str) -> Any:
+    """Let a process of its own check something. Raises UserError, also if that process ends."""
+    try:
+        return executors.call(check, request)
+    except executors.EndedError as error:
+        raise UserError(f"{what} cannot be checked: {error}; mend or remove the plugin") from error
 
 
 def _why_missing(work: Work, model: str, seed: int) -> str | None:
@@ -322,39 +352,14 @@ def _why_missing(work: Work, model: str, seed: int) -> str | None:
 def _recover(folder: RunFolder, specs: Sequence[ModelSpec], seeds: Sequence[int]) -> None:
     for spec in specs:
         for seed in seeds:
-            recover(folder.cell_dir(spec.name, seed))
-
-
-def score(run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = ()) -> RunFolder:
-    """Score anew the predictions that a run has kept: no network, no training.
-
-    `data` says where the run's images are, if not where they were. Raises UserError, with nothing changed, if these are
-    other images, or if a cell that other code has scored has not kept all its predictions.
-    """
-    folder, registry = RunFolder(run), plugins.load(plugin_files)
-    context = _context_of(folder, registry, data, plugin_files)
-    with folder.held():
-        cells = [cell for cell in folder.cells() if cell.has_weights]
-        lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
-        if lacking:
-            raise UserError(
-                f"{folder.path} has not kept all predictions of {', '.join(dict.fromkeys(c.model for c in lacking))}; "
-                "nothing was scored: `colorbench run` with the same options, and the same --plugin, predicts them again"
-            )
-        if cells:
-            executors.call(check_metrics, _scoring_request(context, cells[0]))
-        record = folder.record
-        record.scoring = context.scoring
-        folder.write(record)
-        _rescore(context, cells)
-    return folder
+            files.recover(folder.cell_dir(spec.name, seed))
 
 
 def _rescore(context: Context, cells: Iterable[CellRecord]) -> None:
     """Score what these cells have kept; say which have not kept it, if other code scored them."""
     for cell in cells:
         if _keeps_all(context, cell):
-            scored = executors.call(make, _scoring_request(context, cell))
+            scored = _make(_to_score(context, cell))
             say(f"{cell.model} seed {cell.seed}: {scored.reason or 'scored'}")
         elif cell.scored_by != context.scoring:
             say(f"{cell.model} seed {cell.seed}: its predictions were not kept; `colorbench run` makes them again")
@@ -365,96 +370,46 @@ def _keeps_all(context: Context, cell: CellRecord) -> bool:
     return keeps_all(cell_dir, cell, cell.predicted_by, len(context.data.splits["test"]))
 
 
-def _context_of(folder: RunFolder, registry: Registry, data: str | None, plugin_files: Sequence[Path]) -> Context:
-    """The context that a finished run was made in, on this machine. Raises UserError if the data is not what it was."""
-    record = folder.record
-    preset = Preset(summary="", **msgspec.structs.asdict(record.preset))
-    protocol = replace(COLORBENCH, size=preset.size)
-    limits = {split: getattr(preset, split) for split in record.data.splits}
-    found = decode_all(data or record.data.source, open_splits(data or record.data.source, registry, limits), protocol)
-    env = environment(registry.plugins, device.describe())
-    context = Context(folder, registry, found, preset, protocol, env, tuple(plugin_files))
-    folder.check(_common(context, record.data.source, record.trained))
-    return context
+def _to_score(context: Context, record: CellRecord) -> CellRequest:
+    """A request to score what is kept. Its model need not be installed: only the plugins of metrics are loaded."""
+    request = context.request(record, context.folder.cell_dir(record.model, record.seed), rescores=True)
+    return replace(request, plugins=context.plugins_for([]))
 
 
-def _scoring_request(context: Context, record: CellRecord) -> CellRequest:
-    cell = Planned(None, record.seed, UNSCORED, record, context.folder.cell_dir(record.model, record.seed))  # type: ignore[arg-type]
-    return replace(_request(context, cell), rescores=True, plugins=context.plugins_for([]))
-
-
-def evaluate(
-    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (), command: str = "evaluate"
-) -> RunFolder:
-    """Score every trained cell of `run` on the test images of `data`, at the run's size and under its protocol.
-
-    Returns the run folder that holds the scores, `out` or a folder inside `run`; a model that fails on them is a cell
-    with its reason. Raises UserError when the run was made under another protocol, has nothing finished, or holds a
-    model that is not installed.
-    """
-    source, registry = RunFolder(run), plugins.load(plugin_files)
-    record = source.record
-    protocol = replace(COLORBENCH, size=record.preset.size)
-    if record.protocol.id != protocol.id:
-        raise UserError(
-            f"{source.path} was made under protocol {record.protocol.id}, this is {protocol.id}; "
-            "train it again to compare under one protocol"
-        )
-    cells = [cell for cell in source.cells() if cell.has_weights]
-    if not cells:
-        raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
-    registry.find("model", dict.fromkeys(cell.model for cell in cells))
-    target = RunFolder(out or source.path / "evaluations" / dataset_name(data))
-    found = decode_all(data, open_splits(data, registry, {"test": None}), protocol)
-    preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
-    env = environment(registry.plugins, device.describe())
-    context = Context(target, registry, found, preset, protocol, env, tuple(plugin_files))
-    with target.held():
-        _begin_evaluation(context, source, cells, data, command)
-        for cell in cells:
-            _evaluate_cell(context, source, cell)
-    return target
-
-
-def _begin_evaluation(
-    context: Context, source: RunFolder, cells: Sequence[CellRecord], data: str, command: str
-) -> None:
-    trained = source.record
-    seen = set(read_checked(source.path / TRAINED_ON, trained.files.get(TRAINED_ON, "")).decode().split())
-    known = sum(digest in seen for digest in context.data.splits["test"].digests)
-    origin = Trained(source.path.resolve().name, trained.data.name, trained.data.fingerprint, known)
-    asked = [(cell.model, cell.seed) for cell in cells]
-    content = {SAMPLES_FILE: sample_pictures(context.data)}
-    record = context.folder.begin(_common(context, data, origin), asked, command, context.environment, content)
-    record.scoring, record.kept = context.scoring, trained.kept
+def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellRecord], command: str) -> None:
+    trained, record = source.record, context.run_record()
+    seen = files.read_checked(source.path / files.TRAINED_ON, trained.files.get(files.TRAINED_ON, "")).decode().split()
+    known = sum(digest in set(seen) for digest in context.data.splits["test"].digests)
+    record.trained = Trained(source.path.resolve().name, trained.data.name, trained.data.fingerprint, known)
+    record.commands, record.cells = [command], [(cell.model, cell.seed) for cell in cells]
+    record.kept = trained.kept
     for cell in cells:
         if why := changes_since(source, cell, context.registry):
             say(f"{cell.model} seed {cell.seed} was made otherwise, and is used as it is: {'; '.join(why)}")
-            record.kept[f"{cell.model}/seed-{cell.seed}"] = why
-    context.folder.write(record)
+            record.kept[cell_name(cell.model, cell.seed)] = why
+    context.folder.begin(record, {files.SAMPLES: sample_pictures(context.data)})
 
 
 def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> None:
     """Predict and score a cell of another run, unless that is done."""
     cell_dir = context.folder.cell_dir(trained.model, trained.seed)
     there = context.folder.cell(trained.model, trained.seed)
-    key = predictions_key(trained, context.inputs)
-    done = there.status == DONE and (there.predicted_by, there.scored_by) == (key, context.scoring)
-    if done and not damaged_files(cell_dir, there):
+    keys = DONE, predictions_key(trained, context.inputs), context.scoring
+    if (there.status, there.predicted_by, there.scored_by) == keys and not files.damaged_files(cell_dir, there):
         return
     record = msgspec.structs.replace(
         trained, files={}, status=TRAINED, predicted_by="", scored_by="", predictions_kept=0,
-        environment=environment_key(context.environment),
+        environment=files.environment_key(context.environment),
     )  # fmt: skip
-    cell = Planned(context.registry.specs["model"][trained.model], trained.seed, UNSCORED, record, cell_dir)
-    request = replace(_request(context, cell), trained_in=source.path.resolve())
-    try:
-        made = executors.call(make, request)
-    except executors.EndedError as error:
-        record.reason = str(error)
-        write_cell(cell_dir, record)
-        made = record
-    say(f"{made.model} seed {made.seed}: {made.status} {made.reason or ''}".rstrip())
+    if trained.model in context.registry.specs["model"]:
+        made = _make(context.request(record, cell_dir, trained_in=source.path.resolve()))
+    else:
+        made = _written(cell_dir, record, FAILED, f"it is not installed; give its plugin, which was {trained.origin}")
+    _say_outcome(made)
+
+
+def _say_outcome(record: CellRecord) -> None:
+    say(f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip())
 
 
 def duration(seconds: float) -> str:
@@ -488,20 +443,3 @@ def _main_first() -> Iterator[None]:
         return
     with device.accelerator().main_process_first():
         yield
-
-
-def cost(work: Work, cell: Planned) -> str:
-    """What training and scoring the cell will take, for `plan`; "" for what is done."""
-    estimate = work.estimates.get(cell.spec.name)
-    if estimate is None or not cell.trains:
-        return ""
-    return f"{duration(estimate.training + estimate.prediction)}, {size(work.bytes_of(cell))}"
-
-
-def remark(work: Work, cell: Planned) -> str:
-    """Why the cell is stale, how far its training has got, or why it will fail, for `plan`."""
-    if cell.state == RESUMABLE:
-        request = _request(work.context, cell)
-        at = Checkpoint(cell.cell_dir / TRAINING, request.resume, torch.device("cpu")).progress()
-        return f"stage {at[0] + 1} epoch {at[1]} step {at[2]}" if at else "was made otherwise: it starts over"
-    return str(work.failures.get(cell.spec.name, "")) if cell.trains else "; ".join(cell.why)

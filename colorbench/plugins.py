@@ -15,6 +15,7 @@ from typing import Any
 import pluggy
 
 from colorbench import hooks
+from colorbench.contain import contained
 from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
@@ -24,7 +25,8 @@ from colorbench.specs import KINDS, refuse_misfit
 class Plugin:
     """Where a plugin came from, what it registered ("model my-net"), and why it broke, if it did.
 
-    `source` is the name of its module, or the path of its file.
+    `source` is the name of its module, or the path of its file. `changed` names what its import would have changed
+    for everybody else in the process; it was put back.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Plugin:
     source: str
     provides: tuple[str, ...] = ()
     broken: str | None = None
+    changed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -84,19 +87,21 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
 
     broken = None
     try:
-        manager = pluggy.PluginManager("colorbench")  # one for each: what a broken plugin leaves behind goes with it
-        manager.add_hookspecs(hooks)
-        manager.register(load())
-        manager.check_pending()  # a misspelt hook is an error, not silence
-        for kind in KINDS:
-            getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
+        with contained() as changed:
+            manager = pluggy.PluginManager("colorbench")  # one each: what a broken plugin leaves behind goes with it
+            manager.add_hookspecs(hooks)
+            manager.register(load())
+            manager.check_pending()  # a misspelt hook is an error, not silence
+            for kind in KINDS:
+                getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
     except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()
     for (kind, spec_name), spec in found.items():
         registry.specs[kind][spec_name] = spec
         registry.origins[kind, spec_name] = plugin.origin
-    registry.plugins.append(replace(plugin, provides=tuple(map(" ".join, found)), broken=broken))
+    provides = tuple(map(" ".join, found))
+    registry.plugins.append(replace(plugin, provides=provides, broken=broken, changed=tuple(changed)))
 
 
 def _module_from(file: Path) -> Any:

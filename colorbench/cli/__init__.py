@@ -30,15 +30,17 @@ class _Group(click.Group):
         except UserError as error:
             _stop(str(error), 2)
         except OSError as error:
-            if error.errno not in DISK_FULL and not error.filename:
+            if error.errno in DISK_FULL:
+                where = f" ({error.filename})" if error.filename else ""
+                remedy = "free some space and run the same command again; what is finished is kept"
+                _stop(f"the disk is full{where}: {remedy}", 2)
+            if not error.filename:
                 raise
-            if error.errno not in DISK_FULL:
-                _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
-            where = f" ({error.filename})" if error.filename else ""
-            _stop(
-                f"the disk is full{where}: free some space and run the same command again; what is finished is kept",
-                2,
-            )
+            _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
+        except SystemExit as error:
+            if error.code:
+                raise
+            _stop("a plugin has ended the command before it was done (SystemExit); mend or remove it", 2)
         except KeyboardInterrupt:
             _stop("stopped; what is finished is kept: run the same command again to go on", 130)
 

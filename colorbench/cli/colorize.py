@@ -18,12 +18,7 @@ from colorbench.cli.shared import plugin_option
 @click.option("--out", type=click.Path(path_type=Path), help="The PNG to write; PHOTO-MODEL.png unless given.")
 @plugin_option
 def colorize(
-    photo: Path,
-    model: str,
-    run: str | None,
-    weights: str | None,
-    out: Path | None,
-    plugin_files: Sequence[str],
+    photo: Path, model: str, run: str | None, weights: str | None, out: Path | None, plugin_files: Sequence[str]
 ) -> None:
     """Color a photo of any size; its luminance stays as it is.
 

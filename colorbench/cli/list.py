@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from colorbench.cli.shared import plugin_option
+from colorbench.cli.shared import plugin_option, print_rows
 
 
 @click.command("list")
@@ -20,21 +20,14 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
 
     registry = plugins.load(plugin_files)
     if what == "presets":
-        rows = [(p.name, p.summary, f"{p.size} px, width {p.width:g}, {p.epochs} epochs") for p in PRESETS.values()]
+        kinds = [f"{p.size} px, width {p.width:g}, {p.epochs} epoch{'s' * (p.epochs > 1)}" for p in PRESETS.values()]
+        rows = [(p.name, p.summary, kind) for p, kind in zip(PRESETS.values(), kinds, strict=True)]
     elif what == "plugins":
-        rows = [
-            (
-                p.name,
-                f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) or "registers nothing",
-                p.origin,
-            )
-            for p in registry.plugins
-        ]
+        given = [f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) for p in registry.plugins]
+        rows = [(p.name, has or "registers nothing", p.origin) for p, has in zip(registry.plugins, given, strict=True)]
     else:
         kind = what.removesuffix("s")
         rows = [(name, s.summary, registry.origins[kind, name]) for name, s in registry.specs[kind].items()]
         if what == "metrics":
             rows = [(name, summary, "the protocol") for name, summary in SCORES.items()] + rows
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_rows(rows)

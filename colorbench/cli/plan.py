@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorbench.cli.shared import options_of, run_options
+from colorbench.cli.shared import options_of, print_rows, run_options
+
+if TYPE_CHECKING:
+    from colorbench.api import Work
+    from colorbench.runs.plan import Planned
 
 
 @click.command()
@@ -25,12 +29,31 @@ def plan(**arguments: Any) -> None:
 
     work = api.prepare(options)
     rows = [
-        (cell.spec.name, f"seed {cell.seed}", cell.state, api.cost(work, cell), api.remark(work, cell))
-        for cell in work.cells
+        (cell.spec.name, f"seed {cell.seed}", cell.state, _cost(work, cell), _remark(work, cell)) for cell in work.cells
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print_rows(rows)
     click.echo(f"in all about {api.duration(work.seconds)} and {api.size(work.bytes)} on disk")
     if work.failures or any(cell.state == STALE for cell in work.cells):
         sys.exit(1)
+
+
+def _cost(work: Work, cell: Planned) -> str:
+    """What training and scoring the cell will take; "" for what is done."""
+    from colorbench.api import duration, size
+
+    estimate = work.estimates.get(cell.spec.name)
+    if estimate is None or not cell.trains:
+        return ""
+    return f"{duration(estimate.training + estimate.prediction)}, {size(work.bytes_of(cell))}"
+
+
+def _remark(work: Work, cell: Planned) -> str:
+    """Why the cell is stale, how far its training has got, or why it will fail."""
+    from colorbench.harness.checkpoint import position_of
+    from colorbench.runs.folder import TRAINING
+    from colorbench.runs.plan import RESUMABLE
+
+    if cell.state == RESUMABLE:
+        at = position_of(cell.cell_dir / TRAINING, work.context.request(cell.record, cell.cell_dir).resume)
+        return f"stage {at[0] + 1} epoch {at[1]} step {at[2]}" if at else "was made otherwise: it starts over"
+    return str(work.failures.get(cell.spec.name, "")) if cell.trains else "; ".join(cell.why)

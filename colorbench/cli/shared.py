@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -20,41 +21,38 @@ if TYPE_CHECKING:
     from colorbench.runs.records import CellRecord
 
 plugin_option: Callable[[Any], Any] = click.option(
-    "--plugin",
-    "plugin_files",
-    multiple=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path),
+    "--plugin", "plugin_files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
-)
-_OPTIONS: Sequence[tuple[str, dict[str, Any]]] = (
-    ("--models", {"default": "all", "metavar": "NAMES", "help": "Names with commas between, or all (the default)."}),
-    ("--ablations", {"metavar": "NAMES", "help": "Also these ablations of the models, or all: no-prior,no-attention"}),
-    ("--data", {"default": "portraits", "metavar": "DATA", "help": "A dataset, NAME:ARGUMENT, a folder or a zip."}),
-    ("--preset", {"default": "first", "metavar": "NAME", "help": "smoke, first (the default), quick or paper."}),
-    ("--size", {"type": click.IntRange(16), "help": "Side of the images in pixels, instead of the preset's."}),
-    ("--width", {"type": click.FloatRange(0, min_open=True), "help": "Factor on every network's channels."}),
-    ("--epochs", {"type": click.IntRange(1), "help": "Epochs of a single-stage model; others scale along."}),
-    ("--batch-size", {"type": click.IntRange(1), "help": "Images in a training step, over all processes."}),
-    ("--weights", {"multiple": True, "metavar": "MODEL=FILE", "help": "Published weights instead of a training."}),
-    ("--out", {"metavar": "FOLDER", "help": "The run folder; results/DATA-PRESET unless given."}),
-    ("--predictions", {"default": "all", "metavar": "none|N|all", "help": "How many predictions to keep."}),
-    ("--again", {"metavar": "NAMES", "help": "Train these anew, or all; the old ones stay until that is done."}),
-    (
-        "--keep",
-        {"metavar": "NAMES", "help": "Use these, or all, as they are, though now they would be made otherwise."},
-    ),
+)  # fmt: skip
+_RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
+    click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
+    click.option("--data", default="portraits", metavar="DATA", help="A dataset, NAME:ARGUMENT, a folder or a zip."),
+    click.option("--preset", default="first", metavar="NAME", help="smoke, first (the default), quick or paper."),
+    click.option("--seed", type=click.IntRange(0, 2**63 - 1), multiple=True, help="0; may be repeated."),
+    click.option("--size", type=click.IntRange(16), help="Side of the images in pixels, instead of the preset's."),
+    click.option("--width", type=click.FloatRange(0, min_open=True), help="Factor on every network's channels."),
+    click.option("--epochs", type=click.IntRange(1), help="Epochs of a single-stage model; others scale along."),
+    click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes."),
+    click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
+    click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
+    click.option("--predictions", default="all", metavar="none|N|all", help="How many predictions to keep."),
+    click.option("--again", metavar="NAMES", help="Train these anew, or all; the old ones stay until that is done."),
+    click.option("--keep", metavar="NAMES", help="Use these, or all, as they are, not as they would be made now."),
+    plugin_option,
 )
 
 
 def run_options(command: Any) -> Any:
     """The options of `run`, which `plan` takes, too."""
-    for name, settings in reversed(_OPTIONS):
-        command = click.option(name, **settings)(command)
-    seeds = click.option(
-        "--seed", "seeds", type=click.IntRange(0, 2**63 - 1), multiple=True, help="0; may be repeated."
-    )
-    return plugin_option(seeds(command))
+    return functools.reduce(lambda inner, option: option(inner), reversed(_RUN_OPTIONS), command)
+
+
+def print_rows(rows: Sequence[Sequence[str]]) -> None:
+    """Columns of text, as wide as their longest entries."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def command_line() -> str:
@@ -71,6 +69,9 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     for plugin in registry.plugins:
         if plugin.broken:
             click.echo(f"plugin {plugin.name} is broken and left out: {plugin.broken}", err=True)
+        if plugin.changed:
+            what = ", ".join(plugin.changed)
+            click.echo(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", err=True)
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
     names = every if given.models == "all" else _listed(given.models)
     names += _ablations(given.ablations, names, registry) if given.ablations else []
@@ -87,15 +88,15 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
 
     if given.out == "":
         raise UserError("--out is empty; name a folder")
-    overrides = {name: getattr(given, name) for name in ("size", "width", "epochs", "batch_size")}
+    overrides = {
+        name: arguments[name] for name in ("size", "width", "epochs", "batch_size") if arguments[name] is not None
+    }
     return Options(
         models=names,
         data=given.data,
-        preset=replace(
-            PRESETS[given.preset], **{name: value for name, value in overrides.items() if value is not None}
-        ),
+        preset=replace(PRESETS[given.preset], **overrides),
         out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
-        seeds=tuple(dict.fromkeys(given.seeds)) or (0,),
+        seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
         plugin_files=given.plugin_files,
         timing=timing,

@@ -27,7 +27,7 @@ from colorbench.code import own_code
 from colorbench.contract import Picture
 from colorbench.data import decode, sources
 from colorbench.data.splits import Hashed, dataset_name
-from colorbench.errors import DISK_FULL, UserError, refuse_unknown
+from colorbench.errors import DISK_FULL, UserError, reason, refuse_unknown
 from colorbench.protocol import Protocol
 
 MOST_UNREADABLE = 0.05
@@ -113,14 +113,14 @@ def decode_all(data: str, splits: Mapping[str, Hashed], protocol: Protocol) -> D
         bad, total = images.unreadable, len(images) + len(images.unreadable)
         if not bad:
             continue
-        first, reason = next(iter(bad.items()))
+        first, why = next(iter(bad.items()))
         if len(bad) > MOST_UNREADABLE * total:
             raise UserError(
-                f"{len(bad)} of {total} {split} images of {data!r} cannot be read, first {first} ({reason}); "
+                f"{len(bad)} of {total} {split} images of {data!r} cannot be read, first {first} ({why}); "
                 f"at most {MOST_UNREADABLE:.0%} may be left out: repair or remove them"
             )
-        for file, reason in bad.items():
-            print(f"left out {file}: {reason}", file=sys.stderr)
+        for file, why in bad.items():
+            print(f"left out {file}: {why}", file=sys.stderr)
     return Data(dataset_name(data), decoded)
 
 
@@ -132,11 +132,8 @@ def open_images(entry: Path) -> Images:
         index = stored["index"]
         if stored["checksum"] != _checksum(json.dumps(index).encode()):
             raise ValueError(f"{INDEX} was changed")
-        for name, (length, checksum) in index["files"].items():
-            found = (entry / name).stat()
-            if found.st_size != length:
-                raise ValueError(f"{name} has {found.st_size} bytes, not {length}")
-            if _file_checksum(entry / name, found.st_mtime_ns) != checksum:
+        for name, checksum in index["files"].items():
+            if _file_checksum(entry / name, (entry / name).stat().st_mtime_ns) != checksum:
                 raise ValueError(f"{name} was changed")
         shape = (len(index["names"]), index["size"], index["size"])
         return Images(
@@ -150,8 +147,7 @@ def open_images(entry: Path) -> Images:
             entry=entry,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError) else error
-        raise UserError(f"the cache entry {entry} cannot be used ({reason})") from error
+        raise UserError(f"the cache entry {entry} cannot be used ({reason(error)})") from error
 
 
 def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Images:
@@ -165,7 +161,7 @@ def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Ima
             print(f"{error}: decoding again", file=sys.stderr)
         else:
             left_out = [picture for _, picture in pictures if picture.name in images.unreadable]
-            reasons = {picture.name: reason for picture in left_out if isinstance(reason := decoded(picture), str)}
+            reasons = {picture.name: why for picture in left_out if isinstance(why := decoded(picture), str)}
             if len(reasons) == len(left_out):
                 return replace(images, unreadable=reasons)
     try:
@@ -174,7 +170,10 @@ def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Ima
         with tempfile.TemporaryDirectory(prefix=prefix, dir=root, ignore_cleanup_errors=True) as aside:
             made = Path(aside, "entry")  # a folder of its own, since the temporary one is readable by its owner alone
             made.mkdir()
-            _write(made, _decode_into(made, split, pictures, decoded) | {"size": protocol.size})
+            index = _decode_into(made, split, pictures, decoded) | {"size": protocol.size}
+            index["files"] = {name: _file_checksum(made / name, 0) for name in (PIXELS, PARTS)}
+            stored = {"index": index, "checksum": _checksum(json.dumps(index).encode())}
+            (made / INDEX).write_text(json.dumps(stored))
             try:
                 if there:
                     entry.rename(Path(aside, "old"))
@@ -232,13 +231,6 @@ def _decode_into(folder: Path, split: str, pictures: Hashed, decoded: Callable[[
                 index["digests"].append(digest)
                 index["near_grey"].append(result.near_grey)
     return index
-
-
-def _write(folder: Path, index: dict[str, Any]) -> None:
-    """Write the index with the length and checksum of every file, and its own."""
-    files = {name: [(folder / name).stat().st_size, _file_checksum(folder / name, 0)] for name in (PIXELS, PARTS)}
-    index |= {"files": files}
-    (folder / INDEX).write_text(json.dumps({"index": index, "checksum": _checksum(json.dumps(index).encode())}))
 
 
 def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from colorbench.contract import ModelSpec
+from colorbench.contract import ModelSpec, Stage
 from colorbench.data.cache import open_images
 from colorbench.data.loader import to_lab
 from colorbench.errors import DISK_FULL, reason
@@ -27,7 +28,7 @@ from colorbench.harness.networks import (
     packed_weights,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import Keeper, colorize, keeps_all, kept, predict
+from colorbench.harness.predict import Keeper, check_answers, colorize, keeps_all, kept, predict
 from colorbench.harness.scoring import score_all
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
@@ -48,7 +49,8 @@ from colorbench.runs.folder import (
     write_aside,
     write_cell,
 )  # fmt: skip
-from colorbench.runs.plan import CellRequest, predictions_key
+from colorbench.runs.identity import differences, option_fields, predictions_key, stage_fields
+from colorbench.runs.plan import CellRequest
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 
@@ -65,6 +67,22 @@ class Cell:
     def spec(self) -> ModelSpec:
         (spec,) = self.registry.find("model", [self.request.record.model])
         return spec
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """What the network is trained by; none if its weights come from elsewhere.
+
+        Raises ValueError naming the fields in which they, or the options, are not those of the record.
+        """
+        request, spec = self.request, self.spec
+        stages = () if request.weights or spec.trained_as else tuple(spec.schedule(request.preset))
+        here = {"options": option_fields(spec), "stages": [stage_fields(stage) for stage in stages]}
+        if why := list(differences({key: request.record.made_from.get(key) for key in here}, here)):
+            raise ValueError(
+                f"it is no longer what was planned: {'; '.join(why)}; let its plugin give the same options and "
+                "schedule each time it is asked, or run the same command again"
+            )
+        return stages
 
     @property
     def is_main(self) -> bool:
@@ -107,12 +125,11 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     network.to(cell.accelerator.device).to(memory_format=torch.channels_last)
     L, _ = to_lab(cell.test.pixels[:1], cell.accelerator.device)
     colorize(network, L)  # what breaks the contract shall not train for a day first
-    stages = () if request.weights or spec.trained_as else tuple(spec.schedule(request.preset))
     train, val = (open_images(request.splits[split]) for split in ("train", "val"))
     checkpoint = Checkpoint(request.cell_dir / TRAINING, request.resume, cell.accelerator.device)
     job = TrainingJob(network, spec, record.seed, request.preset.batch_size, train, val, base)
     trainer = Trainer(job, cell.accelerator, checkpoint)
-    losses = trainer.run(stages)
+    losses = trainer.run(cell.stages)
     record.seconds, record.images_seen = round(trainer.seconds, 2), trainer.images_seen
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
@@ -168,6 +185,7 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
     else:
         network = network if network is not None else _trained(cell, record)
         network.to(where).to(memory_format=torch.channels_last)
+        check_answers(network, to_lab(test.pixels[:2], where)[0])  # training shows what a first layer of zeros hides
         predictions = predict(network, test, where, request.protocol)
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
             scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)

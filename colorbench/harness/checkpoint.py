@@ -82,16 +82,6 @@ class Checkpoint:
         """Say in one line on standard error why this file is not gone on from."""
         print(f"{self.file}: training starts over: {' '.join(str(reason).split())[:200]}", file=sys.stderr)
 
-    def progress(self) -> tuple[int, int, int] | None:
-        """Stage, epoch and step of what was written last, unchecked; None without anything for this training."""
-        try:
-            with self.file.open("rb") as file:
-                file.readline(100)
-                head = msgspec.json.decode(file.readline(10_000), type=_Head)
-        except (OSError, ValueError):
-            return None
-        return head.position if head.key == self.key else None
-
     def is_due(self) -> bool:
         """Whether so much time has passed since the last write that another one costs little."""
         return time.monotonic() - self.written > self.pause
@@ -104,6 +94,17 @@ class Checkpoint:
         write_aside(self.file, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         self.written = time.monotonic()
         self.pause = max(LEAST_SECONDS, (self.written - started) / COST)
+
+
+def position_of(file: Path, key: str) -> tuple[int, int, int] | None:
+    """Stage, epoch and step of what was written last, unchecked; None without anything for the training of `key`."""
+    try:
+        with file.open("rb") as checkpoint:
+            checkpoint.readline(100)
+            head = msgspec.json.decode(checkpoint.readline(10_000), type=_Head)
+    except (OSError, ValueError):
+        return None
+    return head.position if head.key == key else None
 
 
 def packed_tensors(state: Mapping[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError
+from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
 
 PUBLISHED_WIDTH, PUBLISHED_SIZE = 1.0, 256  # of the weight files that authors of colorization models release
@@ -88,13 +89,13 @@ def packed_weights(state: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(dense)
 
 
-def load_weights(network: nn.Module, file: Path, base: nn.Module | None = None) -> None:
+def load_weights(network: nn.Module, file: Path, base: nn.Module | None = None, checksum: str | None = None) -> None:
     """Load `file`, safetensors or a state dict of torch, into all of the network but its base.
 
-    Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
-    tensors of real numbers, or does not fit by key, shape and kind of number.
+    Nothing in the file is executed. Raises UserError when it cannot be read, is damaged or not what `checksum` says,
+    holds anything but dense tensors of real numbers, or does not fit by key, shape and kind of number.
     """
-    state = _read(file)
+    state = _state_in(_content(file) if checksum is None else read_checked(file, checksum), file)
     if reason := misfit(state, trained_state(network, base)):
         raise UserError(f"{file} does not fit: {reason}; give weights made for this model at this width")
     learned = {name for name, _ in network.named_parameters()}
@@ -129,8 +130,7 @@ def _content(file: Path) -> bytes:
         raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
 
 
-def _read(file: Path) -> Mapping[str, Tensor]:
-    content = _content(file)
+def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
     try:
         # safetensors begin with the length of their header, 8 bytes, and the header, which is JSON.
         if content[8:9] == b"{" and not content.startswith(b"PK"):

@@ -19,6 +19,7 @@ from colorbench.runs.folder import ATTENTION, PREDICTIONS, damaged_files
 from colorbench.runs.predictions import PictureWriter, read_pictures
 from colorbench.runs.records import CellRecord
 
+SAME_AB = 0.005  # Lab units, and the share of the largest |ab|, within which two answers are the same but for rounding
 KEPT = {PREDICTIONS: "RGB", ATTENTION: "L"}  # zips of pictures, and their modes
 BATCH = 16  # fixed: scores must not depend on a setting of the training
 
@@ -126,6 +127,24 @@ def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tens
     if not fits or not ((maps >= 0) & (maps <= 1)).all():
         raise ValueError(f"with_attention returned a map {tuple(maps.shape)}; (B, 1, h, w) in 0..1, or None, is due")
     return _checked(ab, L), maps
+
+
+def check_answers(network: nn.Module, L: Tensor) -> None:
+    """Color images (B, 1, H, W) twice, and each alone.
+
+    Raises ValueError if the answers differ: then a score would depend on the order of the images.
+    """
+    first = colorize(network, L)
+    if not _alike(first, colorize(network, L)):
+        raise ValueError("the network gives another answer to the same image each time; draw nothing in eval mode")
+    if not _alike(first, torch.cat([colorize(network, one) for one in L.split(1)])):
+        raise ValueError("an image is colored otherwise alone than in a batch; keep the images of a batch apart")
+    if not _alike(first, colorize_with_attention(network, L)[0]):
+        raise ValueError("with_attention gives other colors than forward")
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    return bool((first - second).abs().max() <= SAME_AB * max(1.0, float(first.abs().max())))
 
 
 @contextmanager

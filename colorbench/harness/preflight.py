@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from colorbench.contract import Batch, ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
@@ -16,12 +16,10 @@ from colorbench.data.loader import to_lab
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
 from colorbench.harness.networks import build, build_published, trained_state
-from colorbench.harness.predict import colorize, colorize_with_attention
+from colorbench.harness.predict import check_answers, colorize
 from colorbench.harness.stepper import Stepper, check_stages, frozen
 from colorbench.metrics import score
 from colorbench.runs.plan import CellRequest, Plugins
-
-SAME_AB = 0.005  # Lab units, and the share of the largest |ab|, within which two answers are the same but for rounding
 
 
 @dataclass(frozen=True)
@@ -39,17 +37,20 @@ def check_model(request: CellRequest) -> Estimate:
     Its base, if it refines one, is an untrained one. Raises whatever is wrong with it.
     """
     cell = Cell(request)
-    spec, preset, where = cell.spec, request.preset, cell.accelerator.device
+    spec, where = cell.spec, cell.accelerator.device
     base = _untrained_base(cell, spec)
     network = network_before_training(cell, base)
     network.to(where).to(memory_format=torch.channels_last)
     L, _ = to_lab(cell.test.pixels[:2], where)
     colorize(network, L)  # first, since an answer of another shape is the best reason for what its losses do
-    stages = () if request.weights or spec.trained_as else tuple(spec.schedule(preset))
-    check_stages(network, stages)
+    check_stages(network, cell.stages)
     train = open_images(request.splits["train"])
-    training = sum(_training_seconds(cell, network, stage, train) for stage in stages)
-    prediction = _check_answers(network, L) * len(cell.test)
+    training = sum(_training_seconds(cell, network, stage, train) for stage in cell.stages)
+    check_answers(network, L)
+    started = time.perf_counter()
+    colorize(network, L)
+    _synchronize()
+    prediction = (time.perf_counter() - started) / len(L) * len(cell.test)
     weights = sum(tensor.nbytes for tensor in trained_state(network, base).values())
     return Estimate(training, prediction, weights)
 
@@ -111,29 +112,6 @@ def _training_seconds(cell: Cell, network: nn.Module, stage: Stage, train: Image
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
     return (time.perf_counter() - started) * stage.epochs * -(-images // size)
-
-
-def _check_answers(network: nn.Module, L: Tensor) -> float:
-    """Color images twice, and each alone. Returns the seconds of one image.
-
-    Raises ValueError if the answers differ: then a score would depend on the order of the images.
-    """
-    colorize(network, L)
-    started = time.perf_counter()
-    first = colorize(network, L)
-    _synchronize()
-    seconds = (time.perf_counter() - started) / len(L)
-    if not _alike(first, colorize(network, L)):
-        raise ValueError("the network gives another answer to the same image each time; draw nothing in eval mode")
-    if not _alike(first, torch.cat([colorize(network, one) for one in L.split(1)])):
-        raise ValueError("an image is colored otherwise alone than in a batch; keep the images of a batch apart")
-    if not _alike(first, colorize_with_attention(network, L)[0]):
-        raise ValueError("with_attention gives other colors than forward")
-    return seconds
-
-
-def _alike(first: Tensor, second: Tensor) -> bool:
-    return bool((first - second).abs().max() <= SAME_AB * max(1.0, float(first.abs().max())))
 
 
 def _synchronize() -> None:

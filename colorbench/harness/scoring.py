@@ -48,8 +48,8 @@ def score_all(
         device = batch.pictures.device
         truth = torch.from_numpy(np.array(images.pixels[place])).to(device).permute(0, 3, 1, 2)
         attention = None if batch.maps is None else batch.maps.float() / 255
-        pair = Pair(batch.pictures, truth, _parts(images, place, device), attention)
-        for tables, frame in zip((scores, details), score_with_details(pair, metrics, protocol), strict=True):
+        pair = Pair(batch.pictures, truth, _parts(images, place, device), attention, protocol)
+        for tables, frame in zip((scores, details), score_with_details(pair, metrics), strict=True):
             frame.insert(0, "image", images.names[place])
             tables.append(frame)
         sampled.add(batch, truth, scores[-1]["mse"].to_numpy())

@@ -27,23 +27,24 @@ NOT_ITS = ("PYTEST_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER
 
 
 def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[int]) -> None:
-    """Time every model that has a finished cell and no timing from this machine yet; called by one process alone."""
+    """Time every model that has a finished cell and no timing of its row from this machine; called by one process."""
     env, known, folder = environment_key(context.environment), context.folder.timings(), context.folder
     for spec in models:
-        seed = next((s for s in seeds if folder.cell(spec.name, s).status == DONE), None)
+        cell = next((cell for seed in seeds if (cell := folder.cell(spec.name, seed)).status == DONE), None)
         timed = known.get(spec.name)
-        if seed is None or (timed and timed.environment == env and timed.failed is None):
+        if cell is None or (timed and (timed.environment, timed.row, timed.failed) == (env, cell.row, None)):
             continue
         request = {
             "run": str(folder.path.resolve()),
             "plugins": [str(Path(file).resolve()) for file in context.plugin_files],
             "model": spec.name,
-            "seed": seed,
+            "seed": cell.seed,
             "preset": asdict(context.preset),
             "batch": max(context.preset.batch_size, 8),
         }
         print(f"timing {spec.name}", file=sys.stderr, flush=True)
-        measured = {"model": spec.name, "environment": env, "batch": request["batch"], **_measure(request)}
+        measured = {"model": spec.name, "row": cell.row, "environment": env, "batch": request["batch"]}
+        measured |= _measure(request)
         write_aside(folder.path / "timing" / f"{spec.name}.json", encode(msgspec.convert(measured, Timing)))
 
 

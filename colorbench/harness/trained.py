@@ -12,7 +12,7 @@ from colorbench import plugins
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError
 from colorbench.harness.networks import PUBLISHED_SIZE, build, build_published, load_weights
-from colorbench.runs.folder import WEIGHTS, RunFolder, read_checked
+from colorbench.runs.folder import WEIGHTS, RunFolder
 from colorbench.runs.records import CellRecord
 
 
@@ -79,7 +79,6 @@ def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: plu
 
 def with_weights(record: CellRecord, cell_dir: Path, spec: ModelSpec, base: nn.Module | None, size: int) -> nn.Module:
     """The network of `spec` on `base` with a cell's weights. Raises UserError if they are damaged or do not fit."""
-    read_checked(cell_dir / WEIGHTS, record.files.get(WEIGHTS, ""))
     network = build(spec, record.width, size, base, record.seed)
-    load_weights(network, cell_dir / WEIGHTS, base)
+    load_weights(network, cell_dir / WEIGHTS, base, record.files.get(WEIGHTS, ""))
     return network

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from colorbench.contract import MetricSpec
 from colorbench.metrics.details import detail_terms
 from colorbench.metrics.pair import Pair
 from colorbench.metrics.standard import standard_scores
 from colorbench.protocol import COLORBENCH, Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from colorbench.contract import MetricSpec
 
 
 @torch.no_grad()
@@ -30,16 +26,14 @@ def score(
     then those of `extra`. Raises ValueError for another type, for unequal shapes or small sides, and for a metric of
     `extra` that fails or does not return one number per image; UserError for a protocol that the code does not know.
     """
-    pair = Pair(predicted, truth)
-    return _frame([standard_scores(chunk) for chunk in pair.chunks(protocol)], pair, extra)
+    pair = Pair(predicted, truth, protocol=protocol)
+    return _frame([standard_scores(chunk) for chunk in pair.chunks()], pair, extra)
 
 
 @torch.no_grad()
-def score_with_details(
-    pair: Pair, extra: Iterable[MetricSpec] = (), protocol: Protocol = COLORBENCH
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_with_details(pair: Pair, extra: Iterable[MetricSpec] = ()) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table of `score` and that of `details`, from one computation; raises what `score` raises."""
-    rows = [(standard_scores(chunk), detail_terms(chunk)) for chunk in pair.chunks(protocol)]
+    rows = [(standard_scores(chunk), detail_terms(chunk)) for chunk in pair.chunks()]
     return _frame([scores for scores, _ in rows], pair, extra), _frame([terms for _, terms in rows], pair)
 
 

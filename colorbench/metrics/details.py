@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colorbench.metrics.pair import Chunk, mean
+from colorbench.metrics.pair import Pair, mean
 
 COOL_END = 300  # degrees of hue in the ab plane; from 180, green-cyan, to blue-violet
 COOL_CHROMA = 10  # Lab units; what is paler has no hue to speak of
@@ -22,7 +22,7 @@ GREY_CHROMA = 1  # Lab units; a prediction below it has no hue
 FLAT_CHROMA, FLAT_MAP = 0.01, 1e-6
 
 
-def detail_terms(chunk: Chunk) -> dict[str, Tensor]:
+def detail_terms(pair: Pair) -> dict[str, Tensor]:
     """Per image, the terms of the report's details, each float64 (B,) on the CPU. Chroma is sqrt(a^2 + b^2) in Lab.
 
     chroma_true, chroma_predicted, chroma_true_squared, chroma_product: means over the pixels.
@@ -35,25 +35,25 @@ def detail_terms(chunk: Chunk) -> dict[str, Tensor]:
     attention_correlation: Pearson correlation of the map with the true chroma, area-pooled to its size; NaN without
     a map, or if either is constant.
     """
-    guessed_chroma, chroma = chunk.chroma
+    guessed_chroma, chroma = pair.chroma
     columns = {
         "chroma_true": mean(chroma),
         "chroma_predicted": mean(guessed_chroma),
         "chroma_true_squared": mean(chroma * chroma),
         "chroma_product": mean(chroma * guessed_chroma),
-    } | _cool(chunk)
-    squared = chunk.squared_error.sum(1)
-    parts = {name: part.float() for name, part in chunk.parts.items()}
+    } | _cool(pair)
+    squared = pair.squared_error.sum(1)
+    parts = {name: part.float() for name, part in pair.parts.items()}
     for name, part in parts.items():
         columns |= {f"share_{name}": mean(part), f"squared_error_{name}": mean(squared * part) / 3}
     if {"lips", "skin"} <= parts.keys():
-        columns |= _lip_contrast(chunk, parts["lips"], parts["skin"])
-    columns["attention_correlation"] = _correlation(chunk.attention, chroma)
+        columns |= _lip_contrast(pair, parts["lips"], parts["skin"])
+    columns["attention_correlation"] = _correlation(pair.attention, chroma)
     return columns
 
 
-def _cool(chunk: Chunk) -> dict[str, Tensor]:
-    ((_, guessed_a, guessed_b), (_, a, b)), (guessed_chroma, chroma) = chunk.lab, chunk.chroma
+def _cool(pair: Pair) -> dict[str, Tensor]:
+    ((_, guessed_a, guessed_b), (_, a, b)), (guessed_chroma, chroma) = pair.lab, pair.chroma
     # Below the a axis and clockwise of the ray at 300 degrees, by cross products: no angle has to be computed.
     end = math.radians(COOL_END)
     # 1 or 0, in place: a comparison that gives bool takes six times as long.
@@ -64,11 +64,11 @@ def _cool(chunk: Chunk) -> dict[str, Tensor]:
     return {"cool_share": mean(cool), "cool_recalled_share": mean(recalled)}
 
 
-def _lip_contrast(chunk: Chunk, lips: Tensor, skin: Tensor) -> dict[str, Tensor]:
+def _lip_contrast(pair: Pair, lips: Tensor, skin: Tensor) -> dict[str, Tensor]:
     shares = mean(lips), mean(skin)
     both = (shares[0] > 0) & (shares[1] > 0)
     contrasts = []
-    for _, a, b in chunk.lab:
+    for _, a, b in pair.lab:
         in_lips, in_skin = (
             torch.stack([mean(plane * part) for plane in (a, b)]) / share.clamp_min(1e-12)
             for part, share in zip((lips, skin), shares, strict=True)

@@ -3,63 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from colorbench.color import Planes, bytes_to_lab
-from colorbench.protocol import Protocol
+from colorbench.protocol import COLORBENCH, Protocol
 
 
 @dataclass(frozen=True)
 class Pair:
     """Predicted and true pictures, uint8 RGB (B, 3, H, W); parts: bool (B, H, W) by name; attention: float32
-    (B, 1, h, w) in 0..1; all on one device. Raises ValueError for another type or unequal shapes."""
+    (B, 1, h, w) in 0..1; all on one device. Raises ValueError for another type or unequal shapes.
+
+    Every tuple of what is computed of them is (predicted, true).
+    """
 
     predicted: Tensor
     truth: Tensor
-    parts: Mapping[str, Tensor] | None = None
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
     attention: Tensor | None = None
+    protocol: Protocol = COLORBENCH
 
     def __post_init__(self) -> None:
         for name, images in (("predicted", self.predicted), ("truth", self.truth)):
             if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-                raise ValueError(
-                    f"{name} is {images.dtype} {tuple(images.shape)}; scores need uint8 RGB of shape (B, 3, H, W)"
-                )
-        if self.predicted.shape != self.truth.shape:
-            raise ValueError(
-                f"predicted {tuple(self.predicted.shape)} and truth {tuple(self.truth.shape)} differ in shape"
-            )
+                found = f"{images.dtype} {tuple(images.shape)}"
+                raise ValueError(f"{name} is {found}; scores need uint8 RGB of shape (B, 3, H, W)")
+        if (given := tuple(self.predicted.shape)) != (due := tuple(self.truth.shape)):
+            raise ValueError(f"predicted {given} and truth {due} differ in shape")
 
-    def chunks(self, protocol: Protocol) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Pair]:
         """On a CPU image by image: what is computed stays in its cache, and no score depends on the batch."""
         size = 1 if self.truth.device.type == "cpu" else len(self.truth)
         for start in range(0, len(self.truth), size):
-            part = slice(start, start + size)
-            parts = {name: mask[part] for name, mask in (self.parts or {}).items()}
-            attention = None if self.attention is None else self.attention[part]
-            yield Chunk(Pair(self.predicted[part], self.truth[part], parts, attention), protocol)
-
-
-class Chunk:
-    """Some images of a pair and what is computed of them under a protocol; every tuple is (predicted, true)."""
-
-    def __init__(self, pair: Pair, protocol: Protocol) -> None:
-        self.parts, self.attention, self.protocol = pair.parts or {}, pair.attention, protocol
-        self.images = pair.predicted.contiguous(), pair.truth.contiguous()
+            place = slice(start, start + size)
+            predicted, truth = (images[place].contiguous() for images in (self.predicted, self.truth))
+            parts = {name: mask[place] for name, mask in self.parts.items()}
+            attention = None if self.attention is None else self.attention[place]
+            yield Pair(predicted, truth, parts, attention, self.protocol)
 
     @cached_property
     def values(self) -> tuple[Tensor, Tensor]:
         """float32 (B, 3, H, W) in 0..255."""
-        return self.images[0].float(), self.images[1].float()
+        return self.predicted.float(), self.truth.float()
 
     @cached_property
     def lab(self) -> tuple[Planes, Planes]:
         """L, a and b, each float32 (B, H, W)."""
-        return bytes_to_lab(self.images[0], self.protocol), bytes_to_lab(self.images[1], self.protocol)
+        return bytes_to_lab(self.predicted, self.protocol), bytes_to_lab(self.truth, self.protocol)
 
     @cached_property
     def chroma(self) -> tuple[Tensor, Tensor]:

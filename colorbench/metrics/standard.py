@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from colorbench.color import Planes
-from colorbench.metrics.pair import Chunk, length, mean
+from colorbench.metrics.pair import Pair, length, mean
 from colorbench.protocol import Protocol
 
 _TINY = 1e-30  # keeps a division from 0 / 0 where a grey has no hue
 
 
-def standard_scores(chunk: Chunk) -> dict[str, Tensor]:
+def standard_scores(pair: Pair) -> dict[str, Tensor]:
     """The columns of `protocol.SCORES`, each float64 (B,) on the CPU."""
-    protocol, (predicted, truth) = chunk.protocol, chunk.values
-    mse = mean(chunk.squared_error)
+    protocol, (predicted, truth) = pair.protocol, pair.values
+    mse = mean(pair.squared_error)
     colorfulness, true_colorfulness = (_colorfulness(images, protocol) for images in (predicted, truth))
     return {
         "mse": mse,
         "psnr": 10 * torch.log10(protocol.peak**2 / mse),  # piq's adds 1e-8: 80 dB for an exact copy
         "ssim": _ssim(predicted + truth, predicted - truth, protocol),
-        "ciede2000": mean(_ciede2000(*chunk.lab, (chunk.chroma[0] + chunk.chroma[1]) / 2, protocol.ciede2000_kl)),
+        "ciede2000": mean(_ciede2000(*pair.lab, (pair.chroma[0] + pair.chroma[1]) / 2, protocol.ciede2000_kl)),
         "colorfulness": colorfulness,
         "colorfulness_delta": colorfulness - true_colorfulness,
     }

@@ -12,9 +12,7 @@ from colorbench.report.markdown import render, render_ablations
 from colorbench.report.results import read
 from colorbench.runs.folder import RunFolder, write_aside
 
-ABLATIONS_TABLE, ABLATIONS = "ablations.csv", "ablations.md"
-DETAILS_TABLE, DETAILS = "details.csv", "details.md"
-TABLE, PROSE, LOSSES, ABLATION_LOSSES = "comparison.csv", "comparison.md", "losses.png", "losses-ablations.png"
+LOSSES, ABLATION_LOSSES = "losses.png", "losses-ablations.png"
 
 
 def write(folder: RunFolder) -> str:
@@ -37,19 +35,19 @@ def write(folder: RunFolder) -> str:
     order = list(main["model"])
     drawn = {LOSSES: figures.losses(results.losses, order), **pictures.draw(results, order)}
     text = render(main, results, [name for name, content in drawn.items() if content])
-    files: dict[str, str | bytes | None] = {TABLE: _csv(main), PROSE: text, **drawn}
+    files: dict[str, str | bytes | None] = {"comparison.csv": _csv(main), "comparison.md": text, **drawn}
     if ablated.any():
         members = _rows(frame, ablated | frame["model"].isin(frame["model"].map(parent_of)))
         losses = figures.losses(results.losses, sorted(members["model"]))  # each parent before its ablations
         linked = [ABLATION_LOSSES] if losses else []
         ablations = render_ablations(members, results, lengths := curves(frame, results), linked)
-        files |= {ABLATIONS_TABLE: _csv(members), ABLATIONS: ablations, ABLATION_LOSSES: losses, CURVE: draw(lengths)}
+        files |= {"ablations.csv": _csv(members), "ablations.md": ablations}
+        files |= {ABLATION_LOSSES: losses, CURVE: draw(lengths)}
         text += "\n" + ablations
     detailed = details.summarize(results, [*order, *frame.loc[ablated, "model"]])
-    files |= {
-        DETAILS_TABLE: None if detailed.empty else _csv(detailed),
-        DETAILS: None if detailed.empty else details.render(detailed, results),
-    }
+    files |= {"details.csv": None, "details.md": None}
+    if not detailed.empty:
+        files |= {"details.csv": _csv(detailed), "details.md": details.render(detailed, results)}
     try:
         for name, content in files.items():
             if content is None:

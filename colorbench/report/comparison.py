@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,46 +75,33 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     """By model, the statistics of its images' scores, each image's first averaged over the seeds that are done."""
     if results.scores.empty:
         return {}
-    metrics = [*SCORES, *results.extra]
-    seeds: dict[str, dict[int, np.ndarray]] = {}
-    for (model, seed), cell in results.scores.groupby(["model", "seed"], sort=False):
-        seeds.setdefault(str(model), {})[int(str(seed))] = cell[metrics].to_numpy(float)
-    # (images, models, metrics)
-    values = np.stack([np.mean([*cells.values()], axis=0) for cells in seeds.values()], axis=1)
-    resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
-    mse = metrics.index("mse")
-    means = {model: {seed: cell[:, mse].mean() for seed, cell in cells.items()} for model, cells in seeds.items()}
-    rows = {
-        model: _means(metrics, values[:, i], resampled[:, i]) | {"mse_seed_sd": _spread([*means[model].values()])}
-        for i, model in enumerate(seeds)
-    }
-    order, reference = list(rows), _reference(results)
-
-    def gain(model: str, other: str) -> dict[str, float]:
-        common = seeds[model].keys() & seeds[other].keys()
-        if seeds[model].keys() == seeds[other].keys():
-            both = [order.index(model), order.index(other)]
-            return _gain(metrics, values[:, both], resampled[:, both])
-        if not common:
-            return {}
-        # A seed that only one of the two has would count as a difference between them.
-        pair = np.stack([np.mean([seeds[m][s] for s in common], axis=0) for m in (model, other)], axis=1)
-        return _gain(metrics, pair, statistics.bootstrap(pair.reshape(len(pair), -1)).reshape(-1, *pair.shape[1:]))
-
-    for model in order:
-        if reference and model != reference:
-            rows[model] |= {"reference": reference} | gain(model, reference)
-        if (base := results.cells(model, done=True)[0].refines) in rows:
-            over = {f"base_{name}": value for name, value in gain(model, base).items()}
-            seen = results.cells(base, done=True)[0].images_seen
-            noise = _seed_noise(means[model], means[base])
-            rows[model] |= {"base": base, **over, "base_images_seen": seen, "base_seed_noise_percent": noise}
-        if (parent := parent_of(model)) in rows:
-            over = {f"parent_{name}": value for name, value in gain(model, parent).items()}
-            noise = _seed_noise(means[model], means[parent])
-            rows[model] |= {"parent": parent, **over, "parent_seed_noise_percent": noise}
-            rows[model] |= {"parent_verdict": _verdict(rows[model])} if over else {}
+    cells = statistics.by_cell(results.scores, [*SCORES, *results.extra])
+    others = {model: _others(results, model, cells) for model in cells}
+    pairs = [(model, other) for model in cells for other in (model, *others[model].values())]
+    samples = statistics.paired(cells, pairs)
+    mse = {model: {seed: rows["mse"].mean() for seed, rows in seeds.items()} for model, seeds in cells.items()}
+    rows = {}
+    for model in cells:
+        row = rows[model] = _means(samples[model, model][0]) | {"mse_seed_sd": _spread([*mse[model].values()])}
+        for relation, other in others[model].items():
+            prefix = "" if relation == "reference" else f"{relation}_"
+            gains = _gain(*samples[model, other]) if (model, other) in samples else {}
+            row |= {relation: other} | {f"{prefix}{name}": value for name, value in gains.items()}
+            if relation == "base":
+                row["base_images_seen"] = results.cells(other, done=True)[0].images_seen
+            if prefix:
+                row[f"{prefix}seed_noise_percent"] = _seed_noise(mse[model], mse[other])
+            if relation == "parent" and gains:
+                row["parent_verdict"] = _verdict(row)
     return rows
+
+
+def _others(results: Results, model: str, scored: Container[str]) -> dict[str, str]:
+    """What a model is compared with: the first one with scores that is marked as reference, its base, its parent."""
+    reference = next((cell.model for cell in results.outcomes if cell.status == DONE and cell.reference), model)
+    base = results.cells(model, done=True)[0].refines
+    found = {"reference": "" if reference == model else reference, "base": base or "", "parent": parent_of(model)}
+    return {relation: other for relation, other in found.items() if other in scored}
 
 
 def parent_of(model: str) -> str:
@@ -139,39 +126,26 @@ def _seed_noise(mse: Mapping[int, float], other: Mapping[int, float]) -> float:
     return float(100 * STUDENT[min(len(common), max(STUDENT))] * error / np.mean([other[seed] for seed in common]))
 
 
-def _means(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, Any]:
-    """One model: its scores (images, metrics) and their resampled means (resamples, metrics)."""
-    row: dict[str, Any] = {"images": len(values)}
-    means, (lows, highs) = statistics.finite_mean(values), statistics.interval(resampled, len(values))
-    for i, metric in enumerate(metrics):
-        row |= {metric: means[i], f"{metric}_low": lows[i], f"{metric}_high": highs[i]}
-        if infinite := int(np.isinf(values[:, i]).sum()):
+def _means(sample: statistics.Sample) -> dict[str, Any]:
+    """One model's scores."""
+    row: dict[str, Any] = {"images": len(sample.values)}
+    for metric, values in sample.values.items():
+        row |= statistics.with_ends(str(metric), sample.means[metric], len(values))
+        if infinite := int(np.isinf(values).sum()):
             row[f"{metric}_infinite"] = infinite
         if metric == "psnr":
-            mse = values[:, metrics.index("mse")]
-            row |= {"psnr_pooled": statistics.psnr_pooled(mse), "psnr_batch8": statistics.psnr_batched(mse)}
+            mse = sample.values["mse"].to_numpy()
+            row |= {"psnr_pooled": float(statistics.psnr(mse.mean())), "psnr_batch8": statistics.psnr_batched(mse)}
     return row
 
 
-def _gain(metrics: list[str], values: np.ndarray, resampled: np.ndarray) -> dict[str, float]:
-    """Of a model and another: scores (images, 2, metrics) and the means of the same resamples (resamples, 2, metrics).
-
-    Of MSE what it is smaller by, in percent of the other's; of PSNR and SSIM the difference.
-    """
-    mse, means = metrics.index("mse"), np.stack([statistics.finite_mean(values[:, i]) for i in (0, 1)])
-    low, high = statistics.interval(statistics.gain(*resampled[..., mse].T), len(values))
-    row = {
-        "gain_percent": float(statistics.gain(*means[:, mse])),
-        "gain_percent_low": float(low),
-        "gain_percent_high": float(high),
-        "wins_percent": 100 * float((values[:, 0, mse] < values[:, 1, mse]).mean()),
-    }
-    for name in ("psnr", "ssim"):
-        place = metrics.index(name)
-        with np.errstate(invalid="ignore"):  # of two infinite ones
-            low, high = statistics.interval(resampled[:, 0, place] - resampled[:, 1, place], len(values))
-            row |= {f"{name}_gain": float(means[0, place] - means[1, place])}
-        row |= {f"{name}_gain_low": float(low), f"{name}_gain_high": float(high)}
+def _gain(own: statistics.Sample, other: statistics.Sample) -> dict[str, float]:
+    """Of MSE what it is smaller by, in percent of the other's; of PSNR and SSIM the difference."""
+    images = len(own.values)
+    row = statistics.with_ends("gain_percent", statistics.gain(own.means["mse"], other.means["mse"]), images)
+    row["wins_percent"] = 100 * float((own.values["mse"] < other.values["mse"]).mean())
+    for metric in ("psnr", "ssim"):
+        row |= statistics.with_ends(f"{metric}_gain", own.means[metric] - other.means[metric], images)
     return row
 
 
@@ -191,11 +165,6 @@ def _verdict(row: Mapping[str, Any]) -> str | None:
 
 def _spread(means: list[float]) -> float:
     return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
-
-
-def _reference(results: Results) -> str | None:
-    """The model over which gains are given: the first one marked as such that has scores."""
-    return next((cell.model for cell in results.outcomes if cell.status == DONE and cell.reference), None)
 
 
 def _cost(results: Results, model: str) -> dict[str, Any]:

@@ -8,21 +8,18 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from colorbench.report import statistics
 from colorbench.report.comparison import family_of
 from colorbench.report.figures import COLORS, GREY, plain, png
 from colorbench.report.results import Results
-from colorbench.runs.records import CellRecord, Leg, MadeFrom, legs
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Row = pd.Series
+from colorbench.runs.records import CellRecord
 
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
 CURVE = "base-curve.png"
@@ -30,36 +27,25 @@ CURVE_CAPTION = (
     "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training; thick: the "
     "95 % interval over the test images, thin: over the seeds, where there are several"
 )
-
-
-@dataclass(frozen=True)
-class Point:
-    """A refiner and its base: `images` that the base saw, `gain` in percent and its ends, the two MSE.
-
-    `noise` is half of the gain's 95 % interval over the seeds, in percent; NaN of one seed. `epochs` is how often the
-    base saw the whole training split; below 1 for a part of it.
-    """
-
-    images: int
-    epochs: float
-    gain: float
-    low: float
-    high: float
-    noise: float
-    base_mse: float
-    refined_mse: float
+POINT = {
+    "base_images_seen": "images", "base_gain_percent": "gain", "base_gain_percent_low": "low",
+    "base_gain_percent_high": "high", "base_seed_noise_percent": "noise", "mse": "refined_mse",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Curve:
     """A refiner on bases that differ in nothing but their training, the least trained first.
 
+    Each point has the `images` that the base saw, the `gain` over it in percent with its ends `low` and `high`, the
+    `base_mse` and the `refined_mse`; `noise` is half of the gain's 95 % interval over the seeds, in percent, NaN of one
+    seed, and `epochs` how often the base saw the whole training split, below 1 for a part of it.
     `published` is the gain in percent that papers print for the two, NaN if they do not.
     """
 
     refiner: str
     base: str
-    points: Sequence[Point]
+    points: Sequence[Any]
     published: float
 
     def gains(self) -> list[tuple[int, float]]:
@@ -90,33 +76,33 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     """
     if "base_gain_percent" not in frame:
         return []
-    told = {cell.model: cell for cell in reversed(results.outcomes) if cell.made_from}  # a missing cell tells nothing
+    made = {cell.model: cell for cell in reversed(results.outcomes) if cell.made_from}  # a missing cell tells nothing
 
-    def only_trained_otherwise(model: str) -> bool:
-        parent = family_of(model)
-        return parent not in told or made(parent).get("options", {}) == made(model).get("options", {})
+    def only_trained_otherwise(model: str, parent: str) -> bool:
+        return parent not in made or options(parent) == options(model)
 
-    def made(model: str) -> MadeFrom:
-        return told[model].made_from if model in told else {}
+    def options(model: str) -> dict[str, Any]:
+        return made[model].made_from.get("options", {})
 
     def stages(model: str) -> list[dict[str, Any]]:
         # Records of earlier versions do not name the part of the images: it was always the whole.
-        return [{"part": [0.0, 1.0], **stage} for stage in made(model).get("stages", [])]
+        stages = made[model].made_from.get("stages", []) if model in made else []
+        return [{"part": [0.0, 1.0], **stage} for stage in stages]
 
-    def refines(model: str) -> str | None:
-        return told[model].refines if model in told else None
-
-    mse = frame.set_index("model")["mse"]
-    families: dict[tuple[str, str], list[Point]] = {}
-    for _, row in frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)].iterrows():
-        refiner, base = family_of(row["model"]), family_of(row["base"])
-        other_base = row["model"] == refiner or (
-            row["base"] != refines(refiner) and stages(row["model"]) == stages(refiner)
-        )
-        if other_base and only_trained_otherwise(row["model"]) and only_trained_otherwise(row["base"]):
-            families.setdefault((refiner, base), []).append(_point(row, mse, legs(made(row["base"]))))
+    rows = frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)]
+    points = rows[["model", "base", *POINT]].rename(columns=POINT)
+    points["base_mse"] = rows["base"].map(frame.set_index("model")["mse"])
+    points["epochs"] = [sum(s["epochs"] * (s["part"][1] - s["part"][0]) for s in stages(base)) for base in rows["base"]]
+    families: dict[tuple[str, str], list[Any]] = {}
+    point: Any
+    for point in points.itertuples():
+        refiner, base = family_of(point.model), family_of(point.base)
+        on_own_base = refiner in made and point.base == made[refiner].refines
+        other_base = point.model == refiner or (not on_own_base and stages(point.model) == stages(refiner))
+        if other_base and only_trained_otherwise(point.model, refiner) and only_trained_otherwise(point.base, base):
+            families.setdefault((refiner, base), []).append(point)
     return [
-        Curve(refiner, base, sorted(points, key=lambda point: point.images), _published_gain(told, refiner, base))
+        Curve(refiner, base, sorted(points, key=lambda point: point.images), _published_gain(made, refiner, base))
         for (refiner, base), points in families.items()
         if len({point.images for point in points}) >= FEWEST_LENGTHS
     ]
@@ -129,8 +115,6 @@ def draw(curves: Sequence[Curve]) -> bytes | None:
     """
     if not curves:
         return None
-    from matplotlib.figure import Figure  # not pyplot: see `png`
-
     figure = Figure(figsize=(7 * len(curves), 6.5), dpi=120, layout="constrained")
     axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
     for (above, below), curve in zip(axes.T, curves, strict=True):
@@ -165,34 +149,18 @@ def _draw_errors(axes: Axes, curve: Curve) -> None:
     axes.legend(fontsize=8, frameon=False)
     axes.set_ylabel("MSE", fontsize=9)
     axes.set_xscale("log")
-    ticks = {
-        p.images: f"{p.images:,}\n{p.epochs:.1g}" if p.epochs < 1 else f"{p.images:,}\n{p.epochs:.0f}"
-        for p in curve.points
-    }
+    ticks = {p.images: f"{p.images:,}\n{p.epochs:{'.1g' if p.epochs < 1 else '.0f'}}" for p in curve.points}
     axes.set_xticks([*ticks], [*ticks.values()])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(f"images that {curve.base} saw in training, and epochs", fontsize=9)
     plain(axes)
 
 
-def _point(row: Row, mse: Row, legs: Sequence[Leg]) -> Point:
-    return Point(
-        images=int(row["base_images_seen"]),
-        epochs=sum(leg.epochs * (leg.part[1] - leg.part[0]) for leg in legs),
-        gain=row["base_gain_percent"],
-        low=row["base_gain_percent_low"],
-        high=row["base_gain_percent_high"],
-        noise=row["base_seed_noise_percent"],
-        base_mse=mse[row["base"]],
-        refined_mse=row["mse"],
-    )
-
-
-def _published_gain(told: Mapping[str, CellRecord], refiner: str, base: str) -> float:
+def _published_gain(made: Mapping[str, CellRecord], refiner: str, base: str) -> float:
     """Of the refiner over the base that it was published with, in percent; NaN over another, or without figures."""
-    if refiner not in told or base not in told or told[refiner].refines != base:
+    if refiner not in made or base not in made or made[refiner].refines != base:
         return np.nan
-    refined, plain = (told[model].published for model in (refiner, base))
+    refined, plain = (made[model].published for model in (refiner, base))
     return float(statistics.gain(refined.mse, plain.mse)) if refined and plain and refined.mse and plain.mse else np.nan
 
 

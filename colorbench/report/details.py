@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,26 @@ import pandas as pd
 
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import parent_of
-from colorbench.report.markdown import Column, bullets, escaped, model_name, number, table
+from colorbench.report.markdown import MODEL, Column, bullets, escaped, number, table, text
 from colorbench.report.results import Results
 
-Means = Mapping[str, np.ndarray]  # of each column of a cell's details.csv
-
 SHARE = "share_"  # how the column of a part's share of the pixels begins
+CORRELATION = "attention_correlation"
 TERMS = (
     "chroma_true", "chroma_predicted", "chroma_true_squared", "chroma_product", "cool_share", "cool_recalled_share",
     "lip_contrast_true", "lip_contrast_product",
 )  # fmt: skip
+MEANINGS = {
+    "chroma_slope": "Chroma slope: how much the predicted chroma rises when the true one rises by 1, by least squares; "
+    "1 for the truth, 0 for one chroma everywhere, below 1 for desaturation.",
+    "cool_recall": "Cool hues recalled: of the pixels whose true hue is from green to violet (180 to 300 degrees in "
+    "Lab, chroma above 10), those predicted within 30 degrees of it. A grey one, of a chroma below 1, recalls none. "
+    "Warm pixels that are made cool do not count.",
+    "lip_contrast": "Lip contrast: how much of the true difference in ab between lips and skin is predicted, along "
+    "that difference; 1 for all of it, 0 if the lips get the color of the skin.",
+    CORRELATION: "Attention's correlation with chroma: Pearson's, over the cells of a model's attention map and the "
+    "true chroma averaged to its size; the mean over the images in which neither is constant.",
+}
 
 
 def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
@@ -32,36 +42,29 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     A quotient over 0 is empty, and so is its interval if that happens in any resample.
     """
     parts = _parts(results.details)
-    names, cells = _terms(results.details, parts)
+    cells = _terms(results.details, parts)
     models = [model for model in order if model in cells]
     if not models:
         return pd.DataFrame()
-    others = {
-        "base": [results.cells(model, done=True)[0].refines or "" for model in models],
-        "parent": [parent_of(model) for model in models],
+    bases = {model: results.cells(model, done=True)[0].refines or "" for model in models}
+    others = {model: {"base": bases[model], "parent": parent_of(model)} for model in models}
+    pairs = [(model, other) for model in models for other in (model, *others[model].values())]
+    samples = {
+        pair: [_numbers(sample, parts) for sample in both] for pair, both in statistics.paired(cells, pairs).items()
     }
-    columns: dict[tuple[str, frozenset[int]], int] = {}  # a model over some of its seeds -> its place
-    own = [columns.setdefault((model, frozenset(cells[model])), len(columns)) for model in models]
-    pairs: dict[str, dict[int, Sequence[int]]] = {over: {} for over in others}
-    for over, names_of in others.items():
-        for i, (model, other) in enumerate(zip(models, names_of, strict=True)):
-            # A seed that only one of a pair has would count as a difference between them.
-            if seeds := frozenset(cells[model].keys() & cells.get(other, {}).keys()):
-                pairs[over][i] = [columns.setdefault((name, seeds), len(columns)) for name in (model, other)]
-    means = [np.mean([cells[model][seed] for seed in sorted(seeds)], axis=0) for model, seeds in columns]
-    values = np.stack(means, axis=2)  # (images, terms, columns)
-    resampled = statistics.bootstrap(values.reshape(len(values), -1)).reshape(-1, *values.shape[1:])
-    pooled, drawn = (
-        _numbers({name: terms[:, i] for i, name in enumerate(names)}, parts, own, pairs)
-        for terms in (values.mean(0)[None], resampled)
-    )
-    rows: dict[str, Any] = {"model": models, "images": len(values)}
-    if results.kept.keys() & {*models}:
-        rows |= {"kept": ["; ".join(results.kept.get(model, ())) or None for model in models]}
-    rows |= {over: [name if name in models else None for name in names_of] for over, names_of in others.items()}
-    for name, value in pooled.items():
-        low, high = statistics.interval(drawn[name], len(values))
-        rows |= {name: value[0], f"{name}_low": low, f"{name}_high": high}
+    images, rows = len(next(iter(cells[models[0]].values()))), []
+    for model in models:
+        row: dict[str, Any] = {"model": model, "images": images}
+        if results.kept.keys() & {*models}:
+            row["kept"] = "; ".join(results.kept.get(model, ())) or None
+        row |= {over: other if other in models else None for over, other in others[model].items()}
+        for name, means in samples[model, model][0].items():
+            row |= statistics.with_ends(name, means, images)
+            for over, other in others[model].items() if name.startswith("mse_") else ():
+                both = samples.get((model, other))
+                gain = statistics.gain(*(numbers[name] for numbers in both)) if both else means * np.nan
+                row |= statistics.with_ends(f"{over}_gain_{name.removeprefix('mse_')}_percent", gain, images)
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -70,7 +73,8 @@ def render(frame: pd.DataFrame, results: Results) -> str:
     parts = _parts(results.details)
     blocks = [f"# Details on {escaped(results.record.data.name)}", "## Colors", table(frame, _colors())]
     if parts:
-        blocks += ["## MSE by part", table(frame, _errors(parts))]
+        errors = [MODEL, *(number(f"{part} ↓", f"mse_{part}", ",.1f", ends=True) for part in parts)]
+        blocks += ["## MSE by part", table(frame, errors)]
     for over in ("base", "parent") if parts else ():
         if len(paired := frame[frame[over].notna()]):
             blocks += [f"## MSE gain over the {over}, by part", table(paired, _gains(parts, over))]
@@ -83,111 +87,58 @@ def _parts(details: pd.DataFrame) -> list[str]:
     return [str(name).removeprefix(SHARE) for name in details if str(name).startswith(SHARE)]
 
 
-def _terms(details: pd.DataFrame, parts: Sequence[str]) -> tuple[list[str], dict[str, dict[int, np.ndarray]]]:
-    """The names of the terms of the quotients; by model and seed (images, terms), NaN where a cell lacks one."""
-    of_parts = [name for part in parts for name in _error_and_share(part)]
-    terms = details.reindex(columns=[*TERMS, *of_parts, "attention_correlation"])
+def _terms(details: pd.DataFrame, parts: Sequence[str]) -> statistics.Cells:
+    """The terms of the quotients, NaN where a cell lacks one."""
+    if details.empty:
+        return {}
+    names = [*TERMS, *(f"{term}_{part}" for part in parts for term in ("squared_error", "share"))]
+    terms = details.reindex(columns=["model", "seed", *names, CORRELATION])
     # An image without a correlation is left out of the mean: it adds neither to the sum nor to the count.
-    terms["correlated"] = terms["attention_correlation"].notna().astype(float)
-    terms["attention_correlation"] = terms["attention_correlation"].fillna(0)
-    cells: dict[str, dict[int, np.ndarray]] = {}
-    if not details.empty:
-        for (model, seed), rows in details.groupby(["model", "seed"], sort=False):
-            cells.setdefault(str(model), {})[int(str(seed))] = terms.loc[rows.index].to_numpy(float)
-    return [str(name) for name in terms], cells
+    terms["correlated"] = terms[CORRELATION].notna().astype(float)
+    return statistics.by_cell(terms.fillna({CORRELATION: 0}), [*names, CORRELATION, "correlated"])
 
 
-def _numbers(
-    means: Means, parts: Sequence[str], own: Sequence[int], pairs: Mapping[str, Mapping[int, Sequence[int]]]
-) -> dict[str, np.ndarray]:
-    """Means over images (resamples, columns) -> every number of the report (resamples, models).
-
-    `own` has the column of each model, `pairs`, for "base" and "parent", by place those of a model and of that one.
-    """
+def _numbers(sample: statistics.Sample, parts: Sequence[str]) -> dict[str, pd.Series]:
+    """The numbers of one model, each of all images and of the resamples, as `Sample.means` has them."""
+    means = sample.means
     true, predicted = means["chroma_true"], means["chroma_predicted"]
     covariance = means["chroma_product"] - true * predicted
-    numbers = {
-        "chroma_slope": _quotient(covariance, means["chroma_true_squared"] - true**2)[:, own],
-        "cool_recall": 100 * _quotient(means["cool_recalled_share"], means["cool_share"])[:, own],
-        "lip_contrast": _quotient(means["lip_contrast_product"], means["lip_contrast_true"])[:, own],
-        "attention_correlation": _quotient(means["attention_correlation"], means["correlated"])[:, own],
-    }
-    for part in parts:
-        mse = _quotient(*(means[name] for name in _error_and_share(part)))
-        numbers[f"mse_{part}"] = mse[:, own]
-        for over, places in pairs.items():
-            gain = np.full((len(mse), len(own)), np.nan)
-            for place, (model, other) in places.items():
-                gain[:, place] = statistics.gain(mse[:, model], mse[:, other])
-            numbers[f"{over}_gain_{part}_percent"] = gain
-    return numbers
+    return {
+        "chroma_slope": _quotient(covariance, means["chroma_true_squared"] - true**2),
+        "cool_recall": 100 * _quotient(means["cool_recalled_share"], means["cool_share"]),
+        "lip_contrast": _quotient(means["lip_contrast_product"], means["lip_contrast_true"]),
+        CORRELATION: _quotient(means[CORRELATION], means["correlated"]),
+    } | {f"mse_{part}": _quotient(means[f"squared_error_{part}"], means[f"share_{part}"]) for part in parts}
 
 
-def _error_and_share(part: str) -> tuple[str, str]:
-    return f"squared_error_{part}", f"{SHARE}{part}"
-
-
-def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
+def _quotient(above: pd.Series, below: pd.Series) -> pd.Series:
+    return (above / below).where(below > 0)
 
 
 def _colors() -> list[Column]:
     return [
-        _name("model"),
-        Column("chroma slope → 1", lambda row: number(row, "chroma_slope", 2, ends=True)),
-        Column("cool hues recalled, % ↑", lambda row: number(row, "cool_recall", 1, ends=True)),
-        Column("lip contrast → 1", lambda row: number(row, "lip_contrast", 2, ends=True)),
-        Column("attention's correlation with chroma", lambda row: number(row, "attention_correlation", 2, ends=True)),
+        MODEL,
+        number("chroma slope → 1", "chroma_slope", ",.2f", ends=True),
+        number("cool hues recalled, % ↑", "cool_recall", ",.1f", ends=True),
+        number("lip contrast → 1", "lip_contrast", ",.2f", ends=True),
+        number("attention's correlation with chroma", CORRELATION, ",.2f", ends=True),
     ]
 
 
-def _errors(parts: Sequence[str]) -> list[Column]:
-    return [_name("model"), *(_of_part(f"{part} ↓", f"mse_{part}") for part in parts)]
-
-
 def _gains(parts: Sequence[str], over: str) -> list[Column]:
-    gains = [_of_part(f"{part}, % ↑", f"{over}_gain_{part}_percent", sign="+") for part in parts]
-    return [_name("model"), _name(over), *gains]
-
-
-def _name(column: str) -> Column:
-    return Column(column, model_name if column == "model" else lambda row: row[column], align="left")
-
-
-def _of_part(title: str, name: str, sign: str = "") -> Column:
-    return Column(title, lambda row: number(row, name, 1, ends=True, sign=sign))
+    names = [(f"{part}, % ↑", f"{over}_gain_{part}_percent") for part in parts]
+    return [MODEL, text(over), *(number(title, name, "+,.1f", ends=True) for title, name in names)]
 
 
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     yield (
-        f"In brackets: 95 % percentile bootstrap intervals ({statistics.RESAMPLES:,} resamples of the test images). "
-        "They cover the choice of test images, not what another training seed would change. All is pooled over the "
-        "pixels of all images before it is divided; lip contrast over the images, and the correlation is a mean."
+        f"{notes.INTERVALS} All is pooled over the pixels of all images before it is divided; lip contrast over the "
+        "images, and the correlation is a mean."
     )
     if results.details["seed"].nunique() > 1:
         yield "What is pooled is first averaged over the seeds, image by image."
-    yield (
-        "Chroma slope: how much the predicted chroma rises when the true one rises by 1, by least squares; 1 for the "
-        "truth, 0 for one chroma everywhere, below 1 for desaturation."
-    )
-    if frame["cool_recall"].notna().any():
-        yield (
-            "Cool hues recalled: of the pixels whose true hue is from green to violet (180 to 300 degrees in Lab, "
-            "chroma above 10), those predicted within 30 degrees of it. A grey one, of a chroma below 1, recalls "
-            "none. Warm pixels that are made cool do not count."
-        )
-    if frame["lip_contrast"].notna().any():
-        yield (
-            "Lip contrast: how much of the true difference in ab between lips and skin is predicted, along that "
-            "difference; 1 for all of it, 0 if the lips get the color of the skin."
-        )
-    if frame["attention_correlation"].notna().any():
-        yield (
-            "Attention's correlation with chroma: Pearson's, over the cells of a model's attention map and the true "
-            "chroma averaged to its size; the mean over the images in which neither is constant."
-        )
-    if not _parts(results.details):
-        return
-    yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
-    if frame[["base", "parent"]].notna().any(axis=None):
-        yield "A gain is paired: the same images, resamples of them and seeds for both models."
+    yield from (said for column, said in MEANINGS.items() if frame[column].notna().any())
+    if _parts(results.details):
+        yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
+        if frame[["base", "parent"]].notna().any(axis=None):
+            yield "A gain is paired: the same images, resamples of them and seeds for both models."

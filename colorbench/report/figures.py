@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from colorbench.errors import one_line
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Okabe and Ito: told apart with any color vision. Their yellow is too light for a line on white.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -32,8 +33,6 @@ def losses(frame: pd.DataFrame, models: Sequence[str]) -> bytes | None:
     shown = {model: rows_of[model] for model in models if model in rows_of}
     if not shown:
         return None
-    from matplotlib.figure import Figure  # not pyplot: see `png`
-
     figure = Figure(figsize=(9, 2.3 * len(shown) + 0.3), dpi=120, layout="constrained")
     for axes, (model, rows) in zip(np.ravel(figure.subplots(len(shown), 1)), shown.items(), strict=True):
         first = rows["seed"].iloc[0]
@@ -68,9 +67,6 @@ def _draw(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _finish(axes: Axes, colors: dict[str, str]) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
     keys = [Line2D([], [], color=color, label=literal(name)) for name, color in colors.items()]
     keys += [Line2D([], [], color=GREY, linestyle=style, label=split) for split, style in STYLES.items()]
     axes.legend(
@@ -98,9 +94,7 @@ def plain(axes: Axes) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """Drawn without pyplot: no window system, no global state, and half the time to import."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
+    """The bytes of a PNG, drawn without pyplot: no window system, no global state, and half the time to import."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()

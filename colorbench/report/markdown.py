@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,8 @@ from colorbench.report.curve import CURVE, CURVE_CAPTION, Curve
 from colorbench.report.results import Results
 
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
-OVER_BASE = "MSE gain over its base, % ↑"
 MARKUP = re.compile(r"[\\`*|<>]|(?<!\w)_|_(?!\w)|\](?=\()|&(?=#?\w+;)")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-LONGEST_STATUS = 72  # characters; the notes have the whole of it
 LOSSES = "Losses by epoch, as they are weighted in the sum: training solid, validation dashed"
 CAPTIONS = {
     "losses.png": LOSSES,
@@ -38,12 +38,37 @@ Row = pd.Series
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, what it shows of a row, and the badness of which the least is set in bold."""
+    """A column of a table: its title, the field of a row that it shows, and how it shows a value that is there.
+
+    The value of the least `badness` is set in bold.
+    """
 
     title: str
-    show: Callable[[Row], str]
-    badness: Callable[[Row], float] | None = None
+    name: str
+    show: Callable[[Any, Row], str] = lambda value, row: value
+    badness: Callable[[Any], float] | None = None
     align: str = "right"
+
+
+def number(title: str, name: str, form: str, *, ends: bool = False, best: Callable[..., Any] | None = None) -> Column:
+    """A column of numbers, by their format specification, with their intervals if `ends`. `best` is min or max."""
+
+    def show(value: Any, row: Row) -> str:
+        if not ends or pd.isna(row.get(f"{name}_low")):
+            return _shown(value, form)
+        return f"{_shown(value, form)} [{_shown(row[f'{name}_low'], form)}, {_shown(row[f'{name}_high'], form)}]"
+
+    return Column(title, name, show, {None: None, min: operator.pos, max: operator.neg}[best])
+
+
+def text(title: str, name: str = "", show: Callable[[Any, Row], str] = lambda value, row: value) -> Column:
+    """A column of words."""
+    return Column(title, name or title, show, align="left")
+
+
+MODEL = text("model", show=lambda model, row: f"{model} †" if isinstance(row.get("kept"), str) else model)
+STATUS = text("status", show=lambda said, row: said if len(said) <= 72 else f"{said[:71]}…")  # the notes have all of it
+OVER_BASE = number("MSE gain over its base, % ↑", "base_gain_percent", "+,.1f", ends=True)
 
 
 def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str:
@@ -69,17 +94,17 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
     """The whole ablations.md: `frame` has the rows of the ablations and of their parents, `lengths` what is drawn."""
     parents = frame.set_index("model")
     columns = [
-        Column("ablation", model_name, align="left"),
-        Column("MSE ↓", lambda row: number(row, "mse", 1, ends=True)),
-        Column("MSE gain over the parent, % ↑", lambda row: number(row, "parent_gain_percent", 1, ends=True, sign="+")),
-        Column("images won, %", lambda row: number(row, "parent_wins_percent", 0)),
-        Column(OVER_BASE, lambda row: number(row, "base_gain_percent", 1, ends=True, sign="+")),
-        Column("parameters", lambda row: _against(row, parents, "parameters")),
-        Column("training", lambda row: _against(row, parents, "train_n")),
-        Column("inference", lambda row: _against(row, parents, "infer_n")),
-        Column("peak memory", lambda row: _against(row, parents, "peak_memory_mib")),
-        Column("verdict", _verdict, align="left"),
-        Column("status", lambda row: _shortened(row["status"]), align="left"),
+        replace(MODEL, title="ablation"),
+        number("MSE ↓", "mse", ",.1f", ends=True),
+        number("MSE gain over the parent, % ↑", "parent_gain_percent", "+,.1f", ends=True),
+        number("images won, %", "parent_wins_percent", ",.0f"),
+        OVER_BASE,
+        Column("parameters", "parameters", partial(_against, "parameters", parents)),
+        Column("training", "train_n", partial(_against, "train_n", parents)),
+        Column("inference", "infer_n", partial(_against, "infer_n", parents)),
+        Column("peak memory", "peak_memory_mib", partial(_against, "peak_memory_mib", parents)),
+        text("verdict", "parent_verdict"),
+        STATUS,
     ]
     family = frame["model"].map(family_of)
     # By family, the parent first, and otherwise as they come.
@@ -108,34 +133,31 @@ def bullets(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
 
 
-def _against(row: Row, parents: pd.DataFrame, name: str) -> str:
+def _against(name: str, parents: pd.DataFrame, cost: Any, row: Row) -> str:
     """A cost, or a speed, as a multiple of the parent's."""
-    other = parent_of(row["model"])
-    parent: Any = parents.loc[other] if other in parents.index else {}
-    cost: Any = row.get(name)
-    of_parent: Any = parent.get(name)
-    if pd.isna(cost) or pd.isna(of_parent) or not of_parent:
+    if (other := parent_of(row["model"])) not in parents.index or not parents.loc[other].get(name, 0) > 0:
         return NONE
-    return f"{_mark(row, name) or _mark(parent, name)}x {cost / of_parent:.2f}"
-
-
-def _verdict(row: Row) -> str:
-    verdict = row.get("parent_verdict")
-    return NONE if pd.isna(verdict) else str(verdict)
+    parent: Any = parents.loc[other]
+    return f"{_mark(row, name) or _mark(parent, name)}x {cost / parent[name]:.2f}"
 
 
 def _headline(frame: pd.DataFrame) -> list[Column]:
     return [
-        Column("model", model_name, align="left"),
-        _score("MSE ↓", "mse", 1, lower=True, ends=True),
-        _score("PSNR, dB ↑", "psnr", 2, ends=True),
-        _score("SSIM ↑", "ssim", 3, ends=True),
-        _score("CIEDE2000 ↓", "ciede2000", 2, lower=True),
-        _score(f"MSE gain over {_reference(frame)}, % ↑", "gain_percent", 1, ends=True, sign="+"),
-        _score("images won, % ↑", "wins_percent", 0),
-        Column(OVER_BASE, _gain_over_other_base),
-        Column("status", lambda row: _shortened(row["status"]), align="left"),
+        MODEL,
+        number("MSE ↓", "mse", ",.1f", ends=True, best=min),
+        number("PSNR, dB ↑", "psnr", ",.2f", ends=True, best=max),
+        number("SSIM ↑", "ssim", ",.3f", ends=True, best=max),
+        number("CIEDE2000 ↓", "ciede2000", ",.2f", best=min),
+        number(f"MSE gain over {_reference(frame)}, % ↑", "gain_percent", "+,.1f", ends=True, best=max),
+        number("images won, % ↑", "wins_percent", ",.0f", best=max),
+        replace(OVER_BASE, show=_over_other_base),
+        STATUS,
     ]
+
+
+def _over_other_base(gain: float, row: Row) -> str:
+    """The gain over the base, unless that is the reference, over which the gain is shown already."""
+    return NONE if row["base"] == row.get("reference") else OVER_BASE.show(gain, row)
 
 
 def _reference(frame: pd.DataFrame) -> str:
@@ -143,28 +165,20 @@ def _reference(frame: pd.DataFrame) -> str:
     return ", ".join(frame["reference"].dropna().unique()) if "reference" in frame else ""
 
 
-def _gain_over_other_base(row: Row) -> str:
-    """The gain over the base, unless that is the reference, over which the gain is shown already."""
-    return NONE if row.get("base") == row.get("reference") else number(row, "base_gain_percent", 1, ends=True, sign="+")
-
-
 def _more(frame: pd.DataFrame, extra: Sequence[str]) -> list[Column]:
     over = _reference(frame)
+    delta = number("colorfulness, predicted − true → 0", "colorfulness_delta", "+,.1f", ends=True)  # noqa: RUF001
     return [
-        Column("model", model_name, align="left"),
-        _score("PSNR of the mean MSE, dB ↑", "psnr_pooled", 2),
-        _score("PSNR by batches of 8, dB ↑", "psnr_batch8", 2),
-        _score(f"PSNR gain over {over}, dB ↑", "psnr_gain", 2, ends=True, sign="+"),
-        _score(f"SSIM gain over {over} ↑", "ssim_gain", 4, ends=True, sign="+"),
-        Column("colorfulness", lambda row: number(row, "colorfulness", 1, ends=True)),
-        Column(
-            "colorfulness, predicted − true → 0",  # noqa: RUF001
-            lambda row: number(row, "colorfulness_delta", 1, ends=True, sign="+"),
-            lambda row: abs(row["colorfulness_delta"]),
-        ),
+        MODEL,
+        number("PSNR of the mean MSE, dB ↑", "psnr_pooled", ",.2f", best=max),
+        number("PSNR by batches of 8, dB ↑", "psnr_batch8", ",.2f", best=max),
+        number(f"PSNR gain over {over}, dB ↑", "psnr_gain", "+,.2f", ends=True, best=max),
+        number(f"SSIM gain over {over} ↑", "ssim_gain", "+,.4f", ends=True, best=max),
+        number("colorfulness", "colorfulness", ",.1f", ends=True),
+        replace(delta, badness=abs),
         # The folder does not say which way a plugin's metric points: no arrow, no bold.
-        *(Column(name, lambda row, name=name: number(row, name, 3, ends=True)) for name in extra),  # type: ignore[misc]
-        Column("sd of the MSE over seeds", lambda row: number(row, "mse_seed_sd", 1)),
+        *(number(name, name, ",.3f", ends=True) for name in extra),
+        number("sd of the MSE over seeds", "mse_seed_sd", ",.1f"),
     ]
 
 
@@ -172,88 +186,55 @@ def _cost(frame: pd.DataFrame) -> list[Column]:
     batches = [*frame["batch_n"].dropna().unique()] if "batch_n" in frame else []
     n = batches[0] if len(batches) == 1 else "n"
     return [
-        Column("model", model_name, align="left"),
-        Column("parameters", lambda row: _scaled(row, "parameters")),
-        Column("MACs per image", lambda row: _scaled(row, "macs")),
-        Column("training, s", lambda row: number(row, "training_seconds", 1)),
-        Column("images seen", lambda row: number(row, "images_seen", 0)),
-        Column("training at batch 1, images/s", lambda row: _rate(row, "train_1")),
-        Column(f"at {n}", lambda row: _rate(row, "train_n")),
-        Column("inference at batch 1, images/s", lambda row: _rate(row, "infer_1")),
-        Column(f"at {n} ", lambda row: _rate(row, "infer_n")),
-        Column("peak memory, MiB", lambda row: number(row, "peak_memory_mib", 0)),
+        MODEL,
+        Column("parameters", "parameters", _scaled),
+        Column("MACs per image", "macs", _scaled),
+        number("training, s", "training_seconds", ",.1f"),
+        number("images seen", "images_seen", ",.0f"),
+        Column("training at batch 1, images/s", "train_1", partial(_rate, "train_1")),
+        Column(f"at {n}", "train_n", partial(_rate, "train_n")),
+        Column("inference at batch 1, images/s", "infer_1", partial(_rate, "infer_1")),
+        Column(f"at {n} ", "infer_n", partial(_rate, "infer_n")),
+        number("peak memory, MiB", "peak_memory_mib", ",.0f"),
     ]
 
 
 def _published() -> list[Column]:
     return [
-        Column("model", lambda row: row["model"], align="left"),
-        Column("MSE", lambda row: number(row, "mse", 3)),
-        Column("PSNR, dB", lambda row: number(row, "psnr", 3)),
-        Column("PSNR of that MSE, dB", lambda row: _text_of(float(statistics.psnr(row["mse"])), 3)),
-        Column("SSIM", lambda row: number(row, "ssim", 3)),
-        Column("source", lambda row: row["source"], align="left"),
-        Column("note", lambda row: row["note"] or NONE, align="left"),
+        MODEL,
+        number("MSE", "mse", ",.3f"),
+        number("PSNR, dB", "psnr", ",.3f"),
+        Column("PSNR of that MSE, dB", "mse", lambda mse, row: _shown(statistics.psnr(mse), ",.3f")),
+        number("SSIM", "ssim", ",.3f"),
+        text("source"),
+        text("note", show=lambda note, row: note or NONE),
     ]
 
 
-def _score(title: str, name: str, decimals: int, lower: bool = False, ends: bool = False, sign: str = "") -> Column:
-    return Column(
-        title,
-        lambda row: number(row, name, decimals, ends, sign),
-        lambda row: row.get(name, float("nan")) * (1 if lower else -1),
-    )
-
-
-def model_name(row: Row) -> str:
-    """The model, marked if it is not what would be made now."""
-    kept = row.get("kept")
-    return f"{row['model']} †" if isinstance(kept, str) and kept else str(row["model"])
-
-
-def number(row: Row, name: str, decimals: int, ends: bool = False, sign: str = "") -> str:
-    """A cell of a table: the value in the column `name`, followed by its interval in brackets if `ends`."""
-    text = _text_of(row.get(name), decimals, sign)
-    if not ends or pd.isna(row.get(f"{name}_low")):
-        return text
-    return f"{text} [{', '.join(_text_of(row[f'{name}_{end}'], decimals, sign) for end in ('low', 'high'))}]"
-
-
-def _text_of(value: Any, decimals: int, sign: str = "") -> str:
+def _shown(value: Any, form: str) -> str:
     if pd.isna(value):
         return NONE
-    return INFINITE if value == float("inf") else f"{value:{sign},.{decimals}f}"
+    return INFINITE if value == np.inf else f"{value:{form}}"
 
 
-def _scaled(row: Row, name: str) -> str:
+def _scaled(value: Any, row: Row) -> str:
     """Three digits and a unit: 2.71 M."""
-    value = row.get(name)
-    if pd.isna(value):
-        return NONE
     power = next((p for p in (4, 3, 2, 1) if value >= 1000**p), 0)
     return f"{value / 1000**power:.3g} {'kMGT'[power - 1]}" if power else f"{value:.0f}"
 
 
-def _rate(row: Row, name: str) -> str:
-    value = row.get(name)
-    if pd.isna(value):
-        return NONE
+def _rate(name: str, value: Any, row: Row) -> str:
     return f"{_mark(row, name)}{value:,.0f}" if value >= 100 else f"{_mark(row, name)}{value:.3g}"
 
 
-def _mark(row: Mapping[str, Any] | Row, name: str) -> str:
+def _mark(row: Row, name: str) -> str:
     unreliable = row.get("unreliable")
     return "~" if isinstance(unreliable, str) and name in unreliable.split() else ""
 
 
-def _shortened(status: str) -> str:
-    return status if len(status) <= LONGEST_STATUS else f"{status[: LONGEST_STATUS - 1]}…"
-
-
 def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     """A Markdown table, padded so that it reads in a terminal too. Columns that show nothing are left out."""
-    rows = [row for _, row in frame.iterrows()]
-    shown = [(column, _cells(column, rows)) for column in columns]
+    shown = [(column, _cells(column, frame)) for column in columns]
     shown = [(column, cells) for column, cells in shown if any(cell != NONE for cell in cells)]
     widths = [max(map(len, [column.title, *cells])) for column, cells in shown]
 
@@ -270,17 +251,15 @@ def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     return "\n".join([line(column.title.strip() for column, _ in shown), line(rule), *map(line, body)])
 
 
-def _cells(column: Column, rows: Sequence[Row]) -> list[str]:
-    cells = [escaped(column.show(row)) for row in rows]
+def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
+    if column.name not in frame:
+        return [NONE] * len(frame)
+    values = zip(frame[column.name], frame.iterrows(), strict=True)
+    cells = pd.Series([NONE if pd.isna(x) else escaped(column.show(x, row)) for x, (_, row) in values], frame.index)
     if column.badness is None:
-        return cells
-    rated = {i: column.badness(row) for i, row in enumerate(rows) if row["seeds_done"] and row["parameters"] > 0}
-    rivals = {i: badness for i, badness in rated.items() if pd.notna(badness)}
-    best = {cells[i].partition(" [")[0] for i, bad in rivals.items() if bad == min(rivals.values())}
+        return list(cells)
+    rivals = frame.loc[frame["parameters"].gt(0).fillna(False), column.name].dropna().map(column.badness)
+    value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
-    return [_bold(cell) if i in rivals and cell.partition(" [")[0] in best else cell for i, cell in enumerate(cells)]
-
-
-def _bold(cell: str) -> str:
-    value, bracket, ends = cell.partition(" [")
-    return f"**{value}**{bracket}{ends}"
+    best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])
+    return list(cells.mask(best.reindex(cells.index, fill_value=False), "**" + value + "**" + bracket + ends))

@@ -12,11 +12,15 @@ from colorbench.report.comparison import FEWEST_ROUNDS, UNSTEADY_IQR, outcome
 from colorbench.report.results import Results
 from colorbench.report.statistics import RESAMPLES
 from colorbench.runs.identity import differences
-from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord, Split
+from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
 PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
     "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
+)
+INTERVALS = (
+    f"In brackets: 95 % percentile bootstrap intervals ({RESAMPLES:,} resamples of the test images). They cover the "
+    "choice of test images, not what another training seed would change."
 )
 MOST_NAMES = 3  # files, or models, of one kind that a note names
 
@@ -30,30 +34,23 @@ def made_with(results: Results) -> str:
     made = f"{len(used)} environments, see the notes of comparison.md" if used else "nothing finished yet"
     if len(used) == 1:
         made = _environment(record.environments[used[0]])
-    return "; ".join(
-        [
-            f"Protocol {protocol.name} ({protocol.id})",
-            f"data {data.name} ({data.fingerprint}): {images} images",
-            f"preset {preset.name}: {preset.size} px, width {preset.width:g}, "
-            f"{_count(preset.epochs, 'epoch', 'epochs')}, batch size {preset.batch_size}",
-            f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}",
-            made,
-        ]
-    ) + "."  # fmt: skip
+    return (
+        f"Protocol {protocol.name} ({protocol.id}); data {data.name} ({data.fingerprint}): {images} images; "
+        f"preset {preset.name}: {preset.size} px, width {preset.width:g}, {_count(preset.epochs, 'epoch', 'epochs')}, "
+        f"batch size {preset.batch_size}; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}; {made}."
+    )
 
 
 def notes(frame: pd.DataFrame, results: Results) -> list[str]:
     """The sentences under the tables, the general ones first."""
     return [
-        *_reading(frame),
+        *_reading(frame, results),
         *_left_out(frame, results.extra),
         *_failures(frame, results),
         *_models(frame, results),
         *of_rows(frame, results),
-        *_differing_environments(results),
-        *_timings(frame, results),
-        *_source(results.record),
-        *_data(results.record.data.splits),
+        *_environments_and_timings(frame, results),
+        *_data(results.record),
     ]
 
 
@@ -97,21 +94,29 @@ def published(results: Results) -> list[dict[str, Any]]:
     return [{"model": model, **msgspec.structs.asdict(printed)} for model, printed in figures.items()]
 
 
-def _reading(frame: pd.DataFrame) -> Iterator[str]:
+def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if not (frame["seeds_done"] > 0).any():
         return
-    yield (
-        f"In brackets: 95 % percentile bootstrap intervals ({RESAMPLES:,} resamples of the test images). They cover "
-        "the choice of test images, not what another training seed would change."
-    )
+    yield INTERVALS
     if (frame["seeds_done"] > 1).any():
         yield "Scores are averaged over the seeds image by image before anything else."
     yield "PSNR is the mean over images; its other two aggregations are under More scores."
+    yield from _other_seeds(frame, results)
     if "gain_percent" in frame and frame["gain_percent"].notna().any():
         yield (
             "The gain is paired: the same images, and the same resamples of them, for both models. An image is won "
             f"when its MSE is below that of {frame['reference'].dropna().iloc[0]}."
         )
+
+
+def _other_seeds(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    """Which rows have other seeds than most of them have."""
+    seeds = {model: tuple(cell.seed for cell in results.cells(model, done=True)) for model in frame["model"]}
+    having = [own for own in seeds.values() if own]
+    most = max(having, key=having.count)
+    for other in sorted({own for own in having if own != most}):
+        models = ", ".join(model for model, own in seeds.items() if own == other)
+        yield f"Seeds of {models}: {', '.join(map(str, other))}; of most rows: {', '.join(map(str, most))}."
 
 
 def _left_out(frame: pd.DataFrame, extra: Sequence[str]) -> Iterator[str]:
@@ -151,8 +156,7 @@ def _said(models: Sequence[str], results: Results) -> Iterator[str]:
         for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell.notes):
             said.setdefault(note, []).append(model)
     for note, by in said.items():
-        more = [f"{len(by) - MOST_NAMES} more"] if len(by) > MOST_NAMES else []
-        yield f"{', '.join(by[:MOST_NAMES] + more)}: {note.rstrip('.')}."
+        yield f"{_listed(by)}: {note.rstrip('.')}."
 
 
 def _over_seeds(row: Any) -> str:
@@ -167,15 +171,16 @@ def _over_seeds(row: Any) -> str:
     )
 
 
-def _differing_environments(results: Results) -> Iterator[str]:
-    used = _environments(results)
-    if len(used) > 1:
-        for identity, what in used.items():
-            described = _environment(results.record.environments[identity])
-            yield f"Environment {identity} ({', '.join(what)}): {described}."
-
-
-def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    if len(used := _environments(results)) > 1:
+        told: dict[str, str] = {}
+        for key, what in used.items():
+            text = _environment(results.record.environments[key])
+            if (first := told.setdefault(text, key)) != key:  # they differ in what is not said of either
+                there, here = (msgspec.to_builtins(results.record.environments[name]) for name in (first, key))
+                changed = differences({"environment": there}, {"environment": here})
+                text += f"; from {first} it differs in {'; '.join(changed)}"
+            yield f"Environment {key} ({', '.join(what)}): {text}."
     for model, timing in results.timings.items():
         if timing.failed is not None:
             yield f"{model} could not be timed: {timing.failed.rstrip('.')}."
@@ -190,16 +195,13 @@ def _timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             yield f"The peak memory{whose} is that of the {of}."
 
 
-def _source(record: RunRecord) -> Iterator[str]:
+def _data(record: RunRecord) -> Iterator[str]:
     if trained := record.trained:
         data = f"{trained.name} ({trained.fingerprint})"
         yield f"Nothing was trained here: the weights are those of the run {trained.run}, trained on {data}."
         if seen := trained.seen:
             yield f"{_count(seen, 'of these images was', 'of these images were')} trained on in that run."
-
-
-def _data(splits: dict[str, Split]) -> Iterator[str]:
-    for name, split in splits.items():
+    for name, split in record.data.splits.items():
         said = []
         if grey := split.near_grey:
             fate = ", left out of training" if name == "train" else ""
@@ -207,12 +209,15 @@ def _data(splits: dict[str, Split]) -> Iterator[str]:
         if leaked := split.also_in_train:
             said.append(f"{_count(leaked, 'image is', 'images are')} also in train")
         if unreadable := split.unreadable:
-            files = [f"{file} ({reason})" for file, reason in unreadable.items()]
-            more = [f"{len(files) - MOST_NAMES} more"] if len(files) > MOST_NAMES else []
-            count = _count(len(files), "file that cannot be read is", "files that cannot be read are")
-            said.append(f"{count} left out: {', '.join(files[:MOST_NAMES] + more)}")
+            count = _count(len(unreadable), "file that cannot be read is", "files that cannot be read are")
+            said.append(f"{count} left out: {_listed([f'{file} ({why})' for file, why in unreadable.items()])}")
         if said:
             yield f"In {name}, {'; '.join(said)}."
+
+
+def _listed(names: list[str]) -> str:
+    more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return ", ".join(names[:MOST_NAMES] + more)
 
 
 def _count(number: int, one: str, many: str) -> str:
@@ -233,7 +238,6 @@ def _environments(results: Results) -> dict[str, list[str]]:
 
 def _environment(env: Environment) -> str:
     code, packages = env.code, env.packages
-    hardware = [env.cpu, f"{env.cores} cores", f"{env.memory_gib} GiB"]
     accelerators = [f"{env.accelerators.count(name)} x {name}" for name in dict.fromkeys(env.accelerators)]
     processes = [f"{env.processes} processes"] if env.processes > 1 else []
     precision = "float32" if env.precision == "no" else env.precision
@@ -241,7 +245,8 @@ def _environment(env: Environment) -> str:
     commit = f"commit {code.commit[:12]}" if code.commit else f"code {code.fingerprint} of no commit"
     return ", ".join(
         [
-            *accelerators, *hardware, f"computed on {env.device}, training in {precision}", *processes,
+            *accelerators, env.cpu, f"{env.cores} cores", f"{env.memory_gib} GiB",
+            f"computed on {env.device}, training in {precision}", *processes,
             *versions, f"Python {env.python}", commit + (" with uncommitted changes" if code.dirty else ""),
         ]
     )  # fmt: skip

@@ -6,18 +6,19 @@ A picture's pixels are enlarged whole and never interpolated: what is seen is wh
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from PIL import Image, ImageDraw, ImageFont
 
 from colorbench.errors import one_line
 from colorbench.report.results import Results
 
-PICTURES, REFINED, ATTENTION = "pictures.png", "refined.png", "attention.png"
-SCENES, WORST = "scenes.png", "worst.png"
 MOST_PICTURES, MOST_SAMPLES, MOST_SCENES = 8, 4, 2  # rows
 SMALLEST_PICTURE = 128  # pixels; smaller ones are enlarged
 GAP, GROUP_GAP, LINE, TITLE_SIZE, CAPTION_SIZE = 4, 8, 17, 14, 12  # pixels
@@ -31,16 +32,9 @@ FIXED = (0.38, 0.5, 0.66), (0.73, 0.5, 0.4)
 SEVERAL = 0.15  # standard deviation of the lips' x, in widths; one mouth of half the width has 0.14
 
 Box = tuple[slice, slice]  # rows, columns
+Tile = tuple[np.ndarray, str]  # uint8 RGB (h, w, 3) of any size, and what is written below it
 Columns = list[tuple[str, np.ndarray]]  # title, uint8 (K, h, w, 3)
 WHOLE = slice(None), slice(None)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """uint8 RGB (h, w, 3) of any size, and what is written below it."""
-
-    pixels: np.ndarray
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,10 @@ class Gallery:
         """How many images all models kept: those of an earlier version are fewer than the samples."""
         predicted = [arrays["predicted"] for arrays in self.shown.values()]
         return min(len(images) for images in [self.truth, *predicted])
+
+    def first(self, most: int) -> dict[int, str]:
+        """The places of the first images, at most so many, without captions."""
+        return dict.fromkeys(range(min(most, self.count)), "")
 
     @property
     def truth(self) -> np.ndarray:
@@ -123,7 +121,7 @@ def draw(results: Results, models: Sequence[str]) -> dict[str, bytes | None]:
 
 def _pictures(gallery: Gallery) -> Iterator[Block]:
     """The first test images: input, every model, truth."""
-    yield _block(gallery.columns(gallery.shown), dict.fromkeys(range(min(MOST_PICTURES, gallery.count)), ""))
+    yield _block(gallery.columns(gallery.shown), gallery.first(MOST_PICTURES))
 
 
 def _refined(gallery: Gallery) -> Iterator[Block]:
@@ -131,23 +129,16 @@ def _refined(gallery: Gallery) -> Iterator[Block]:
     zooms = _zooms(gallery)
     for model, base in gallery.refiners:
         columns = gallery.outputs([base, model])
-        rows = [
-            [Tile(images[i][box]) for _, images in columns for box in (WHOLE, *boxes)] for i, boxes in zooms.items()
-        ]
+        rows = [[(images[i][box], "") for _, images in columns for box in (WHOLE, *zooms[i])] for i in zooms]
         yield Block([title for name, _ in columns for title in (name, *ZOOMED)], rows, group=1 + len(ZOOMED))
 
 
 def _attention(gallery: Gallery) -> Iterator[Block]:
     """Output, truth and attention map, of each model that has one."""
-    from matplotlib import colormaps  # not pyplot: no window system, no global state
-
     for model, arrays in gallery.shown.items():
         if "attention" in arrays:
             attention = colormaps["magma"](arrays["attention"], bytes=True)[..., :3]
-            yield _block(
-                [*gallery.outputs([model]), ("attention", attention)],
-                dict.fromkeys(range(min(MOST_SAMPLES, gallery.count)), ""),
-            )
+            yield _block([*gallery.outputs([model]), ("attention", attention)], gallery.first(MOST_SAMPLES))
 
 
 def _scenes(gallery: Gallery) -> Iterator[Block]:
@@ -168,25 +159,25 @@ def _worst(gallery: Gallery) -> Iterator[Block]:
         arrays = gallery.shown[model]
         if "worst" in arrays:
             captions = [f"MSE {mse:,.1f}" for mse in arrays["worst_mse"]]
-            outputs = map(Tile, arrays["worst"], captions)
-            truths = map(Tile, arrays["worst_truth"], (one_line(str(name)) for name in arrays["worst_name"]))
+            outputs = zip(arrays["worst"], captions, strict=True)
+            truths = zip(arrays["worst_truth"], (one_line(str(name)) for name in arrays["worst_name"]), strict=True)
             tiles = [tile for pair in zip(outputs, truths, strict=True) for tile in pair]
             yield Block([model, "truth"] * 2, [tiles[i : i + 4] for i in range(0, len(tiles), 4)], group=2)
 
 
 SHEETS: dict[str, Callable[[Gallery], Iterator[Block]]] = {
-    PICTURES: _pictures,
-    REFINED: _refined,
-    ATTENTION: _attention,
-    SCENES: _scenes,
-    WORST: _worst,
+    "pictures.png": _pictures,
+    "refined.png": _refined,
+    "attention.png": _attention,
+    "scenes.png": _scenes,
+    "worst.png": _worst,
 }
 
 
 def _block(columns: Columns, captions: Mapping[int, str]) -> Block:
     """A row for each image that `captions` numbers; what it says, if anything, stands below the first column."""
     rows = [
-        [Tile(images[i], "" if column else text) for column, (_, images) in enumerate(columns)]
+        [(images[i], "" if column else text) for column, (_, images) in enumerate(columns)]
         for i, text in captions.items()
     ]
     return Block([title for title, _ in columns], rows)
@@ -197,7 +188,7 @@ def _zooms(gallery: Gallery) -> dict[int, list[Box]]:
     size = gallery.truth.shape[1]
     if not gallery.masks:
         fixed = [_square(down * size, right * size, side * size, size) for down, right, side in FIXED]
-        return dict.fromkeys(range(min(MOST_SAMPLES, gallery.count)), fixed)
+        return dict.fromkeys(gallery.first(MOST_SAMPLES), fixed)
     parts = [gallery.masks.get(part, np.zeros((gallery.count, size, size), bool)) for part in ZOOMED]
     one_face = gallery.several_faces == 0
     seen = [i for i in range(gallery.count) if one_face[i] and all(part[i].any() for part in parts)]
@@ -219,8 +210,6 @@ def _square(down: float, right: float, side: float, size: int) -> Box:
 
 def sheet(blocks: Sequence[Block], side: int) -> bytes | None:
     """The blocks below one another, every tile enlarged to `side` pixels; None if no block has a row."""
-    from PIL import Image
-
     drawn = [_drawn(block, side) for block in blocks if block.rows]
     if not drawn:
         return None
@@ -233,14 +222,11 @@ def sheet(blocks: Sequence[Block], side: int) -> bytes | None:
     return buffer.getvalue()
 
 
-def _drawn(block: Block, side: int) -> Any:
-    from PIL import Image, ImageDraw, ImageFont
-
-    font: Any = ImageFont.load_default(size=TITLE_SIZE)
-    small: Any = ImageFont.load_default(size=CAPTION_SIZE)
-    titles = [_wrapped(title, lambda text: font.getlength(text) <= side) for title in block.titles]
+def _drawn(block: Block, side: int) -> Image.Image:
+    font, small = (ImageFont.load_default(size=size) for size in (TITLE_SIZE, CAPTION_SIZE))
+    titles = [_wrapped(title, font, side) for title in block.titles]
     head = max(map(len, titles)) * LINE + 2 * GAP
-    foot = LINE if any(tile.caption for row in block.rows for tile in row) else 0
+    foot = LINE if any(caption for row in block.rows for _, caption in row) else 0
     lefts = [GAP + i * (side + GAP) + (i // block.group * GROUP_GAP if block.group else 0) for i in range(len(titles))]
     tops = [head + i * (side + foot + GAP) for i in range(len(block.rows))]
     image = Image.new("RGB", (lefts[-1] + side + GAP, tops[-1] + side + foot + GAP), "white")
@@ -248,9 +234,11 @@ def _drawn(block: Block, side: int) -> Any:
     for left, lines in zip(lefts, titles, strict=True):
         pen.multiline_text((left, head - GAP), "\n".join(lines), fill="black", font=font, anchor="ld", spacing=3)
     for top, row in zip(tops, block.rows, strict=True):
-        for left, tile in zip(lefts, row, strict=False):  # the last row may be shorter
-            image.paste(Image.fromarray(_enlarged(tile.pixels, side)), (left, top))
-            text = _cut(tile.caption, lambda text: small.getlength(text) <= side)
+        for left, (pixels, caption) in zip(lefts, row, strict=False):  # the last row may be shorter
+            image.paste(Image.fromarray(_enlarged(pixels, side)), (left, top))
+            # File names tend to begin alike: of a caption that is too long, as much of its end as fits.
+            ends = (caption, *(f"…{caption[i:]}" for i in range(1, len(caption))))
+            text = next((end for end in ends if small.getlength(end) <= side), "")
             pen.text((left, top + side + 1), text, fill=GREY, font=small)
     return image
 
@@ -260,16 +248,11 @@ def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
     return image[rows][:, columns]
 
 
-def _wrapped(title: str, fits: Callable[[str], bool]) -> list[str]:
+def _wrapped(title: str, font: Any, width: int) -> list[str]:
     """The title in lines that fit, broken after "/" and "-" where it has them."""
     lines = [""]
-    for part in title.replace("/", "/\0").replace("-", "-\0").split("\0"):
-        if lines[-1] and not fits(lines[-1] + part):
+    for part in re.split("(?<=[-/])", title):
+        if lines[-1] and font.getlength(lines[-1] + part) > width:
             lines.append("")
         lines[-1] += part
     return lines
-
-
-def _cut(text: str, fits: Callable[[str], bool]) -> str:
-    """The text, or as much of its end as fits: file names tend to begin alike."""
-    return next((end for end in (text, *(f"…{text[i:]}" for i in range(1, len(text)))) if fits(end)), "")

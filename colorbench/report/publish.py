@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,7 @@ from colorbench.errors import UserError
 from colorbench.protocol import KEYS
 from colorbench.report.files import OF_DETAILS
 from colorbench.report.results import Results, read
-from colorbench.runs.folder import LOSSES, SAMPLES, SCORES, RunFolder, sha256, write_aside, write_cell
+from colorbench.runs.folder import LOSSES, SAMPLES, SCORES, RunFolder, sha256, to_parquet, write_aside, write_cell
 from colorbench.runs.records import DONE, encode
 
 
@@ -26,7 +25,7 @@ def publish(run: str | Path, target: str | Path, pictures: bool = False) -> RunF
     results, record, cells = read(source), source.record, source.cells()
     if copy.path.is_dir() and any(copy.path.iterdir()):
         raise UserError(f"{copy.path} is not empty; name a folder that is, or that does not exist yet")
-    files = {name: packed(frame) for name, frame in _tables(results).items() if not frame.empty}
+    files = {name: to_parquet(frame) for name, frame in _tables(results).items() if not frame.empty}
     if pictures and SAMPLES in record.files:
         files[SAMPLES] = (source.path / SAMPLES).read_bytes()
     with copy.held():
@@ -54,15 +53,3 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
     frames = {SCORES: scores, LOSSES: results.losses}
     # Rows "net@1a2b3c4d" are told apart by the cells' records.
     return {name: f if f.empty else f.assign(model=f["model"].str.partition("@")[0]) for name, f in frames.items()}
-
-
-def packed(frame: pd.DataFrame) -> bytes:
-    """The bytes of a Parquet file, as small as it gets: float32, numbers place by place, words by reference."""
-    frame = frame.astype(dict.fromkeys(frame.select_dtypes("float64"), "float32"))
-    numbers = [str(name) for name in frame.select_dtypes("number")]
-    buffer = io.BytesIO()
-    frame.to_parquet(
-        buffer, index=False, compression="zstd", compression_level=19,
-        use_dictionary=[str(name) for name in frame if name not in numbers], use_byte_stream_split=numbers,
-    )  # fmt: skip
-    return buffer.getvalue()

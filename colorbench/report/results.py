@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from colorbench.protocol import KEYS, SCORES
 from colorbench.report.files import CELL_ARRAYS, OF_DETAILS, RUN_ARRAYS, read_arrays, read_table
 from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, RunFolder, read_checked
 from colorbench.runs.folder import SCORES as SCORES_FILE
+from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
 
 SHORT_KEY = 8  # digits that tell the rows of one model apart
@@ -30,7 +31,8 @@ class Results:
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
     are the frames of the finished cells, of which some may have no details. `samples` holds the arrays of the run's
-    samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none.
+    samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none. `timings`
+    are by row.
     """
 
     record: RunRecord
@@ -71,14 +73,20 @@ def read(folder: RunFolder) -> Results:
     _refuse_holes(scores, [cell for cell in outcomes if cell.status == DONE])
     _refuse_other_images(details, scores)
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
+    timings = dict(_rows_timed(timings.values(), done, rows))
     return Results(record, models, outcomes, kept, scores, details, losses, timings, samples, pictures)
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:
-    """The cell, or the same as not done if something else than this folder's scoring made its scores."""
-    if cell.status != DONE or cell.scored_by == record.scoring:
+    """The cell, or the same as not done if its scores are of other images, or by other code, than this folder's."""
+    if cell.status != DONE:
         return cell
-    why = "scored by other code or metrics: run the same command again, or colorbench score"
+    if record.inputs and cell.predicted_by != predictions_key(cell, record.inputs):
+        why = "predicted from other images, or by other code: run the same command again"
+    elif cell.scored_by != record.scoring:
+        why = "scored by other code or metrics: run the same command again, or colorbench score"
+    else:
+        return cell
     return msgspec.structs.replace(cell, status=TRAINED, reason=why)
 
 
@@ -95,6 +103,16 @@ def _rows(cells: Sequence[CellRecord]) -> Rows:
         split = len(keys) > 1 and cell.status == DONE
         rows[cell.model, cell.seed] = f"{cell.model}@{cell.row[:digits] or 'older'}" if split else cell.model
     return rows
+
+
+def _rows_timed(timings: Iterable[Timing], done: Sequence[CellRecord], rows: Rows) -> Iterator[tuple[str, Timing]]:
+    """Each timing under the row that was timed; one that does not say which under the model's name."""
+    for timing in timings:
+        if timing.row is msgspec.UNSET:
+            yield timing.model, timing
+        for cell in done:
+            if (cell.model, cell.row) == (timing.model, timing.row):
+                yield rows[cell.model, cell.seed], timing
 
 
 def _kept(record: RunRecord, done: Sequence[CellRecord], rows: Rows) -> dict[str, list[str]]:

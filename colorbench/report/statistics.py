@@ -1,14 +1,60 @@
-"""Means, their intervals and PSNR three ways, in numpy alone."""
+"""Means, their intervals, comparisons and PSNR three ways."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 HALF = 2.0**26
+
+Cells = Mapping[str, Mapping[int, pd.DataFrame]]  # by model and seed, a row per image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A model over some of its seeds, a column per number: `values`, the mean over these seeds, has a row per image;
+    `means` has 1 + RESAMPLES rows: the mean over the images, then those over resamples of them."""
+
+    values: pd.DataFrame
+    means: pd.DataFrame
+
+
+def by_cell(frame: pd.DataFrame, columns: Sequence[str]) -> Cells:
+    """These columns of a tidy frame, which has a row per image of each cell."""
+    cells: dict[str, dict[int, pd.DataFrame]] = {}
+    for (model, seed), rows in frame.groupby(["model", "seed"], sort=False):
+        cells.setdefault(str(model), {})[int(str(seed))] = rows[columns]
+    return cells
+
+
+def paired(cells: Cells, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], tuple[Sample, Sample]]:
+    """Both models of each pair, such as (model, model), over the seeds that both have, where there are any.
+
+    A seed that only one of them has would count as a difference between them. All see the same resamples.
+    """
+    common = {pair: tuple(sorted(cells[pair[0]].keys() & cells.get(pair[1], {}).keys())) for pair in pairs}
+    keys = list(dict.fromkeys((model, seeds) for pair, seeds in common.items() if seeds for model in pair))
+    images = [np.mean([cells[model][seed].to_numpy(float) for seed in seeds], axis=0) for model, seeds in keys]
+    means = np.vstack([finite_mean(side_by_side := np.hstack(images)), bootstrap(side_by_side)])
+    columns = next(iter(cells[keys[0][0]].values())).columns
+    samples = {
+        key: Sample(*(pd.DataFrame(rows, columns=columns) for rows in (own, own_means)))
+        for key, own, own_means in zip(keys, images, np.split(means, len(keys), axis=1), strict=True)
+    }
+    return {(a, b): (samples[a, seeds], samples[b, seeds]) for (a, b), seeds in common.items() if seeds}
+
+
+def with_ends(name: str, means: Any, images: int) -> dict[str, float]:
+    """Of `means` (1 + RESAMPLES,) that of all images, under `name`, and the ends of its interval."""
+    means = np.asarray(means)
+    low, high = interval(means[1:], images)
+    return {name: float(means[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def finite_mean(values: np.ndarray) -> np.ndarray:
@@ -75,11 +121,6 @@ def psnr(mse: np.ndarray | float) -> np.ndarray:
     """10 log10(255^2 / MSE) in dB, infinite for 0."""
     with np.errstate(divide="ignore"):
         return 10 * np.log10(255.0**2 / np.asarray(mse, dtype=float))
-
-
-def psnr_pooled(mse: np.ndarray) -> float:
-    """PSNR of the mean of the images' MSE (n,): never above the mean of their PSNR."""
-    return float(psnr(mse.mean()))
 
 
 def psnr_batched(mse: np.ndarray, size: int = 8) -> float:

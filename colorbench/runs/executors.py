@@ -12,10 +12,13 @@ import threading
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from colorbench.errors import DISK_FULL, UserError, reason
 
@@ -23,6 +26,9 @@ from colorbench.errors import DISK_FULL, UserError, reason
 PRELOADED = ["colorbench.harness.cell", "colorbench.harness.preflight", "torch._dynamo", "torchvision"]
 OTHERS_SECONDS = 10.0  # how long one of several processes waits for the others to fail in the same way
 EXIT_SECONDS = 2.0  # how long a process that has sent its result may take to end
+
+# Forked from a server that has imported torch and done nothing else: as clean as a new process, seconds sooner.
+HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -37,34 +43,57 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
 
     What it prints goes to standard error. Raises what the function raises, and EndedError if its process ends first.
     """
-    # Forked from a server that has imported torch and done nothing else: as clean as a new process, seconds sooner.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        # Threads that spin while they wait take the cores from whoever works: ten times slower on a busy machine.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        context.set_forkserver_preload(PRELOADED)
+    context: Any = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
     receiver, sender = context.Pipe(duplex=False)
     # A single process, even where this one is one of several.
     environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     settings = environ, os.getcwd(), _threads(), sys.stderr.isatty()
-    process = context.Process(target=_serve, args=(function, request, settings, sender))
-    with _no_main():
-        process.start()
+    process = _started(context, (function, request, settings, sender))
     sender.close()
+    patience = 0.0
     try:
-        kind, content = _listen(receiver)
-        process.join(EXIT_SECONDS)
+        kind, content = _listen(receiver, process.pid)
+        patience = EXIT_SECONDS
     except EOFError:
         process.join()
         raise EndedError(_ending(process.exitcode)) from None
     finally:
-        process.kill()  # it has ended, unless threads that a plugin left behind hold it up, or we are on our way out
+        family = _family(process.pid)
+        process.join(patience)
+        _kill(family)  # it has ended, unless threads that a plugin left behind hold it up, or we are on our way out
         process.join()
         receiver.close()
     if kind == "raised":
         raise content
     return content
+
+
+def _started(context: Any, arguments: tuple[Any, ...]) -> Any:
+    """A process that serves a request. Raises EndedError if none can be started."""
+    for _ in range(2):  # the server may have been killed, say for want of memory: the second time it is started anew
+        process = context.Process(target=_serve, args=arguments)
+        try:
+            with _no_main():
+                if HAS_SERVER:
+                    _ensure_server(context)
+                process.start()
+            return process
+        except (EOFError, OSError):
+            time.sleep(1.0)  # until the system knows that the server has ended
+    raise EndedError("its process could not be started, perhaps for want of memory")
+
+
+def _ensure_server(context: Any) -> None:
+    """Let a server run from which processes are forked. Neither it nor they get Ctrl-C: this process ends them."""
+    # Threads that spin while they wait take the cores from whoever works: ten times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    context.set_forkserver_preload(PRELOADED)
+    resource_tracker.ensure_running()  # the server would start it, and let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -78,9 +107,27 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _listen(receiver: Connection) -> tuple[str, Any]:
+def _family(pid: int) -> list[psutil.Process]:
+    """A process, if it lives, and all that it has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _kill(processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _listen(receiver: Connection, pid: int) -> tuple[str, Any]:
     """Print what the process prints until it sends its result. Raises EOFError if it ends without one."""
     while True:
+        while not receiver.poll(1.0):
+            # What it has forked may hold the pipe open when it has ended.
+            if not psutil.pid_exists(pid) and not receiver.poll():
+                raise EOFError
         kind, content = receiver.recv()
         if kind != "printed":
             return kind, content
@@ -122,7 +169,10 @@ def _serve(
     function: Callable[[Request], Result], request: Request, settings: tuple[Any, ...], sender: Connection
 ) -> None:
     environ, folder, threads, terminal = settings
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent: Any = multiprocessing.parent_process()
+    if wait([parent.sentinel], 0):
+        return  # it has ended already
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
@@ -132,9 +182,11 @@ def _serve(
 
         torch.set_num_threads(threads)
     try:
-        sender.send(("returned", function(request)))
-    except KeyboardInterrupt:  # it has reached the parent, too, which says so
-        os._exit(130)
+        try:
+            result = function(request)
+        finally:
+            _kill(_family(os.getpid())[1:])  # what a plugin has started shall not go on when the work is done
+        sender.send(("returned", result))
     except BaseException as error:
         sender.send(("raised", _portable(error)))
     sender.close()
@@ -144,16 +196,16 @@ def _portable(error: BaseException) -> Exception:
     """The same error as one that can be pickled, whatever a plugin has raised; `traceback` says from where."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return OSError(error.errno, error.strerror, error.filename)
-    portable = UserError(str(error)) if isinstance(error, UserError) else RuntimeError(reason(error))
-    portable.traceback = traceback.format_exc().encode(errors="backslashreplace")  # type: ignore[union-attr]
+    portable: Any = UserError(str(error))
+    if not isinstance(error, UserError):  # a plugin may raise KeyboardInterrupt: then its process has ended
+        portable = (RuntimeError if isinstance(error, Exception) else EndedError)(reason(error))
+    portable.traceback = traceback.format_exc().encode(errors="backslashreplace")
     return portable
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+def _end_with(parent: Any) -> None:
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def end_if_alone(error: BaseException, folder: Path, rank: int, count: int) -> None:

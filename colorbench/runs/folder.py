@@ -24,10 +24,10 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import filelock
 import msgspec
@@ -40,13 +40,9 @@ from colorbench.runs.records import (
     INTERRUPTED,
     MISSING,
     CellRecord,
-    DataRecord,
     Environment,
-    PresetRecord,
-    ProtocolRecord,
     RunRecord,
     Timing,
-    Trained,
     decode,
     encode,
 )  # fmt: skip
@@ -56,30 +52,13 @@ WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "sco
 PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
 TRACEBACK = "traceback.txt"
 AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
+REFUSED = {
+    stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
 CELL_FILES = (
     CELL, TRAINING, WEIGHTS, LOSSES, SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
 )  # fmt: skip
-
-
-class Common(msgspec.Struct, frozen=True):
-    """What all cells of a folder have in common."""
-
-    protocol: ProtocolRecord
-    data: DataRecord
-    preset: PresetRecord
-    trained: Trained | None = None
-
-    def differences(self, record: RunRecord) -> Iterator[str]:
-        """Each field in which the folder's record differs."""
-        pairs: dict[str, tuple[Any, Any]] = {
-            "protocol.id": (record.protocol.id, self.protocol.id),
-            "data.fingerprint": (record.data.fingerprint, self.data.fingerprint),
-        }
-        there, here = msgspec.structs.asdict(record.preset), msgspec.structs.asdict(self.preset)
-        pairs |= {f"preset.{name}": (there[name], here[name]) for name in here}
-        for name, (old, new) in pairs.items():
-            if old != new:
-                yield f"{name} ({old!r} there, {new!r} here)"
 
 
 class RunFolder:
@@ -95,22 +74,27 @@ class RunFolder:
 
     @property
     def record(self) -> RunRecord:
-        """The run record. Raises UserError when the folder holds none, a damaged one, or links."""
+        """The run record. Raises UserError when the folder holds none, a damaged one, or what no run folder holds."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; name the folder of a run")
         if not self.exists():
             raise UserError(f"{self.path} is no run folder: it has no record.json; name one that a run made")
-        self.refuse_links()
+        self.refuse_foreign()
         return decode(self.path / RECORD, RunRecord)
 
-    def refuse_links(self) -> None:
-        """Raises UserError if anything in the folder is a link: writing or removing there would reach elsewhere."""
+    def refuse_foreign(self) -> None:
+        """Raises UserError if the folder holds other things than a run, or anything but files and folders.
+
+        Writing or removing where a link is would reach elsewhere, and reading a pipe would wait for ever.
+        """
+        if self.path.is_dir() and not self.exists() and any(map(_is_foreign, self.path.iterdir())):
+            raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
-                if (entry := Path(folder, name)).is_symlink():
-                    raise UserError(
-                        f"{entry} is a link, which a run folder never holds; put what it names in its place"
-                    )
+                entry = Path(folder, name)
+                with suppress(FileNotFoundError):  # of a run that is at work there
+                    if what := REFUSED.get(stat.S_IFMT(entry.lstat().st_mode)):
+                        raise UserError(f"{entry} is {what}, which a run folder never holds; remove or replace it")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -120,9 +104,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.exists() and any(map(_is_foreign, self.path.iterdir())):
-                raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
-            self.refuse_links()
+            self.refuse_foreign()
             # An operating-system lock, gone with its process: a killed run leaves none behind.
             lock = filelock.FileLock(self.path / ".lock", blocking=False)
             lock.acquire()
@@ -138,40 +120,34 @@ class RunFolder:
         finally:
             lock.release()
 
-    def check(self, common: Common) -> None:
+    def check(self, asked: RunRecord) -> None:
         """Raises UserError naming each field in which the record there, if any, differs."""
-        if self.exists() and (differing := list(common.differences(self.record))):
+        self.refuse_foreign()
+        if self.exists() and (differing := list(_differences(self.record, asked))):
             raise UserError(
                 f"{self.path} was made under another {'; '.join(differing)}; "
                 "name another folder with --out, or give the options it was made with"
             )
 
-    def begin(
-        self,
-        common: Common,
-        cells: Sequence[tuple[str, int]],
-        command: str,
-        env: Environment,
-        files: Mapping[str, bytes],
-    ) -> RunRecord:
-        """Write the record, or add this command and the cells (model, seed) that it asks for to the one there.
+    def begin(self, asked: RunRecord, files: Mapping[str, bytes]) -> None:
+        """Write the record, or add what is asked for now to the one there. `files` are written beside it, by name.
 
-        `files` are written beside it, by name. Raises UserError naming each field in which the record there differs.
+        Raises UserError naming each field in which the record there differs.
         """
-        self.check(common)
-        record = self.record if self.exists() else RunRecord(**msgspec.structs.asdict(common))
-        if not self.exists():
-            self.write(record)  # first: a folder without a record is taken for somebody else's
-        record.cells += [cell for cell in cells if cell not in record.cells]
+        self.check(asked)
+        record = self.record if self.exists() else asked
+        record.cells = list(dict.fromkeys([*record.cells, *asked.cells]))
         record.models = list(dict.fromkeys(model for model, _ in record.cells))
         record.seeds = sorted({seed for _, seed in record.cells})
-        record.commands += [command] if command not in record.commands else []
-        record.environments[environment_key(env)] = env
+        record.commands = list(dict.fromkeys([*record.commands, *asked.commands]))
+        record.environments |= asked.environments
+        record.scoring, record.inputs = asked.scoring, asked.inputs
+        now = {cell_name(*cell) for cell in asked.cells}
+        record.kept = {name: why for name, why in record.kept.items() if name not in now} | asked.kept
         record.files |= {name: sha256(content) for name, content in files.items()}
         self.write(record)  # first: a folder with other files and no record would be taken for somebody else's
         for name, content in files.items():
             write_aside(self.path / name, content)
-        return record
 
     def write(self, record: RunRecord) -> None:
         """Replace the run record."""
@@ -216,6 +192,22 @@ class RunFolder:
         return {timing.model: timing for timing in found}
 
 
+def cell_name(model: str, seed: int) -> str:
+    """What a record calls a cell."""
+    return f"{model}/seed-{seed}"
+
+
+def _differences(there: RunRecord, here: RunRecord) -> Iterator[str]:
+    pairs = {
+        "protocol.id": (there.protocol.id, here.protocol.id),
+        "data.fingerprint": (there.data.fingerprint, here.data.fingerprint),
+    }  # fmt: skip
+    old, new = msgspec.structs.asdict(there.preset), msgspec.structs.asdict(here.preset)
+    for name, (was, now) in (pairs | {f"preset.{name}": (old[name], new[name]) for name in new}).items():
+        if was != now:
+            yield f"{name} ({was!r} there, {now!r} here)"
+
+
 def _is_foreign(file: Path) -> bool:
     return not re.fullmatch(r"\.lock|\.record\.json\.\d+", file.name)
 
@@ -258,18 +250,21 @@ def recover(folder: Path) -> None:
     if old.exists() and not folder.exists():
         (new if (new / CELL).exists() else old).rename(folder)
     if old.exists():
-        remove_cell(old)
+        for name in CELL_FILES:
+            (old / name).unlink(missing_ok=True)
+        for file in old.iterdir():  # somebody else's, which goes along
+            target = folder / file.name
+            while target.exists():
+                target = target.with_name(target.name + REPLACED)
+            file.rename(target)
+        old.rmdir()
 
 
 def promote(new: Path) -> Path:
     """Let a cell that was made again take the place of the old one, and remove that. Returns its folder."""
     folder = new.with_suffix("")
-    old = new.with_suffix(REPLACED)
-    remove_cell(old)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    remove_cell(old)
+    folder.rename(new.with_suffix(REPLACED))
+    recover(folder)
     return folder
 
 
@@ -279,14 +274,6 @@ def remove_litter(folder: Path) -> None:
     for file in (*folder.glob(".*.*"), *folder.glob("timing/**/.*.*")):
         if re.fullmatch(rf"\.({names})\.\d+", file.name):
             file.unlink(missing_ok=True)
-
-
-def remove_cell(folder: Path) -> None:
-    """Remove the files of a cell, and its folder unless there is anything else in it."""
-    for name in CELL_FILES:
-        (folder / name).unlink(missing_ok=True)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def read_checked(file: Path, checksum: str) -> bytes:
@@ -317,10 +304,15 @@ def environment_key(env: Environment) -> str:
 
 
 def to_parquet(frame: pd.DataFrame) -> bytes:
-    """The bytes of a Parquet file: numbers as float32, which is what networks and scores are computed in."""
-    floats = dict.fromkeys(frame.select_dtypes("float64"), "float32")
+    """The bytes of a Parquet file, as small as it gets: numbers as float32, which is what networks and scores are
+    computed in, and byte by byte; words by reference."""
+    frame = frame.astype(dict.fromkeys(frame.select_dtypes("float64"), "float32"))
+    numbers = [str(name) for name in frame.select_dtypes("number")]
     buffer = io.BytesIO()
-    frame.astype(floats).to_parquet(buffer, index=False, compression="zstd")
+    frame.to_parquet(
+        buffer, index=False, compression="zstd", compression_level=19,
+        use_dictionary=[str(name) for name in frame if name not in numbers], use_byte_stream_split=numbers,
+    )  # fmt: skip
     return buffer.getvalue()
 
 

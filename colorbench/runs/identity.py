@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from math import isfinite
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
-from colorbench.contract import Stage
-from colorbench.errors import without_control
+import msgspec
+
+from colorbench.contract import ModelSpec, Stage
+from colorbench.errors import UserError, reason, without_control
+from colorbench.runs.predictions import file_sha256
+from colorbench.runs.records import CellRecord
 
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
@@ -25,6 +34,11 @@ CURVE = 32  # places at which a decay of the learning rate is sampled
 def key_of(fields: Any) -> str:
     """16 hexadecimal digits of the SHA-256 of `fields`, which JSON can hold."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def predictions_key(record: CellRecord, inputs: str) -> str:
+    """The key of the predictions that the weights of a cell give."""
+    return key_of([record.weights_sha256, record.key, inputs])
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
@@ -51,30 +65,92 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
+def option_fields(spec: ModelSpec) -> dict[str, Any]:
+    """The options of a model as the record keeps them. Raises UserError for one that cannot be told from another."""
+    fields, name = {}, ""
+    try:
+        for name, value in spec.options.items():
+            fields[name] = canonical(value)
+            msgspec.json.encode(fields[name])
+    except Exception as error:  # whatever a plugin's own objects raise
+        raise UserError(
+            f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
+            "give plain values, paths, arrays, functions, or objects that can be pickled"
+        ) from error
+    return fields
+
+
 def canonical(value: Any) -> Any:
-    """An option or a stage's field as JSON can hold it; a file by its name and content."""
-    if value is None or isinstance(value, bool | int | float):
+    """An option or a stage's field as JSON can hold it, the same in every process.
+
+    A file or folder counts by name and content, an array by its numbers, a function by its name and the values it
+    holds, since its code counts with its plugin, any other object by what pickle keeps of it. Raises the TypeError of
+    what cannot be pickled, and the OSError of a file that cannot be read.
+    """
+    if value is None or type(value) in (bool, int):
         return value
-    if isinstance(value, str | Path):
-        # A word such as "none" is no file, even if one of that name lies in the working directory.
-        named = isinstance(value, Path) or "/" in value or "." in value
-        if named and (file := Path(value)).is_file():
-            return {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        return without_control(str(value))  # as a record can hold it
+    if type(value) is float:
+        return value if isfinite(value) else str(value)
+    if type(value) is str or isinstance(value, Path):
+        return _word_or_path(value)
     if isinstance(value, Mapping):
-        return {str(key): canonical(item) for key, item in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
-        return [canonical(item) for item in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return canonical({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-    return _name_of(value) if callable(value) else repr(value)
+        if all(type(key) is str for key in value):
+            return {key: canonical(item) for key, item in value.items()}
+        return sorted(([canonical(key), canonical(item)] for key, item in value.items()), key=json.dumps)
+    if isinstance(value, set | frozenset):
+        return sorted(map(canonical, value), key=json.dumps)
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    if isinstance(value, type | ModuleType):
+        return value.__name__
+    return _state_of(value)
+
+
+def _state_of(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return canonical({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+    if isinstance(value, FunctionType):
+        held = [cell.cell_contents for cell in value.__closure__ or ()], value.__defaults__, value.__kwdefaults__
+        return [_name_of(value), *canonical(held)] if any(held) else _name_of(value)
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):  # an array or tensor, or a scalar of theirs
+        numbers = canonical(value.tolist())
+        if not isinstance(numbers, list):
+            return numbers
+        return {"dtype": str(value.dtype), "shape": [*value.shape], "values": key_of(numbers)}
+    reduced = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)
+    if isinstance(reduced, str):  # a name, as of a built-in function
+        return reduced
+    return [canonical(list(part) if isinstance(part, Iterator) else part) for part in reduced]
+
+
+def _word_or_path(value: str | Path) -> Any:
+    # A word such as "none" is no file, even if one of that name lies in the working directory.
+    named = isinstance(value, Path) or "/" in value or "." in value
+    if named and os.path.isfile(value):  # False, too, for what is too long for a name
+        return {"file": Path(value).name, "sha256": _content(Path(value))}
+    if isinstance(value, Path) and os.path.isdir(value):
+        files = {str(file.relative_to(value)): _content(file) for file in value.rglob("*") if file.is_file()}
+        return {"folder": value.name, "content": key_of(files)}
+    return without_control(str(value))  # as a record can hold it
+
+
+def _content(file: Path) -> str:
+    status = file.stat()
+    return _hashed(file.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@cache  # since a plan asks for each model and seed, and weights may have half a gigabyte
+def _hashed(file: Path, size: int, changed: int) -> str:
+    return file_sha256(file)
 
 
 def stage_fields(stage: Stage) -> dict[str, Any]:
     """A stage as the record keeps it. Its decay counts by its values: a partial or a lambda has no name to go by."""
-    fields = {field.name: canonical(getattr(stage, field.name)) for field in dataclasses.fields(stage)}
     values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
-    return fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"}
+    fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
+    return canonical(fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"})  # type: ignore[no-any-return]
 
 
 def _name_of(function: Callable[..., Any]) -> str:

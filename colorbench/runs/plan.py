@@ -12,6 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from colorbench.code import own_code, plugin_code
+from colorbench.contain import contained
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data
 from colorbench.errors import UserError, reason
@@ -33,9 +34,21 @@ from colorbench.runs.identity import (
     canonical,
     differences,
     key_of,
+    option_fields,
+    predictions_key,
     stage_fields,
 )  # fmt: skip
-from colorbench.runs.records import FAILED, CellRecord, Environment, MadeFrom, Published
+from colorbench.runs.records import (
+    FAILED,
+    CellRecord,
+    DataRecord,
+    Environment,
+    MadeFrom,
+    PresetRecord,
+    ProtocolRecord,
+    Published,
+    RunRecord,
+)
 
 READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored", "stale", "resumable", "missing"
 
@@ -79,10 +92,13 @@ class CellRequest:
 
 @dataclass(frozen=True)
 class Context:
-    """What all cells of a command share. `weights` are published weight files by model."""
+    """What all cells of a command share. `source` is the data as the command named it, `weights` are published weight
+    files by model.
+    """
 
     folder: RunFolder
     registry: Registry
+    source: str
     data: Data
     preset: Preset
     protocol: Protocol
@@ -101,6 +117,40 @@ class Context:
         """The key of what predictions depend on beside the weights: the test images, as they are fed, and our code."""
         return key_of([self.protocol.input_id, self.data.fingerprint_of("test"), own_code(PREDICTION_CODE)])
 
+    def run_record(self) -> RunRecord:
+        """What the folder's record has to say of this command; the cells it asks for are still to be added."""
+        preset = {key: value for key, value in dataclasses.asdict(self.preset).items() if key != "summary"}
+        settings = {key: value for key, value in dataclasses.asdict(self.protocol).items() if key != "name"}
+        return RunRecord(
+            protocol=ProtocolRecord(self.protocol.id, self.protocol.name, settings),
+            data=DataRecord(source=self.source, **self.data.record()),
+            preset=PresetRecord(**preset),
+            environments={environment_key(self.environment): self.environment},
+            inputs=self.inputs,
+            scoring=self.scoring,
+        )
+
+    def request(self, record: CellRecord, cell_dir: Path, **others: Any) -> CellRequest:
+        """What making this cell in this folder takes; `others` are further fields of the request."""
+        env, splits = self.environment, self.data.splits
+        # What may go on with an unfinished training: the same cell, on the same kind of machine.
+        resume = key_of([record.key, env.packages, env.device, env.precision, env.processes])
+        return CellRequest(
+            record=record,
+            run=self.folder.path.resolve(),
+            cell_dir=cell_dir.resolve(),
+            preset=self.preset,
+            protocol=self.protocol,
+            splits={split: images.entry for split, images in splits.items() if images.entry},
+            plugins=self.plugins_for([record.model]),
+            inputs=self.inputs,
+            scored_by=self.scoring,
+            keep=self.keep,
+            weights=self.weights.get(record.model),
+            resume=resume,
+            **others,
+        )
+
     def plugins_for(self, names: Collection[str]) -> Plugins:
         """Those that these models, what they build on, and the metrics come from."""
         known = self.registry.specs["model"]
@@ -109,11 +159,6 @@ class Context:
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         return Plugins(frozenset(plugin.name for plugin in used if plugin.source not in files), tuple(files))
-
-
-def predictions_key(record: CellRecord, inputs: str) -> str:
-    """The key of the predictions that the weights of a cell give."""
-    return key_of([record.weights_sha256, record.key, inputs])
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
@@ -174,6 +219,17 @@ def plan(
     return list(planned.values())
 
 
+def waiting(context: Context, cells: Sequence[Planned]) -> Iterator[str]:
+    """A line for each cell that lies half made again beside the old one, and that this command leaves there."""
+    for cell in cells:
+        name, beside = cell.spec.name, context.folder.again_dir(cell.spec.name, cell.seed)
+        if beside.exists() and beside != cell.cell_dir:
+            yield (
+                f"{name} seed {cell.seed}: it was being made again in {beside}; "
+                f"--again {name} goes on with that, or delete the folder"
+            )
+
+
 def refuse_stale(cells: Sequence[Planned]) -> None:
     """Raises UserError that names each stale cell and the fields in which it differs."""
     if stale := [cell for cell in cells if cell.state == STALE]:
@@ -190,56 +246,69 @@ def _plan_cell(
     again, keep = asked
     folder = context.folder.cell_dir(spec.name, seed)
     fresh = new_record(context, spec, seed, planned)
+    if again and _may_be_trained(context, spec, seed):
+        return _plan_anew(context, spec, seed, fresh)
     try:
         there = context.folder.cell(spec.name, seed)
-        why = list(changes(there, fresh, folder)) if there.has_weights else []
     except UserError as error:  # its record is damaged: what was trained may be sound all the same
-        there, why = None, [str(error)]
-    if again and (there is None or there.has_weights):
-        return _plan_anew(context, spec, seed, fresh, context.folder.again_dir(spec.name, seed))
-    if there is None or (not there.has_weights and not why):
-        state = STALE if why else _unfinished(folder)
-        return Planned(spec, seed, state, fresh, folder, tuple(why))
-    if _lost(folder, there):
-        return Planned(spec, seed, STALE, fresh, folder, tuple(why))
+        return Planned(spec, seed, STALE, fresh, folder, (str(error),))
+    if not there.has_weights:
+        return Planned(spec, seed, _unfinished(folder), fresh, folder)
+    damaged = damaged_files(folder, there)
+    lost = _lost(folder, damaged)
+    why = (*changes(there, fresh), *lost)
+    if lost:
+        return Planned(spec, seed, STALE, fresh, folder, why)
     if why and not keep:
-        return Planned(spec, seed, STALE, there, folder, tuple(why))
-    state = READY if is_scored(context, there, folder) else UNSCORED
-    return Planned(spec, seed, KEPT if why and state == READY else state, there, folder, tuple(why))
+        return Planned(spec, seed, STALE, there, folder, why)
+    if damaged or not is_scored(context, there):
+        return Planned(spec, seed, UNSCORED, there, folder, why)
+    return Planned(spec, seed, KEPT if why else READY, there, folder, why)
 
 
-def _plan_anew(context: Context, spec: ModelSpec, seed: int, fresh: CellRecord, folder: Path) -> Planned:
+def _may_be_trained(context: Context, spec: ModelSpec, seed: int) -> bool:
+    """Whether there is something that another training would replace: a cell, or a damaged record of one."""
+    try:
+        return context.folder.cell(spec.name, seed).has_weights
+    except UserError:
+        return True
+
+
+def _plan_anew(context: Context, spec: ModelSpec, seed: int, fresh: CellRecord) -> Planned:
+    """The cell beside the old one, as far as it is there already."""
+    folder = context.folder.again_dir(spec.name, seed)
     try:
         begun = read_cell(folder, spec.name, seed)
     except (FileNotFoundError, UserError):
         begun = fresh
-    if not begun.has_weights or list(changes(begun, fresh, folder)):
+    damaged = damaged_files(folder, begun)
+    if not begun.has_weights or begun.key != fresh.key or _lost(folder, damaged):
         return Planned(spec, seed, _unfinished(folder), fresh, folder)
-    return Planned(spec, seed, READY if is_scored(context, begun, folder) else UNSCORED, begun, folder)
+    scored = is_scored(context, begun) and not damaged
+    return Planned(spec, seed, READY if scored else UNSCORED, begun, folder)
 
 
 def _unfinished(folder: Path) -> str:
     return RESUMABLE if (folder / TRAINING).exists() else TO_DO
 
 
-def changes(there: CellRecord, fresh: CellRecord, folder: Path) -> Iterator[str]:
-    """The fields in which what made a cell differs from what would make it now, and its damaged files."""
-    if there.key != fresh.key:
-        yield from list(differences(there.made_from, fresh.made_from)) or ["a value of another type"]  # such as 1, true
-    yield from (f"{folder / name} is damaged or absent" for name in _lost(folder, there))
+def changes(there: CellRecord, fresh: CellRecord) -> list[str]:
+    """The fields in which what made a cell differs from what would make it now."""
+    if there.key == fresh.key:
+        return []
+    return list(differences(there.made_from, fresh.made_from)) or ["a value of another type"]  # such as 1, true
 
 
-def _lost(folder: Path, record: CellRecord) -> list[str]:
-    """The damaged files that only another training can make again."""
-    return [name for name in damaged_files(folder, record) if name == WEIGHTS]
+def _lost(folder: Path, damaged: Collection[str]) -> list[str]:
+    """A line for each damaged file that only another training can make again."""
+    return [f"{folder / name} is damaged or absent" for name in damaged if name == WEIGHTS]
 
 
-def is_scored(context: Context, record: CellRecord, folder: Path) -> bool:
-    """Whether the scores of a cell are there, undamaged, and under the keys of today."""
-    sound = not damaged_files(folder, record)
+def is_scored(context: Context, record: CellRecord) -> bool:
+    """Whether the scores of a cell are made under the keys of today, and as many predictions kept as are asked for."""
     predicted = record.predicted_by == predictions_key(record, context.inputs)
     kept = min(len(context.data.splits["test"]), 2**63 if context.keep is None else context.keep)
-    return sound and predicted and record.scored_by == context.scoring and record.predictions_kept >= kept
+    return predicted and record.scored_by == context.scoring and record.predictions_kept >= kept
 
 
 def new_record(
@@ -287,16 +356,20 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
 
 
 def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: bool) -> dict[str, Any]:
-    """The code, options and stages of a model. A schedule that fails is a field that says so."""
+    """The code, options and stages of a model. A schedule that fails is a field that says so.
+
+    Raises UserError for an option that cannot be told from another.
+    """
     try:
-        stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
+        with contained():
+            stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
     code = plugin_code(registry.plugin_of("model", spec.name).source)
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}
-    return {"options": canonical(spec.options), "stages": stages, "code": named}
+    return {"options": option_fields(spec), "stages": stages, "code": named}
 
 
 def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> list[str]:

@@ -189,8 +189,9 @@ class Trained(Struct, forbid_unknown_fields=True):
 class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
-    `scoring` is the key of what scores this folder: a cell scored by anything else stays out of the tables. `kept`
-    has, by cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
+    from, or scored by, anything else stays out of the tables. `kept` has, by cell ("NAME/seed-0"), the fields in which
+    a cell that is used as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -203,6 +204,7 @@ class RunRecord(Record, kw_only=True):
     cells: list[tuple[Name, Seed]] = []
     commands: list[str] = []
     environments: dict[Key, Environment] = {}
+    inputs: Key = ""
     scoring: Key = ""
     kept: dict[str, list[str]] = {}
     files: dict[File, Sha256] = {}
@@ -215,7 +217,10 @@ class Rate(Struct, forbid_unknown_fields=True):
 
 
 class Timing(Record, kw_only=True):
-    """Seconds of an inference or a training step at batch 1 and `batch`; `failed` is why there are none."""
+    """Seconds of an inference or a training step at batch 1 and `batch`; `failed` is why there are none.
+
+    `row` is that of the cell that was timed; those that are older than rows have none.
+    """
 
     model: Name
     environment: Key
@@ -228,6 +233,7 @@ class Timing(Record, kw_only=True):
     macs: Count | None = None
     peak_memory_mib: float | None = None
     peak_memory_of: str | None = None
+    row: Key | msgspec.UnsetType = msgspec.UNSET
 
 
 R = TypeVar("R", bound=Record)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import ModelSpec, Preset, Published, Stage
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+VGG16 = "vgg16-397923af.pth"  # as torchvision names it
 LOSSES = ("residual", "output", "perceptual", "diversity", "style", "attention")
 
 # One change each; what the options mean is said in `colorbench_enhanced_unet.model.Options`.
@@ -51,6 +54,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Wang, Hu, Zhao: one-step residual refinement with color prior, noise and attention",
         build=build,
         schedule=schedule,
+        options=cached_vgg(),
         refines="siggraph17",
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
@@ -66,7 +70,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             spec,
             name="enhanced-unet-literal",
             summary="enhanced-unet with its diversity loss, its prior and its attention loss as printed",
-            options={"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"},
+            options={**spec.options, "diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"},
             published=None,
         )
     )
@@ -109,9 +113,17 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             spec.variant("siggraph17-longer"),
             summary="no refiner: siggraph17 trained for the refiner's steps more",
             build=build_longer,
+            options={},
             schedule=lambda preset: [at_once(preset, {})],
         )
     )
+
+
+def cached_vgg() -> dict[str, Path]:
+    """The option `vgg`, if torch.hub's cache has the file: as an option it counts in what a result is bound to."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    file = Path(os.environ.get("TORCH_HOME", cache), "hub", "checkpoints", VGG16).expanduser()
+    return {"vgg": file} if file.is_file() else {}
 
 
 def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, **options: Any) -> nn.Module:

@@ -125,13 +125,11 @@ def gram(features: Tensor) -> Tensor:
 class VGG16Features(nn.Module):
     """What VGG16 (Simonyan and Zisserman 2015) sees: the maps after `layers`, of which STAGES has the names.
 
-    `weights` is a file of torchvision's VGG16; None looks in the cache of torch.hub. Nothing is downloaded:
-    without a file, `trained` is False and the features are random, the same in every run, with their
-    channels multiplied by `width`. The kernels are constants: they follow the module to its device, but are
+    `weights` is a file of torchvision's VGG16. Without one the features are random, the same in every run, with
+    their channels multiplied by `width`. The kernels are constants: they follow the module to its device, but are
     neither parameters nor state. Raises ValueError if the file holds no VGG16 of torchvision.
     """
 
-    FILE = "vgg16-397923af.pth"
     # The last ReLU of each stage, and its convolutions: (index in torchvision's `features`, channels). 2x2 max pooling
     # between the stages.
     STAGES: Mapping[str, tuple[tuple[int, int], ...]] = MappingProxyType(
@@ -146,13 +144,10 @@ class VGG16Features(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, weights: str | None, width: float, layers: Sequence[str]) -> None:
+    def __init__(self, weights: str | Path | None, width: float, layers: Sequence[str]) -> None:
         super().__init__()
         self.layers = layers
-        cached = Path(torch.hub.get_dir(), "checkpoints", self.FILE)
-        file = Path(weights) if weights else cached if cached.is_file() else None
-        self.trained = file is not None
-        for index, kernel, bias in _read(file) if file else _random(width):
+        for index, kernel, bias in _read(Path(weights)) if weights else _random(width):
             self.register_buffer(f"kernel{index}", kernel, persistent=False)
             self.register_buffer(f"bias{index}", bias, persistent=False)
         # ImageNet's mean and deviation in RGB, with which torchvision trained

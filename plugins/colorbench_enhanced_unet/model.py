@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colorbench.contract import Batch, Update
+from colorbench_enhanced_unet import VGG16
 from colorbench_enhanced_unet.losses import (
     ATTENDED,
     DIVERSITY,
@@ -97,8 +99,8 @@ class Options:
             other sign, which overshoots; "hinge", the square of what the chroma falls short of the truth's, is the
             default since the text wants "more vibrant outputs".
         style_of: "base", as printed, or "truth": the printed one ties the style to what is to be improved.
-        vgg: a file of torchvision's VGG16, whose kind of VGG the paper does not name. None looks in the cache of
-            torch.hub.
+        vgg: a file of torchvision's VGG16, whose kind of VGG the paper does not name; None for random features. The
+            registered models take the one in the cache of torch.hub, if it is there. Nothing is downloaded.
         vgg_layers: those that are compared, unsaid: the last ReLU of each of the first four stages, counted
             equally, of pictures normalized as for ImageNet, which is the common choice.
     Images
@@ -145,7 +147,7 @@ class Options:
     output: str = "ab"
     diversity: str = "hinge"
     style_of: str = "base"
-    vgg: str | None = None
+    vgg: str | Path | None = None
     vgg_layers: tuple[str, ...] = tuple(VGG16Features.STAGES)
     crop: float = 1.0
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -250,10 +252,10 @@ class EnhancedUNet(nn.Module):
         self.notes: list[str] = []
         if self.weights["perceptual"] or self.weights["style"]:
             self.vgg = VGG16Features(options.vgg, width, options.vgg_layers)
-            if not self.vgg.trained:
+            if not options.vgg:
                 self.notes.append(
                     "The perceptual and style losses compare fixed random features: the weights of VGG16 "
-                    f"({VGG16Features.FILE}) were neither given nor in the cache of torch.hub."
+                    f"({VGG16}) were neither given nor in the cache of torch.hub."
                 )
 
     def train(self, mode: bool = True) -> EnhancedUNet:

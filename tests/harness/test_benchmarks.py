@@ -10,7 +10,6 @@ from colorbench.color import recombine, rgb_to_lab
 from colorbench.metrics import score_with_details
 from colorbench.metrics.pair import Pair
 from colorbench.metrics.standard import standard_scores
-from colorbench.protocol import COLORBENCH
 
 IMAGES, SIDE = 16, 256
 
@@ -41,8 +40,8 @@ def _one_thread():
 @pytest.mark.benchmark(timer=time.process_time, warmup=True, min_rounds=5)
 def test_scoring_a_batch_of_16_at_256_pixels(benchmark, pair, part):
     timed = {
-        "lab": lambda: [chunk.lab for chunk in pair.chunks(COLORBENCH)],
-        "scores": lambda: [standard_scores(chunk) for chunk in pair.chunks(COLORBENCH)],
+        "lab": lambda: [chunk.lab for chunk in pair.chunks()],
+        "scores": lambda: [standard_scores(chunk) for chunk in pair.chunks()],
         "scores and details": lambda: score_with_details(pair),
     }
     benchmark.extra_info["images"] = IMAGES

@@ -18,7 +18,7 @@ IMAGES = 60
 
 
 def details(predicted, truth, parts=None, attention=None):
-    return score_with_details(Pair(predicted, truth, parts, attention))[1]
+    return score_with_details(Pair(predicted, truth, parts or {}, attention))[1]
 
 
 def picture(*columns):

@@ -1,6 +1,7 @@
 """The refiner: what it leaves alone, what it sees, what it is taught."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import colorbench_enhanced_unet as plugin
 import numpy as np
@@ -23,6 +24,7 @@ from torch import nn
 from colorbench import plugins
 from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Preset
+from colorbench.runs.identity import differences, option_fields
 
 MODELS = plugins.load().specs["model"]
 PRESET = Preset("p", "", size=64, width=0.25, batch_size=8, epochs=30)
@@ -39,11 +41,6 @@ class Base(nn.Module):
 
     def forward(self, L):
         return 110 * torch.tanh(self.layers(L / 100).float())
-
-
-@pytest.fixture(autouse=True)
-def no_weights_on_this_machine(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
 
 def build(width=0.125, **options):
@@ -492,15 +489,27 @@ def test_features_are_those_of_torchvision(vgg_file):
         torch.testing.assert_close(got, wanted)
 
 
-def test_weights_are_found_and_their_absence_is_noted(vgg_file, tmp_path):
+def test_the_absence_of_weights_is_noted(vgg_file):
     file, _ = vgg_file
     (note,) = build().notes
     assert "random features" in note
     assert build(weights={"perceptual": 0, "style": 0}).notes == []
     assert build(vgg=str(file)).notes == []
-    (tmp_path / "checkpoints").mkdir()
-    file.rename(tmp_path / "checkpoints" / losses.VGG16Features.FILE)
-    assert build().notes == []
+
+
+@pytest.mark.parametrize("variable", ["TORCH_HOME", "XDG_CACHE_HOME"])
+def test_weights_in_the_cache_of_torch_are_an_option_and_so_count_by_their_content(variable, tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
+    file = Path(torch.hub.get_dir(), "checkpoints", plugin.VGG16)
+    assert tmp_path in file.parents
+    before = plugins.load().specs["model"]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    for name, spec in plugins.load().specs["model"].items():
+        uses = name.startswith("enhanced-unet") and not name.endswith("siggraph17-longer")
+        told = list(differences(option_fields(before[name]), option_fields(spec)))
+        assert [line.partition(" -> ")[0] for line in told] == ["vgg null"] * uses, name
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a weight file", "no vgg"])
@@ -632,7 +641,8 @@ def test_every_ablation_changes_what_its_name_says():
     specs = {}
     plugin.register_models(lambda spec: specs.update({spec.name: spec}))
     parent, literal = specs.pop("enhanced-unet"), specs.pop("enhanced-unet-literal")
-    assert literal.options == {"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"}
+    literally = {"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"}
+    assert literal.options == {**parent.options, **literally}
     assert set(plugin.LOSSES) == set(losses.WEIGHTS)
     others = {"enhanced-unet/unseen-images": "siggraph17/fewer-images", "enhanced-unet/from-mean-color": "mean-color"}
     for name, spec in specs.items():

@@ -6,6 +6,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -430,3 +431,21 @@ def test_the_losses_of_ablations_have_a_figure_of_their_own(mixed, errors):
     assert (folder / "losses-ablations.png").exists()
     assert "(losses-ablations.png)" in (folder / "ablations.md").read_text()
     assert "losses-ablations" not in (folder / "comparison.md").read_text()
+
+
+def test_rows_of_other_seeds_are_named(tmp_path, errors):
+    run = FakeRun(tmp_path / "run", ["a", "b", "c"], seeds=(0,))
+    run.ask(("c", 1))
+    for model, seed in run.record.cells:
+        run.cell(model, seed, errors)
+    assert "Seeds of c: 0, 1; of most rows: 0." in run.text("comparison.md")
+
+
+def test_environments_that_read_alike_say_in_what_they_differ(tmp_path, errors):
+    run = FakeRun(tmp_path / "run", ["a"])
+    here = run.record.environments[HERE]
+    run.record.environments[ELSEWHERE] = msgspec.structs.replace(here, packages={**here.packages, "numpy": "9"})
+    run.save()
+    run.cell("a", 0, errors)
+    run.cell("a", 1, errors, environment=ELSEWHERE)
+    assert f"from {HERE} it differs in environment.packages.numpy" in run.text("comparison.md")

@@ -166,6 +166,20 @@ def test_seeds_that_were_made_in_two_ways_are_two_rows(tmp_path, errors):
     assert "- From cnn@aaaaaaaa to cnn@bbbbbbbb: stages[0].learning_rate 0.1 -&gt; 0.001." in text
 
 
+def test_a_timing_stands_beside_the_row_that_was_timed_alone(tmp_path, errors):
+    run = FakeRun(tmp_path, ["cnn", "old", "other"], seeds=(0, 1))
+    for seed, row in enumerate("ab"):
+        run.cell("cnn", seed, errors, row=row * 16)
+        run.cell("old", seed, errors, row="a" * 16)
+        run.cell("other", seed, errors, row="a" * 16)
+    run.timing("cnn", row="b" * 16)
+    run.timing("old")  # by a version that did not say what it timed
+    run.timing("other", row="b" * 16, failed="out of memory")
+    timed = run.frame()["infer_1"].notna()
+    assert timed.to_dict() == {"cnn@aaaaaaaa": False, "cnn@bbbbbbbb": True, "old": True, "other": False}
+    assert "out of memory" not in run.text("comparison.md")
+
+
 def test_keys_that_begin_alike_are_not_one_row(tmp_path, errors):
     run = FakeRun(tmp_path, ["cnn"], seeds=(0, 1, 2))
     for seed, row in enumerate(("aaaaaaaa00000000", "aaaaaaaa00000001", "")):

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from conftest import call, contents, one_line
 from colorbench.errors import UserError
 from colorbench.runs import folder as folder_module
 from colorbench.runs.environment import environment
-from colorbench.runs.folder import Common, RunFolder, promote, recover, write_aside, write_cell
+from colorbench.runs.folder import RunFolder, environment_key, promote, recover, write_aside, write_cell
 from colorbench.runs.records import (
     CellRecord,
     DataRecord,
@@ -28,11 +29,6 @@ from colorbench.runs.records import (
 )
 
 DEVICE = {"device": "cpu", "accelerators": [], "precision": "no", "processes": 1, "threads": 1}
-COMMON = Common(
-    ProtocolRecord("p", "a protocol"),
-    DataRecord("photos", "d", {"test": Split(1, 0, {})}),
-    PresetRecord("smoke", 64, 1.0, 8, 6),
-)
 CELLS = [("a", 0), ("a", 1), ("b/c", 0), ("b/c", 1)]
 
 
@@ -42,9 +38,21 @@ def machine():
 
 
 @pytest.fixture
-def folder(tmp_path, machine):
+def asked(machine):
+    return RunRecord(
+        protocol=ProtocolRecord("p", "a protocol"),
+        data=DataRecord("photos", "d", {"test": Split(1, 0, {})}),
+        preset=PresetRecord("smoke", 64, 1.0, 8, 6),
+        cells=list(CELLS),
+        commands=["colorbench run"],
+        environments={environment_key(machine): machine},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, asked):
     folder = RunFolder(tmp_path / "run")
-    folder.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+    folder.begin(asked, {"trained_on.txt": b"digest\n"})
     return folder
 
 
@@ -69,23 +77,24 @@ def test_every_cell_has_an_outcome(folder):
         ("preset", PresetRecord("smoke", 64, 1.0, 8, 7), r"preset\.epochs \(6 there, 7 here\)"),
     ],
 )
-def test_other_conditions_are_refused_with_the_field_that_differs(folder, machine, part, changed, field):
+def test_other_conditions_are_refused_with_the_field_that_differs(folder, asked, part, changed, field):
     before = contents(folder.path)
     with pytest.raises(UserError, match=field):
-        folder.begin(msgspec.structs.replace(COMMON, **{part: changed}), [("a", 0)], "colorbench run", machine, {})
+        folder.begin(msgspec.structs.replace(asked, cells=[("a", 0)], **{part: changed}), {})
     assert contents(folder.path) == before
 
 
-def test_more_models_and_seeds_join_the_record(folder, machine):
+def test_more_models_and_seeds_join_the_record(folder, asked, machine):
     other = msgspec.structs.replace(machine, python="4")
-    folder.begin(COMMON, [("d", 2), ("a", 0)], "colorbench run --models d", other, {})
+    more = {"commands": ["colorbench run --models d"], "environments": {environment_key(other): other}}
+    folder.begin(msgspec.structs.replace(asked, cells=[("d", 2), ("a", 0)], **more), {})
     record = folder.record
     assert (record.models, record.seeds, len(record.environments)) == (["a", "b/c", "d"], [0, 1, 2], 2)
     assert record.cells == [*CELLS, ("d", 2)]
     assert record.commands == ["colorbench run", "colorbench run --models d"]
 
 
-def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, machine, monkeypatch):
+def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, asked, monkeypatch):
     """At each write in turn: what is left is taken for a run of ours, and the same command goes on."""
     for nth in range(4):
         run, count = RunFolder(tmp_path / f"run{nth}"), 0
@@ -102,9 +111,9 @@ def test_a_kill_while_a_run_begins_costs_nothing(tmp_path, machine, monkeypatch)
             patched.setattr(folder_module, "write_aside", write)
             if nth < 2:
                 with pytest.raises(KeyboardInterrupt):
-                    run.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+                    run.begin(asked, {"trained_on.txt": b"digest\n"})
         with run.held():
-            run.begin(COMMON, CELLS, "colorbench run", machine, {"trained_on.txt": b"digest\n"})
+            run.begin(asked, {"trained_on.txt": b"digest\n"})
         assert run.record.cells == CELLS
 
 
@@ -132,6 +141,22 @@ def test_a_kill_while_a_cell_takes_the_place_of_another_loses_neither(tmp_path, 
         recover(old)
         assert decode(old / "cell.json", CellRecord).reason == ("old" if nth == 0 else "new")
         assert not old.with_name("seed-0.old").exists()
+
+
+def test_what_somebody_else_put_into_a_cell_goes_along_when_it_is_made_again(tmp_path):
+    old, new = tmp_path / "seed-0", tmp_path / "seed-0.new"
+    write_cell(old, CellRecord(model="a", seed=0, status="done", reason="0"))
+    (old / "notes.txt").write_text("0")
+    (old / "figures").mkdir()
+    (old / "figures" / "one.png").write_text("0")
+    for nth in ("1", "2", "3"):
+        write_cell(new, CellRecord(model="a", seed=0, status="done", reason=nth))
+        (new / "notes.txt").write_text(nth)
+        promote(new)
+        assert decode(old / "cell.json", CellRecord).reason == nth
+    assert [file.name for file in tmp_path.iterdir()] == ["seed-0"]
+    assert sorted(file.read_text() for file in old.rglob("notes.txt*")) == ["0", "1", "2", "3"]
+    assert (old / "figures" / "one.png").read_text() == "0"
 
 
 def test_what_a_killed_command_was_writing_is_removed_and_nothing_else(folder):
@@ -298,6 +323,24 @@ def test_a_link_is_refused_and_not_followed(bench, victim, name):
     again = bench("tiny", "--again", "tiny")
     assert (again.exit_code, "is a link" in again.stderr) == (2, True)
     assert (victim / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("make", ["pipe", "socket"])
+@pytest.mark.parametrize("name", ["cells/tiny/seed-0/cell.json", "samples.npz", "timing/tiny.json", "cells/extra"])
+def test_a_pipe_or_socket_is_refused_and_not_opened(bench, make, name, monkeypatch):
+    file = bench.run / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    if make == "pipe":
+        os.mkfifo(file)
+    else:
+        monkeypatch.chdir(file.parent)  # the path of a socket has a hundred characters at most
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(file.name)
+    refused(bench, str(file), f"is a {make}")
+    (bench.run / "record.json").unlink()
+    planned = bench.plan()
+    assert (planned.exit_code, "is not empty, and no run folder" in one_line(planned)) == (2, True)
 
 
 def test_a_folder_that_is_no_run_is_left_alone(bench, tmp_path):

@@ -1,19 +1,24 @@
 """What a plugin does to Python, to torch or to its process reaches no other model, and never ends the command."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import TINY, call, jpeg, one_line
 
 from colorbench import plugins
+from colorbench.errors import UserError
+from colorbench.runs import executors
 
 ROWDY = """
 from colorbench import ModelSpec, hookimpl
@@ -73,8 +78,8 @@ def rowdy(fresh, monkeypatch):
     ],
 )
 def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason):
-    if where == "IN_SCHEDULE" and "os" in what:
-        pytest.skip("the schedule is asked for where the run is planned")
+    if where == "IN_SCHEDULE" and "kill" in what:
+        pytest.skip("the schedule is asked for in the command itself, too")
     result = rowdy(where, what)
     assert result.exit_code == 1, result.stderr
     table = rowdy.bench.table()
@@ -82,11 +87,37 @@ def test_a_process_that_ends_is_a_row_with_its_reason(rowdy, where, what, reason
     assert f"colorbench: a-rowdy seed 0 failed: {reason}" in result.stderr
 
 
-def test_a_file_that_ends_python_at_import_is_refused(rowdy):
-    result = rowdy("AT_IMPORT", "import sys; sys.exit(0)")
+def test_a_process_that_ends_as_it_scores_loses_no_training(fresh):
+    metric = fresh.folder / "metric.py"
+    metric.write_text(
+        "import os\n\nfrom colorbench import MetricSpec, hookimpl\n\n\n"
+        "def last_red(predicted, truth):\n    len(predicted) > 2 and os._exit(5)\n    return predicted[:, 0, 0, 0]\n"
+        "\n\n@hookimpl\ndef register_metrics(register):\n    register(MetricSpec('red', 'a test', last_red))\n"
+    )
+    ended = fresh("tiny", "--plugin", metric)
+    assert "tiny seed 0 trained: its process ended with status 5 before it was done" in one_line(ended)
+    metric.write_text(metric.read_text().replace("> 2", "> 999"))
+    mended = fresh("tiny", "--plugin", metric)
+    assert mended.exit_code == 0, mended.stderr
+    assert "train 1/1" in ended.stderr
+    assert "train 1/1" not in mended.stderr
+
+
+@pytest.mark.parametrize("what", ["import sys; sys.exit(0)", "import os; os._exit(0)"])
+def test_a_file_that_ends_python_at_import_is_refused(rowdy, what):
+    result = rowdy("AT_IMPORT", what)
     assert result.exit_code == 2
     assert "cannot load the plugin" in one_line(result)
     assert "SystemExit: 0" in one_line(result)
+
+
+@pytest.mark.parametrize("what", ["raise SystemExit(0)", "raise SystemExit"])
+def test_a_model_that_ends_python_as_it_colors_a_photo_is_no_success(bench, what):
+    bench.change("ab = 10", f"{what}\n            ab = 10")
+    (bench.folder / "photo.jpg").write_bytes(jpeg(0))
+    result = call("colorize", bench.folder / "photo.jpg", "--model", "tiny", "--run", bench.run, "--plugin", bench.file)
+    assert result.exit_code == 2
+    assert "a plugin has ended the command before it was done" in one_line(result)
 
 
 def test_an_installed_plugin_that_ends_python_at_import_is_broken(fresh, monkeypatch):
@@ -128,6 +159,53 @@ def test_nor_does_what_it_changes_at_import(rowdy, finished, monkeypatch):
     pd.testing.assert_frame_equal(scores(rowdy.bench), scores(finished))
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("the working directory", "import os; os.chdir('/')"),
+        ("the environment", "import os; os.environ.update(HOME='/', COLORBENCH_TEST='1')"),
+        ("sys.stdout", "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer)"),
+        ("sys.stderr", "import sys; sys.stderr = None"),
+        ("signal handlers", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"),
+        ("torch's default dtype", "import torch; torch.set_default_dtype(torch.float64)"),
+        ("torch's default dtype, gradients", "import torch; torch.set_grad_enabled(False)"),
+        ("determinism", "import torch; torch.use_deterministic_algorithms(True)"),
+        ("torch's threads", "import torch; torch.set_num_threads(3)"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "; 1 / 0"])
+def test_what_an_import_changes_is_put_back(tmp_path, monkeypatch, name, what, end):
+    monkeypatch.chdir(tmp_path)
+    handler, environ, streams = signal.getsignal(signal.SIGINT), dict(os.environ), (sys.stdout, sys.stderr)
+    Path("rowdy.py").write_text(what + end)
+    if end:
+        with pytest.raises(UserError, match="ZeroDivisionError"):
+            plugins.load(["rowdy.py"])
+    else:
+        assert name in ", ".join(plugins.load(["rowdy.py"]).plugins[-1].changed)
+    gc.collect()
+    assert Path.cwd() == tmp_path
+    assert dict(os.environ) == environ
+    assert (sys.stdout, sys.stderr) == streams
+    assert not sys.stdout.closed
+    assert signal.getsignal(signal.SIGINT) == handler
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1
+
+
+def test_an_import_that_goes_elsewhere_takes_no_run_along(rowdy, monkeypatch):
+    monkeypatch.chdir(rowdy.bench.folder)
+    rowdy.bench.run = Path("run")
+    result = rowdy("AT_IMPORT", "import os; os.makedirs('elsewhere', exist_ok=True); os.chdir('elsewhere')")
+    assert result.exit_code == 0, result.stderr
+    assert "plugin rowdy changes the working directory when imported: put back; do that in `build`" in result.stderr
+    assert rowdy.bench.table().status.to_dict() == {"a-rowdy": "done", "tiny": "done"}
+    assert (rowdy.bench.folder / "run" / "record.json").exists()
+    assert not list((rowdy.bench.folder / "elsewhere").iterdir())
+
+
 def test_a_thread_left_behind_does_not_hang_the_run(rowdy):
     started = time.monotonic()
     result = rowdy("IN_BUILD", "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start()")
@@ -166,6 +244,105 @@ def test_markup_of_a_plugin_is_no_markup_in_the_report(fresh, text):
     rows = [line.count("|") - line.count("\\|") for line in report.splitlines() if line.startswith("| tiny")]
     assert rows
     assert all(count >= 3 for count in rows)
+
+
+def _write_and_sleep(file):
+    file.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def _fork_and_end(file):
+    if os.fork() == 0:
+        _write_and_sleep(file)
+    os._exit(3)
+
+
+def _start_and_return(file):
+    if os.fork() == 0:
+        _write_and_sleep(file)
+    while not file.exists():
+        time.sleep(0.01)
+    return subprocess.Popen(["sleep", "60"], close_fds=False).pid
+
+
+def lives(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def server():
+    """The process from which those of `executors.call` are forked."""
+    return next(child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline()))
+
+
+def test_a_process_that_has_forked_and_ended_hangs_nobody(tmp_path):
+    """What it has forked holds the pipe open on which its result is awaited."""
+    started = time.monotonic()
+    with pytest.raises(executors.EndedError, match="its process ended with status 3 before it was done"):
+        executors.call(_fork_and_end, tmp_path / "pid")
+    assert time.monotonic() - started < 40
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_what_a_process_has_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "_family", lambda pid: [])  # by its own hand: it may have ended before we look
+    sleeping = executors.call(_start_and_return, tmp_path / "pid")
+    deadline = time.monotonic() + 20
+    while lives(sleeping) or lives(int((tmp_path / "pid").read_text())):
+        assert time.monotonic() < deadline
+
+
+def _interrupt(_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_by_a_plugin_ends_its_own_process_alone():
+    with pytest.raises(executors.EndedError, match="KeyboardInterrupt"):
+        executors.call(_interrupt, None)
+
+
+def test_a_server_that_was_killed_is_started_anew():
+    executors.call(abs, -1)
+    server().kill()
+    assert executors.call(abs, -1) == 1
+
+
+def test_a_process_that_cannot_be_started_is_a_reason(monkeypatch):
+    def refuse():
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(executors.forkserver, "ensure_running", refuse)
+    with pytest.raises(executors.EndedError, match="its process could not be started"):
+        executors.call(abs, -1)
+
+
+def test_an_interrupt_ends_the_process_that_works(tmp_path):
+    """Also where the command goes on afterwards, as in a notebook."""
+    file = tmp_path / "pid"
+
+    def interrupt():
+        while not file.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        executors.call(_write_and_sleep, file)
+    assert time.monotonic() - started < 40
+    assert not lives(int(file.read_text()))
+
+
+def test_an_interrupt_while_a_process_imports_is_one_line(fresh):
+    command = [sys.executable, "-m", "colorbench", "run", *map(str, fresh.arguments()), "--no-timing"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not any("forkserver" in " ".join(child.cmdline()) for child in psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, len(said.splitlines())) == (130, 1), said
 
 
 def start(bench, *more):

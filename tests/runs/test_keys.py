@@ -1,16 +1,39 @@
 """A result belongs to what made it: what is changed makes it stale, and what only reads otherwise does not."""
 
+import enum
+import functools
 import os
+import random
+import shutil
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import call, contents, one_line
+from PIL import Image
 
-from colorbench import load_model, plugins
+from colorbench import ModelSpec, load_model, plugins
+from colorbench.code import plugin_code
+from colorbench.errors import UserError
+from colorbench.harness import throughput
+from colorbench.runs.identity import canonical, option_fields
 
 FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 60 pictures."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (60, 16, 16, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
 
 
 def refused(bench, models="tiny", *more):
@@ -63,6 +86,109 @@ def test_an_option_is_stale_and_an_option_file_by_its_content(fresh):
     assert "options.bins 3 -> 4" in refused(fresh)
 
 
+class Kind(enum.IntEnum):
+    ONE, TWO = 1, 2
+
+
+@dataclass
+class Sizes:
+    first: int
+
+
+class Scaled:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, value):
+        return self.factor * value
+
+
+def times(factor):
+    return lambda value: factor * value
+
+
+# What makes a value, and what makes one that does something else.
+VALUES = {
+    "array": (lambda: np.arange(5000), lambda: np.arange(5000) + (np.arange(5000) == 2500)),
+    "dtype": (lambda: np.zeros(3, np.float32), lambda: np.zeros(3, np.float64)),
+    "shape": (lambda: torch.zeros(2, 3), lambda: torch.zeros(3, 2)),
+    "bfloat16": (lambda: torch.ones(2, dtype=torch.bfloat16), lambda: torch.zeros(2, dtype=torch.bfloat16)),
+    "objects": (lambda: np.array([1, "a"], object), lambda: np.array([1, "b"], object)),
+    "number": (lambda: np.float32(0.5), lambda: np.float32(0.25)),
+    "nan": (lambda: [float("nan")], lambda: [float("inf")]),
+    "partial": (lambda: functools.partial(pow, exp=2), lambda: functools.partial(pow, exp=3)),
+    "partial of a value": (lambda: functools.partial(pow, 2), lambda: functools.partial(pow, 3)),
+    "closure": (lambda: times(2), lambda: times(3)),
+    "default": (lambda: lambda value, factor=2: factor, lambda: lambda value, factor=3: factor),
+    "callable": (lambda: Scaled(2), lambda: Scaled(3)),
+    "method": (lambda: Scaled(2).__call__, lambda: Scaled(3).__call__),
+    "module": (lambda: times(torch.nn), lambda: times(torch)),
+    "network": (lambda: torch.nn.GroupNorm(1, 2), lambda: torch.nn.GroupNorm(2, 2)),
+    "generator": (lambda: random.Random(1), lambda: random.Random(2)),
+    "dataclass": (lambda: Sizes(1), lambda: Sizes(2)),
+    "type": (lambda: Sizes, lambda: Scaled),
+    "enum": (lambda: Kind.ONE, lambda: Kind.TWO),
+    "torch dtype": (lambda: torch.float32, lambda: torch.float64),
+    "keys": (lambda: {1: "a", "1": "b"}, lambda: {1: "c", "1": "b"}),
+    "set": (lambda: {"a", 1, None}, lambda: {"a", 2, None}),
+    "bytes": (lambda: b"12", lambda: b"13"),
+    "built-in": (lambda: torch.relu, lambda: torch.sigmoid),
+    "sentence": (lambda: "a." * 300, lambda: "b." * 300),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_every_kind_of_option_counts_by_its_value(kind):
+    value, other = VALUES[kind]
+    first, same, another = (
+        option_fields(ModelSpec("m", "", None, None, {"x": make()})) for make in (value, value, other)
+    )
+    assert first == same
+    assert first != another
+
+
+def test_a_folder_as_an_option_counts_by_its_files(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "bins.txt").write_text("1 2 3")
+    first = canonical(tmp_path)
+    (tmp_path / "tables" / "bins.txt").write_text("1 2 3 4")
+    second = canonical(tmp_path)
+    (tmp_path / "tables" / "bins.txt").rename(tmp_path / "tables" / "other.txt")
+    assert len({str(fields) for fields in (first, second, canonical(tmp_path))}) == 3
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: (i for i in [1])])
+def test_an_option_that_nothing_tells_from_another_is_refused(make):
+    with pytest.raises(
+        UserError, match=r"^m: option 'lock' cannot be compared from run to run \(TypeError: cannot pickle"
+    ):
+        option_fields(ModelSpec("m", "", None, None, {"size": 1, "lock": make()}))
+
+
+def test_such_an_option_stops_the_run_before_it_begins(fresh):
+    fresh.change("OPTIONS = {}", "import threading\n\nOPTIONS = {'lock': threading.Lock()}")
+    result = fresh()
+    assert result.exit_code == 2
+    assert one_line(result).startswith("colorbench: tiny: option 'lock' cannot be compared")
+    assert not (fresh.run / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        (RATE, "learning_rate=random.random()", "stages[0].learning_rate 0."),
+        ("OPTIONS = {}", "OPTIONS = {'x': random.random()}", "options.x 0."),
+    ],
+)
+def test_what_is_drawn_anew_each_time_is_not_trained(fresh, old, new, field):
+    fresh.change(old, new)
+    fresh.change("from colorbench", "import random\nfrom colorbench")
+    result = fresh()
+    assert result.exit_code == 1
+    assert f"tiny seed 0 failed: ValueError: it is no longer what was planned: {field}" in one_line(result)
+    assert "train 1/" not in result.stderr
+
+
 def test_a_base_that_changed_makes_its_refiner_stale(bench):
     bench.change("a test", "another text")  # of the summary: code as well, though it moves nothing
     said = refused(bench, "on-tiny")
@@ -73,6 +199,16 @@ def test_a_base_that_changed_makes_its_refiner_stale(bench):
     made = bench("on-tiny", "--again", "tiny,on-tiny")
     assert made.exit_code == 0, made.stderr
     assert bench.record("on-tiny")["made_from"]["base"]["weights"] == bench.record()["weights_sha256"]
+
+
+def test_a_refiner_is_never_put_on_another_base_than_its_own(bench):
+    bench.change(RATE, "learning_rate=0.1")
+    assert bench("tiny", "--again", "tiny").exit_code == 0
+    with pytest.raises(UserError, match="'on-tiny' was trained on other weights of 'tiny' than"):
+        load_model("on-tiny", run=bench.run, registry=plugins.load([bench.file]))
+    evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
+    assert evaluated.exit_code == 1
+    assert "was trained on other weights of 'tiny'" in one_line(evaluated)
 
 
 def test_prose_and_layout_make_nothing_stale(bench):
@@ -126,7 +262,7 @@ def test_again_trains_anew_and_keeps_the_old_cell_until_that_is_done(bench):
 
 
 def test_an_abandoned_second_training_leaves_the_old_cell_in_use(bench):
-    """A kill in the middle of `--again` leaves a folder beside the cell, which is no obstacle."""
+    """A kill in the middle of `--again` leaves a folder beside the cell, which is said and no obstacle."""
     text = bench.file.read_text()
     bench.change(FORWARD, "ab = 60 + 0 * self")
     bench.change(
@@ -135,8 +271,15 @@ def test_an_abandoned_second_training_leaves_the_old_cell_in_use(bench):
     )
     assert bench("tiny", "--again", "tiny").exit_code == 1
     bench.write(text)
-    assert bench().exit_code == 0
+    done, planned = bench(), bench.plan()
+    assert (done.exit_code, planned.exit_code) == (0, 0)
     assert bench.table().status["tiny"] == "done"
+    waits = f"tiny seed 0: it was being made again in {bench.cell()}.new; --again tiny goes on with that"
+    assert waits in done.stderr
+    assert waits in planned.stderr
+    assert waits not in bench.plan("tiny", "--again", "tiny").stderr
+    shutil.rmtree(f"{bench.cell()}.new")
+    assert "being made again" not in bench.plan().stderr
 
 
 def test_keep_uses_the_old_cell_and_every_table_marks_it(bench):
@@ -199,6 +342,33 @@ def test_a_helper_of_a_package_counts_and_a_library_does_not(tmp_path):
     assert code() not in (first, second)
 
 
+@pytest.mark.parametrize(
+    "line", ["importlib.import_module('{}.part')", "import_module('{}')", "__import__('{}')", "from {}.part import x"]
+)
+def test_a_helper_that_is_imported_by_its_name_counts(line, tmp_path, monkeypatch):
+    name = f"named_helper_{abs(hash(line))}"
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"{name}.py").write_text("A = 1\n")
+    (tmp_path / "plugin.py").write_text(line.format(name))
+    assert [*plugin_code(str(tmp_path / "plugin.py"))] == [name, "plugin.py"]
+
+
+def test_a_model_is_timed_again_when_another_cell_is_in_its_place(bench, monkeypatch):
+    timed, rate = [], {"median": 0.5, "iqr": 0.01, "rounds": 7}
+    monkeypatch.setattr(throughput, "_measure", lambda request: timed.append(request["seed"]) or {"infer_1": rate})
+    table = bench.folder / "table.txt"
+    table.write_text("1 2 3")
+    bench.change("OPTIONS = {}", f"OPTIONS = {{'table': {str(table)!r}}}")
+    for arguments in (("--again", "tiny"), (), ("--seed", 1)):
+        assert call("run", *bench.arguments(), *arguments).exit_code == 0
+        assert timed == [0]
+    assert bench.table()["infer_1"]["tiny"] == 2.0
+    table.write_text("1 2 4")
+    assert call("run", *bench.arguments(), "--again", "tiny").exit_code == 0
+    assert timed == [0, 0]
+    assert bench.table()["infer_1"].notna().sum() == 1  # of the row that was timed
+
+
 METRIC = """
 from colorbench import MetricSpec, hookimpl
 
@@ -236,3 +406,25 @@ def test_two_plugin_files_of_one_name_do_not_meet_and_know_where_they_are(fresh)
     said = refused(fresh, "tiny,small", "--plugin", other)
     assert "small seed 0: code of plugin tiny.py" in said
     assert one_line(fresh("tiny")).startswith("in ")
+
+
+def test_an_evaluation_goes_on_without_a_model_that_is_not_installed(bench, photos):
+    bench.change('"on-tiny"', '"renamed"')
+    result = call("evaluate", bench.run, "--data", photos, "--plugin", bench.file)
+    assert result.exit_code == 1
+    assert "on-tiny seed 0 failed: it is not installed; give its plugin, which was" in one_line(result)
+    assert "| tiny" in result.stdout
+
+
+def test_a_cell_of_other_test_images_stays_out_of_the_table(bench, photos):
+    other = bench.folder / "other"
+    arguments = [*bench.arguments()[:-1], other, "--no-timing", "--data", photos]
+    made = call("run", *arguments)
+    assert made.exit_code == 0, made.stderr
+    cell = Path("cells/tiny/seed-0")
+    for name in ("record.json", "samples.npz", "trained_on.txt"):  # as if this run's cells had been put into the other
+        shutil.copy(other / name, bench.run / name)
+    assert "predicted from other images" in call("report", bench.run).stdout
+    for name in ("cell.json", "scores.parquet", "details.parquet", "samples.npz", "losses.parquet"):
+        shutil.copy(other / cell / name, bench.run / cell / name)
+    assert "predicted from other images" not in call("report", bench.run).stdout

@@ -201,7 +201,7 @@ def test_a_network_that_writes_into_its_input_does_not_change_the_truth(fresh):
 
 # What a change of the tiny network's text makes of it, and the reason that is given before anything is trained.
 FLAWS = {
-    "randomness": (("L / 100)", "L / 100) + torch.randn(())"), "another answer to the same image each time"),
+    "randomness": (("L / 100)", "L / 100) + torch.randn(L.shape)"), "another answer to the same image each time"),
     "batch": (("return ab if", "ab = ab - ab.mean()\n            return ab if"), "otherwise alone than in a batch"),
     "player": (("/ 1000})", "/ 1000}, player='convolutoin')"), "'convolutoin': the network has no such submodule"),
     "frozen": (("=0.001)", "=0.001, frozen=('convolutoin',))"), "'convolutoin': the network has no such submodule"),
@@ -225,6 +225,16 @@ def test_what_is_wrong_is_found_before_anything_is_trained(fresh, flaw):
     assert result.exit_code == 1, result.stderr
     assert reason in result.stdout
     assert not fresh.run.exists()
+
+
+def test_a_flaw_that_training_brings_out_leaves_the_cell_unscored(fresh):
+    fresh.change("self.base = base", "self.base, self.mixes = base, nn.Parameter(torch.zeros(()))")
+    fresh.change("return ab if", "ab = ab + 10 * self.mixes * (L - L.mean(0, keepdim=True))\n            return ab if")
+    for _ in range(2):
+        result = fresh()
+        assert result.exit_code == 1
+        assert "tiny seed 0 trained: not scored: ValueError: an image is colored otherwise alone" in one_line(result)
+    assert "train 1/" not in result.stderr
 
 
 def test_two_bad_models_are_two_lines_and_the_third_is_trained(fresh):
@@ -258,3 +268,15 @@ def test_a_metric_that_fails_stops_the_run_before_anything_is_trained(fresh, val
     assert "'largest_error'" in one_line(result)
     assert said in one_line(result)
     assert "train 1/" not in result.stderr
+
+
+def test_a_process_that_ends_while_it_predicts_has_not_cost_the_training(fresh):
+    saved = f"__import__('os').path.exists({str(fresh.cell() / 'weights.safetensors')!r})"
+    change = "return ab if", f"{saved} and __import__('os')._exit(3)\n            return ab if"
+    fresh.change(*change)
+    ended = fresh()
+    assert "tiny seed 0 trained: its process ended with status 3 before it was done" in ended.stderr
+    weights = fresh.record()["weights_sha256"]
+    fresh.change(*reversed(change))
+    assert fresh("tiny", "--keep", "tiny").exit_code == 0
+    assert fresh.record()["weights_sha256"] == weights
