@@ -49,6 +49,7 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
     environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     settings = environ, os.getcwd(), _threads(), sys.stderr.isatty()
     process = _started(context, (function, request, settings, sender))
+    known = _known(process.pid)
     sender.close()
     patience = 0.0
     try:
@@ -58,7 +59,7 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
         process.join()
         raise EndedError(_ending(process.exitcode)) from None
     finally:
-        family = _family(process.pid)
+        family = _family(known)
         process.join(patience)
         _kill(family)  # it has ended, unless threads that a plugin left behind hold it up, or we are on our way out
         process.join()
@@ -107,11 +108,17 @@ def _no_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """A process, if it lives, and all that it has started."""
+def _known(pid: int) -> psutil.Process | None:
+    """A process as the one that has this number now, since another may have it later; None if it has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
+        return psutil.Process(pid)
+    return None
+
+
+def _family(process: psutil.Process | None) -> list[psutil.Process]:
+    """A process, if it still runs, and all that it has started."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)] if process else []
     return []
 
 
@@ -185,7 +192,7 @@ def _serve(
         try:
             result = function(request)
         finally:
-            _kill(_family(os.getpid())[1:])  # what a plugin has started shall not go on when the work is done
+            _kill(_family(psutil.Process())[1:])  # what a plugin has started shall not go on when the work is done
         sender.send(("returned", result))
     except BaseException as error:
         sender.send(("raised", _portable(error)))
