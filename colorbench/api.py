@@ -378,8 +378,9 @@ def _to_score(context: Context, record: CellRecord) -> CellRequest:
 
 def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellRecord], command: str) -> None:
     trained, record = source.record, context.run_record()
-    seen = files.read_checked(source.path / files.TRAINED_ON, trained.files.get(files.TRAINED_ON, "")).decode().split()
-    known = sum(digest in set(seen) for digest in context.data.splits["test"].digests)
+    digests = files.read_checked(source.path / files.TRAINED_ON, trained.files.get(files.TRAINED_ON, ""))
+    seen = {*digests.split()}
+    known = sum(digest.encode() in seen for digest in context.data.splits["test"].digests)
     record.trained = Trained(source.path.resolve().name, trained.data.name, trained.data.fingerprint, known)
     record.commands, record.cells = [command], [(cell.model, cell.seed) for cell in cells]
     record.kept = trained.kept

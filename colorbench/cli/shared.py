@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data
+from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data, without_control
 from colorbench.plugins import Registry, load
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def print_rows(rows: Sequence[Sequence[str]]) -> None:
     """Columns of text, as wide as their longest entries."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        click.echo(without_control(line).rstrip())
 
 
 def command_line() -> str:
