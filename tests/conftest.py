@@ -44,6 +44,14 @@ def jpeg(index: int, side: tuple[int, int] = (48, 40)) -> bytes:
     return buffer.getvalue()
 
 
+def jpegs(folder: Path, count: int) -> Path:
+    """A new folder of so many of them."""
+    folder.mkdir()
+    for index in range(count):
+        (folder / f"{index:03}.jpg").write_bytes(jpeg(index))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def photo_zip(tmp_path_factory):
     """A zip with train, val and test folders of 24, 6 and 6 JPEGs."""

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from colorbench import report
+from colorbench.contract import Published
 from colorbench.report import statistics
 from colorbench.runs.folder import (
     DETAILS,
@@ -29,7 +30,6 @@ from colorbench.runs.records import (
     Environment,
     PresetRecord,
     ProtocolRecord,
-    Published,
     Rate,
     RunRecord,
     Split,

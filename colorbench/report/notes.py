@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -91,7 +92,7 @@ def _made_from(cell: CellRecord) -> dict[str, Any]:
 def published(results: Results) -> list[dict[str, Any]]:
     """A row per model for which a paper prints figures, in the record's order."""
     figures = {cell.model: cell.published for cell in results.outcomes if cell.published}
-    return [{"model": model, **msgspec.structs.asdict(printed)} for model, printed in figures.items()]
+    return [{"model": model, **asdict(printed)} for model, printed in figures.items()]
 
 
 def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:

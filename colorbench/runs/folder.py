@@ -23,7 +23,6 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -325,8 +324,3 @@ def write_aside(file: Path, content: str | bytes) -> None:
         aside.replace(file)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def free_space(folder: Path) -> int:
-    """Bytes free where the folder lies, or will lie."""
-    return shutil.disk_usage(next(p for p in (folder.resolve(), *folder.resolve().parents) if p.exists())).free

@@ -46,7 +46,6 @@ from colorbench.runs.records import (
     MadeFrom,
     PresetRecord,
     ProtocolRecord,
-    Published,
     RunRecord,
 )
 
@@ -328,7 +327,7 @@ def new_record(
         origin=context.registry.origins["model", spec.name], made_from=cast(MadeFrom, fields), key=key_of(fields),
         row=key_of(without_seed), refines=spec.refines, trained_as=spec.trained_as, parent=spec.parent,
         reference=spec.reference,
-        published=Published(**dataclasses.asdict(spec.published)) if spec.published else None,
+        published=spec.published,
         environment=environment_key(context.environment),
     )  # fmt: skip
 

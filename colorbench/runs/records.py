@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from colorbench.contract import MODEL_NAME
+from colorbench.contract import MODEL_NAME, Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
 
 DONE, TRAINED, FAILED, SKIPPED = "done", "trained", "failed", "skipped"
@@ -32,14 +32,6 @@ class Record(Struct, kw_only=True, forbid_unknown_fields=True):
     """`checksum` is the SHA-256 of all the other fields: a record edited by hand is refused."""
 
     checksum: str = ""
-
-
-class Published(Struct, forbid_unknown_fields=True):
-    source: str
-    mse: float | None = None
-    psnr: float | None = None
-    ssim: float | None = None
-    note: str = ""
 
 
 class WeightFile(TypedDict):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import jpeg
+from conftest import jpeg, jpegs
 from PIL import Image
 
 from colorbench.contract import DatasetSpec
@@ -24,11 +24,7 @@ ALL = {"train": None, "val": None, "test": None}
 @pytest.fixture
 def photo_folder(tmp_path):
     """60 JPEGs in a folder, without splits."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(60):
-        (folder / f"{index:03}.jpg").write_bytes(jpeg(index))
-    return folder
+    return jpegs(tmp_path / "photos", 60)
 
 
 def at(size):

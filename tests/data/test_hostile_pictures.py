@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from conftest import jpeg
+from conftest import jpeg, jpegs
 from PIL import Image
 
 from colorbench.contract import DatasetSpec
@@ -26,11 +26,7 @@ SMALL = replace(COLORBENCH, size=16)
 @pytest.fixture
 def folder(tmp_path):
     """40 JPEGs, so that one more that cannot be read is left out."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(40):
-        (folder / f"{index:03}.jpg").write_bytes(jpeg(index))
-    return folder
+    return jpegs(tmp_path / "photos", 40)
 
 
 def unreadable(data, registry):

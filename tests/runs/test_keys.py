@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import call, contents, one_line
-from PIL import Image
+from conftest import call, contents, jpegs, one_line
 
 from colorbench import ModelSpec, load_model, plugins
 from colorbench.code import plugin_code
@@ -28,12 +27,7 @@ FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of 60 pictures."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (60, 16, 16, 3), np.uint8)):
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-    return folder
+    return jpegs(tmp_path / "photos", 60)
 
 
 def refused(bench, models="tiny", *more):
