@@ -271,7 +271,7 @@ def lives(pid):
 
 def server():
     """The process from which those of `executors.call` are forked."""
-    return next(child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline()))
+    return next(child for child in psutil.Process().children() if "forkserver" in command_of(child))
 
 
 def test_a_process_that_has_forked_and_ended_hangs_nobody(tmp_path):
@@ -332,11 +332,19 @@ def test_an_interrupt_ends_the_process_that_works(tmp_path):
     assert not lives(int(file.read_text()))
 
 
+def command_of(process):
+    """"" of a child that ends while it is asked, as git does, which the command runs first."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # NoSuchProcess, or ZombieProcess
+        return ""
+
+
 def test_an_interrupt_while_a_process_imports_is_one_line(fresh):
     command = [sys.executable, "-m", "colorbench", "run", *map(str, fresh.arguments()), "--no-timing"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not any("forkserver" in " ".join(child.cmdline()) for child in psutil.Process(process.pid).children()):
+    while not any("forkserver" in command_of(child) for child in psutil.Process(process.pid).children()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     time.sleep(0.2)
