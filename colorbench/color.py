@@ -58,6 +58,12 @@ def recombine(L: Tensor, ab: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
     return protocol.choose("rounding", {"nearest": torch.round})(inside * 255).to(torch.uint8)
 
 
+def recolored(pictures: Tensor, L: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
+    """The protocol's pictures from others: the ab of `pictures`, uint8 RGB (B, 3, H, W), with the true L."""
+    _, a, b = bytes_to_lab(pictures, protocol)
+    return recombine(L, torch.stack((a, b), dim=1), protocol)
+
+
 def _linear(rgb: Tensor) -> Tensor:
     # Both branches of `where` are evaluated, and a NaN gradient in the unused one would spread: hence the clamps.
     return torch.where(rgb > 0.04045, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)

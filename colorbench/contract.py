@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,9 @@ class ModelSpec:
     the base as a submodule; it is neither trained nor saved again. `schedule(preset)` returns the stages, none
     for a model that learns nothing. `trained_as` names a model from which this one differs at test alone: it is not
     trained, but takes that model's trained weights.
-    `reference` marks the model over which the table gives the other models' gain.
+    `reference` marks the model over which the table gives the other models' gain. `anchor` marks the ends of the scale
+    on which the table puts all models: "floor", what knows nothing of an image, has the skill 0; "bound" is what no
+    model of its kind can beat. `sees_truth` is for such bounds: their `forward` gets the true ab, too, (L, ab) -> ab.
     """
 
     name: str
@@ -162,6 +164,8 @@ class ModelSpec:
     trained_as: str | None = None
     parent: str | None = None
     reference: bool = False
+    anchor: Literal["", "floor", "bound"] = ""
+    sees_truth: bool = False
     published: Published | None = None
 
     def __post_init__(self) -> None:
@@ -177,6 +181,7 @@ class ModelSpec:
             options={**self.options, **options},
             parent=self.name,
             reference=False,
+            anchor="",
             published=None,
         )
 

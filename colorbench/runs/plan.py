@@ -326,7 +326,7 @@ def new_record(
         model=spec.name, seed=seed, status=FAILED, reason="it was not made", summary=spec.summary,
         origin=context.registry.origins["model", spec.name], made_from=cast(MadeFrom, fields), key=key_of(fields),
         row=key_of(without_seed), refines=spec.refines, trained_as=spec.trained_as, parent=spec.parent,
-        reference=spec.reference,
+        reference=spec.reference, anchor=spec.anchor, sees_truth=spec.sees_truth,
         published=spec.published,
         environment=environment_key(context.environment),
     )  # fmt: skip

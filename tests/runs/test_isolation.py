@@ -333,7 +333,7 @@ def test_an_interrupt_ends_the_process_that_works(tmp_path):
 
 
 def command_of(process):
-    """"" of a child that ends while it is asked, as git does, which the command runs first."""
+    """The command line of a child; empty if it ends while it is asked, as git does, which the command runs first."""
     try:
         return " ".join(process.cmdline())
     except psutil.Error:  # NoSuchProcess, or ZombieProcess
