@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import entry_points
@@ -16,6 +16,7 @@ import pluggy
 
 from colorbench import hooks
 from colorbench.contain import contained
+from colorbench.contract import MetricSpec
 from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
@@ -41,9 +42,15 @@ class Plugin:
 class Registry:
     """Everything that the loaded plugins registered: `specs[kind][name]`, each with its origin."""
 
+    weights: Mapping[str, Path] = field(default_factory=dict)
     specs: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, MetricSpec]:
+        """Those that can be computed here."""
+        return {name: spec for name, spec in self.specs["metric"].items() if not spec.missing}
 
     def plugin_of(self, kind: str, name: str) -> Plugin:
         """The plugin that registered a spec."""
@@ -57,12 +64,15 @@ class Registry:
         return [known[name] for name in names]
 
 
-def load(files: Iterable[str | Path] = (), only: Container[str] | None = None) -> Registry:
+def load(
+    files: Iterable[str | Path] = (), only: Container[str] | None = None, weights: Mapping[str, Path] | None = None
+) -> Registry:
     """Load every installed plugin, remembering those that break, then `files`, where a broken one raises UserError.
 
     `only`, if given, names the installed plugins to load: what the others change in Python then reaches nobody.
+    `weights` are files for metrics, by name.
     """
-    registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
+    registry = Registry(weights or {}, origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:
@@ -93,7 +103,8 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
             manager.register(load())
             manager.check_pending()  # a misspelt hook is an error, not silence
             for kind in KINDS:
-                getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
+                given = {"files": registry.weights} if kind == "metric" else {}
+                getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind), **given)
     except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()

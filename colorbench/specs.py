@@ -7,12 +7,14 @@ from typing import Any
 
 from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
 from colorbench.errors import one_line
+from colorbench.protocol import SCORES
 
 KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
     r"|model|data|protocol|status|kept|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
+    r"|stage|epoch|component|split|metric"
     r"|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
 )
 
@@ -31,5 +33,18 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         text = getattr(spec, field)
         if not isinstance(text, str) or text != one_line(text):
             raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
-    if kind == "metric" and not is_metric_name(spec.name):
+    if kind == "metric":
+        _refuse_misfit_metric(spec)
+
+
+def _refuse_misfit_metric(spec: MetricSpec) -> None:
+    if not is_metric_name(spec.name):
         raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
+    for field, choices in (("better", ("lower", "higher", "zero", "")), ("space", ("rgb", "lab"))):
+        if (value := getattr(spec, field)) not in choices:
+            raise ValueError(f"metric {spec.name!r}: {field} is {value!r}; one of {', '.join(map(repr, choices))} is due")
+    named = isinstance(spec.compute, tuple | list) and spec.reduce and {*spec.compute} <= {*SCORES}
+    if not (named or callable(spec.compute)):
+        raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")
+    if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
+        raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")

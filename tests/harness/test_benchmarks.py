@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from colorbench.color import recombine, rgb_to_lab
-from colorbench.metrics import score_with_details
+from colorbench.metrics import score_batch
 from colorbench.metrics.pair import Pair
 from colorbench.metrics.standard import standard_scores
 
@@ -42,7 +42,7 @@ def test_scoring_a_batch_of_16_at_256_pixels(benchmark, pair, part):
     timed = {
         "lab": lambda: [chunk.lab for chunk in pair.chunks()],
         "scores": lambda: [standard_scores(chunk) for chunk in pair.chunks()],
-        "scores and details": lambda: score_with_details(pair),
+        "scores and details": lambda: score_batch(pair),
     }
     benchmark.extra_info["images"] = IMAGES
     with torch.no_grad():
