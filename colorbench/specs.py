@@ -42,7 +42,8 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
         raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
     for field, choices in (("better", ("lower", "higher", "zero", "")), ("space", ("rgb", "lab"))):
         if (value := getattr(spec, field)) not in choices:
-            raise ValueError(f"metric {spec.name!r}: {field} is {value!r}; one of {', '.join(map(repr, choices))} is due")
+            known = ", ".join(map(repr, choices))
+            raise ValueError(f"metric {spec.name!r}: {field} is {value!r}; it has to be one of {known}")
     named = isinstance(spec.compute, tuple | list) and spec.reduce and {*spec.compute} <= {*SCORES}
     if not (named or callable(spec.compute)):
         raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import exit_if_failed, plugin_option
+from colorbench.cli.shared import exit_if_failed, plugin_option, weight_files, weights_option
 
 
 @click.command()
 @click.argument("folder", metavar="RUN")
 @click.option("--data", metavar="DATA", help="Where the run's images are now, if not where they were.")
+@weights_option
 @plugin_option
-def score(folder: str, data: str | None, plugin_files: Sequence[Path]) -> None:
+def score(folder: str, data: str | None, weights: Sequence[str], plugin_files: Sequence[Path]) -> None:
     """Score the predictions that a run has kept anew, say with a metric added since: no network, no training.
 
     \b
@@ -22,6 +23,6 @@ def score(folder: str, data: str | None, plugin_files: Sequence[Path]) -> None:
     """
     from colorbench import api, report
 
-    scored = api.score(folder, data, plugin_files)
+    scored = api.score(folder, data, plugin_files, weight_files(weights))
     click.echo(report.write(scored))
     exit_if_failed(cell for cell in scored.cells() if cell.has_weights)

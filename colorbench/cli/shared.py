@@ -24,6 +24,9 @@ plugin_option: Callable[[Any], Any] = click.option(
     "--plugin", "plugin_files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
 )  # fmt: skip
+weights_option: Callable[[Any], Any] = click.option(
+    "--weights", multiple=True, metavar="METRIC=FILE", help="Weights that a metric needs; may be repeated."
+)
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
     click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
@@ -34,7 +37,7 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--width", type=click.FloatRange(0, min_open=True), help="Factor on every network's channels."),
     click.option("--epochs", type=click.IntRange(1), help="Epochs of a single-stage model; others scale along."),
     click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes."),
-    click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
+    click.option("--weights", multiple=True, metavar="NAME=FILE", help="A model's instead of a training; a metric's."),
     click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
     click.option("--predictions", default="all", metavar="none|N|all", help="How many predictions to keep."),
     click.option("--again", metavar="NAMES", help="Train these anew, or all; the old ones stay until that is done."),
@@ -76,9 +79,10 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
     names = every if given.models == "all" else _listed(given.models)
     names += _ablations(given.ablations, names, registry) if given.ablations else []
-    files = _weights(given.weights)
+    files = weight_files(given.weights)
+    others = [name for name in files if name not in names and name not in registry.specs["metric"]]
     _refuse_all(
-        lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
+        lambda: registry.find("model", [*names, *others]),
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
@@ -106,6 +110,14 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         predictions=_count(given.predictions),
         command=command_line(),
     )
+
+
+def weight_files(pairs: Sequence[str]) -> dict[str, Path]:
+    """What --weights gives, by name. Raises UserError for anything but NAME=FILE."""
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
+        raise UserError(f"--weights {', '.join(wrong)}: say NAME=FILE")
+    return {name: Path(file) for name, _, file in split}
 
 
 def exit_if_failed(cells: Iterable[CellRecord]) -> None:
@@ -145,13 +157,6 @@ def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str
     wanted = list(changes) if text == "all" else _listed(text)
     refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
     return [name for change in wanted for name in changes[change]]
-
-
-def _weights(pairs: Sequence[str]) -> dict[str, Path]:
-    split = [pair.partition("=") for pair in pairs]
-    if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
-        raise UserError(f"--weights {', '.join(wrong)}: say MODEL=FILE")
-    return {name: Path(file) for name, _, file in split}
 
 
 def _refuse_all(*checks: Callable[[], Any]) -> None:

@@ -25,7 +25,7 @@ SAMPLES, WORST = 16, 4  # test images kept as pictures: the first, and those of 
 
 @dataclass
 class Scored:
-    """`scores` and `details` have a row per image, named in the column `image`, `set_scores` one per metric over the set.
+    """`scores` and `details` have a row per image, named in the column `image`; `set_scores` one per metric of a set.
 
     `samples` are pictures for the figures: `predicted` uint8 (K, H, W, 3), the first of the split; `attention` uint8
     (K, h, w), the network's map, if it has one; `worst`, `worst_truth`, `worst_name` and `worst_mse`, the images of
@@ -60,7 +60,7 @@ def score_all(
             features.setdefault(source, []).append(values)
         sampled.add(batch, truth, scores[-1]["mse"].to_numpy())
     by_image = pd.concat(scores, ignore_index=True)
-    over_set = join(metrics, features, by_image)
+    over_set = join(metrics, {source: np.concatenate(parts) for source, parts in features.items()}, by_image)
     return Scored(by_image, pd.concat(details, ignore_index=True), over_set, sampled.arrays(images.names))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,18 @@ from colorbench.metrics.pair import Pair
 RESAMPLES, TAIL = 2000, 0.025  # of an interval of 95 %
 COLUMNS = ("metric", "value", "low", "high", "images")
 
-Features = Mapping[Any, Sequence[np.ndarray]]  # by `source`, batch by batch
+Features = Mapping[Any, np.ndarray]  # (N, k) by `source`
+
+
+def with_statistics(metrics: Iterable[MetricSpec], statistics: Mapping[str, np.ndarray]) -> list[MetricSpec]:
+    """Of `metrics` those that can be computed, each with what it made of the training images, by name, if it asks."""
+
+    def bound(metric: MetricSpec) -> MetricSpec:
+        values, compute = statistics[metric.name], cast(Callable[..., Tensor], metric.compute)
+        return replace(metric, compute=lambda predicted, truth: compute(predicted, truth, values.copy()))
+
+    known = [metric for metric in metrics if metric.prepare is None or metric.name in statistics]
+    return [bound(metric) if metric.prepare else metric for metric in known]
 
 
 def source(metric: MetricSpec) -> Any:
@@ -31,8 +43,10 @@ def compute(metric: MetricSpec, pair: Pair) -> Tensor:
     returns another shape or type.
     """
     images = len(pair.truth)
-    due = "one number per image, floats of shape ({},)" if metric.reduce is None else "features, floats of shape ({}, k)"
-    refusal = f"the metric {metric.name!r} {{}}; it has to return {due.format(images)}"
+    due = f"one number per image, floats of shape ({images},)"
+    if metric.reduce is not None:
+        due = f"numbers of each image, floats of shape ({images}, k)"
+    refusal = f"the metric {metric.name!r} {{}}; it has to return {due}"
     try:
         assert callable(metric.compute)
         if metric.space == "lab":
@@ -58,7 +72,7 @@ def join(metrics: Iterable[MetricSpec], features: Features, scores: pd.DataFrame
     for metric in (metric for metric in metrics if metric.reduce is not None):
         try:
             named = None if callable(metric.compute) else scores[[*metric.compute]].to_numpy(float)
-            of_images = np.concatenate(features[source(metric)]).astype(float) if named is None else named
+            of_images = features[source(metric)].astype(float) if named is None else named
             value = _reduced(metric, of_images)
             low, high = _interval(metric, of_images)
         except Exception as error:  # whatever a plugin raises, the message has to say which metric it was
