@@ -25,13 +25,13 @@ def compare(results: Results) -> pd.DataFrame:
     """A row per model that the record names: worst MSE first, those without scores last.
 
     Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
-    PSNR also `psnr_pooled` and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there
-    are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in `reference`, `psnr_gain`
-    in dB and `ssim_gain` with their ends, and `wins_percent` of the images; the same over the parent of an ablation
-    (`parent_gain_percent`, ...), with `parent_verdict`, and over what it refines (`base_gain_percent`, ...), with
-    `base_images_seen`, the images that the base saw in training; costs, rates
-    in images per second (`train_1`, `infer_n`: at batch 1 and at `batch_n`); and last what was run on what, so that
-    rows of several runs can be put together. What a row has no value for is empty.
+    those over the set included, PSNR also `psnr_pooled` and `psnr_batch8`; `SCORE_infinite`, how many images were left
+    out of a mean, where there are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in
+    `reference`, `psnr_gain` in dB and `ssim_gain` with their ends, and `wins_percent` of the images; the same over the
+    parent of an ablation (`parent_gain_percent`, ...), with `parent_verdict`, and over what it refines
+    (`base_gain_percent`, ...), with `base_images_seen`, the images that the base saw in training; costs, rates in
+    images per second (`train_1`, `infer_n`: at batch 1 and at `batch_n`); and last what was run on what, so that rows
+    of several runs can be put together. What a row has no value for is empty.
     """
     scores = _scores(results)
     models = list(results.models)
@@ -83,6 +83,7 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     rows = {}
     for model in cells:
         row = rows[model] = _means(samples[model, model][0]) | {"mse_seed_sd": _spread([*mse[model].values()])}
+        row |= _over_set(results.set_scores, model)
         for relation, other in others[model].items():
             prefix = "" if relation == "reference" else f"{relation}_"
             gains = _gain(*samples[model, other]) if (model, other) in samples else {}
@@ -136,6 +137,18 @@ def _means(sample: statistics.Sample) -> dict[str, Any]:
         if metric == "psnr":
             mse = sample.values["mse"].to_numpy()
             row |= {"psnr_pooled": float(statistics.psnr(mse.mean())), "psnr_batch8": statistics.psnr_batched(mse)}
+    return row
+
+
+def _over_set(set_scores: pd.DataFrame, model: str) -> dict[str, float]:
+    """A model's scores over the set, and the ends of those that have an interval, each the mean over the seeds."""
+    row: dict[str, float] = {}
+    if set_scores.empty:
+        return row
+    with np.errstate(invalid="ignore"):  # between infinite values
+        for metric, cells in set_scores[set_scores["model"] == model].groupby("metric", sort=False):
+            value, low, high = cells[["value", "low", "high"]].to_numpy().mean(axis=0)
+            row |= {str(metric): value, f"{metric}_low": low, f"{metric}_high": high}
     return row
 
 

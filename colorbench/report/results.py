@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ import pandas as pd
 from colorbench.errors import UserError, one_line
 from colorbench.protocol import KEYS, SCORES
 from colorbench.report.files import CELL_ARRAYS, OF_DETAILS, RUN_ARRAYS, read_arrays, read_table
-from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, RunFolder, read_checked
+from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, SET_SCORES, RunFolder, read_checked
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
@@ -30,7 +30,8 @@ class Results:
     `models` are its rows: the models, and of one whose seeds were not all made alike one for each way, "net@1a2b3c4d".
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
-    are the frames of the finished cells, of which some may have no details. `samples` holds the arrays of the run's
+    are the frames of the finished cells, of which some may have no details; `set_scores` has a row per cell and metric
+    over the set. `samples` holds the arrays of the run's
     samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none. `timings`
     are by row.
     """
@@ -45,11 +46,17 @@ class Results:
     timings: Mapping[str, Timing]
     samples: Mapping[str, np.ndarray]
     pictures: Mapping[str, Mapping[str, np.ndarray]]
+    set_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def extra(self) -> list[str]:
         """The score columns that came with plugins."""
         return [str(name) for name in self.scores if name not in (*KEYS, *SCORES)]
+
+    @property
+    def over_set(self) -> list[str]:
+        """The scores over the set, which came with plugins as well."""
+        return [] if self.set_scores.empty else list(dict.fromkeys(self.set_scores["metric"]))
 
     def cells(self, model: str, *, done: bool = False) -> list[CellRecord]:
         """The cells of a row, by seed; only the finished ones if `done`."""
@@ -62,7 +69,9 @@ def read(folder: RunFolder) -> Results:
     cells = [_as_scored(record, cell) for cell in folder.cells()]
     done, rows = [cell for cell in cells if cell.status == DONE], _rows(cells)
     _refuse_strangers(record, done, timings)
-    scores, details, losses = (_table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES))
+    scores, details, losses, set_scores = (
+        _table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES, SET_SCORES)
+    )
     samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})
     outcomes = [
         msgspec.structs.replace(
@@ -72,9 +81,10 @@ def read(folder: RunFolder) -> Results:
     ]
     _refuse_holes(scores, [cell for cell in outcomes if cell.status == DONE])
     _refuse_other_images(details, scores)
+    _refuse_doubles(set_scores, scores)
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
     timings = dict(_rows_timed(timings.values(), done, rows))
-    return Results(record, models, outcomes, kept, scores, details, losses, timings, samples, pictures)
+    return Results(record, models, outcomes, kept, scores, details, losses, timings, samples, pictures, set_scores)
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:
@@ -189,6 +199,16 @@ def _refuse_other_images(details: pd.DataFrame, scores: pd.DataFrame) -> None:
     for (model, seed), names in details.groupby(["model", "seed"])["image"]:
         if list(names) != list(images.get((model, seed), ())):
             raise UserError(f"{model} seed {seed}: its details are of other images than its scores; restore them")
+
+
+def _refuse_doubles(set_scores: pd.DataFrame, scores: pd.DataFrame) -> None:
+    """Raises UserError unless each score over the set stands once, and is no score per image."""
+    if set_scores.empty:
+        return
+    if double := sorted({*set_scores["metric"]} & {*scores}):
+        raise UserError(f"{', '.join(double)}: scores per image and over the set at once; restore {SET_SCORES}")
+    if set_scores.duplicated(["model", "seed", "metric"]).any():
+        raise UserError(f"{SET_SCORES} has a score of one model and seed more than once; restore it")
 
 
 def _pictures(
