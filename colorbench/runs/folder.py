@@ -87,7 +87,8 @@ class RunFolder:
 
         Writing or removing where a link is would reach elsewhere, and reading a pipe would wait for ever.
         """
-        if self.path.is_dir() and not self.exists() and any(map(_is_foreign, self.path.iterdir())):
+        names = os.listdir(self.path) if self.path.is_dir() and not self.exists() else []
+        if not all(re.fullmatch(r"\.lock|\.record\.json\.\d+", name) for name in names):
             raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
@@ -203,10 +204,6 @@ def conditions(record: RunRecord) -> dict[str, Any]:
     """What all cells of a run have in common, by field."""
     preset = {f"preset.{name}": value for name, value in msgspec.structs.asdict(record.preset).items()}
     return {"protocol.id": record.protocol.id, "data.fingerprint": record.data.fingerprint} | preset
-
-
-def _is_foreign(file: Path) -> bool:
-    return not re.fullmatch(r"\.lock|\.record\.json\.\d+", file.name)
 
 
 def read_cell(folder: Path, model: str, seed: int) -> CellRecord:
