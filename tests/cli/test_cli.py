@@ -218,6 +218,11 @@ def test_list_names_everything(colorbench, registry, what):
     assert all(name in result.stdout for name in names)
 
 
+def test_a_plugin_of_many_models_does_not_push_the_other_columns_out_of_sight(colorbench):
+    for line in colorbench("list", "plugins").stdout.splitlines():
+        assert line.index("(colorbench ") < 60
+
+
 PHOTOGRAPHS = Path(os.environ.get("COLORBENCH_PHOTOGRAPHS", REPOSITORY / "../shared/data/natural/test.zip"))
 
 
