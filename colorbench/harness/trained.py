@@ -31,7 +31,17 @@ def load_model(
     when the model is unknown, was not trained in that run, or the weights do not fit or are damaged.
     """
     registry = registry or plugins.load()
+    elsewhere = [cell.model for cell in RunFolder(run).cells() if "pictures" in cell.made_from] if run else []
+    if name in elsewhere:
+        raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
     (spec,) = registry.find("model", [name])
+    if spec.pictures or spec.sees_truth:
+        lacks = (
+            "was made elsewhere: it has pictures, no network"
+            if spec.pictures
+            else "colors only where it sees the truth"
+        )
+        raise UserError(f"{name!r} {lacks}; name another model")
     if weights is not None and run is None:
         return build_published(spec, PUBLISHED_SIZE, Path(weights)).to(device).eval()
     if run is None or weights is not None:
