@@ -160,7 +160,7 @@ class Elsewhere:
             taken += ", with the true L"
         notes = [
             f"made elsewhere: {total} pictures of {name}, {taken}",
-            f"the L of its pictures differs from the true one by {self.change / total:.2g} on average",
+            f"the L of its pictures differs from the true one by {self.change / total:.2g} Lab units on average",
         ]
         if self.resized:
             notes.append(

@@ -12,7 +12,7 @@ from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Update
 
 MOST_PIXELS = 64  # to a side, on which the best constant is sought: every second at 128 px, every fourth at 256 px
-STEPS = 10  # of Gauss-Newton, from the mean ab; half as many come within 0.01 of the least MSE
+STEPS = 6  # of Gauss-Newton, from the mean ab; on faces, three come within 0.001 of the least MSE
 PROBE = 0.5  # Lab units, over which slopes are measured
 
 
@@ -56,37 +56,34 @@ class BestConstant(nn.Module):
     """The one ab by which an image has the least MSE in clipped RGB, found by damped Gauss-Newton from its mean ab."""
 
     def forward(self, L: Tensor, ab: Tensor) -> Tensor:
-        step = -(-max(L.shape[2:]) // MOST_PIXELS)
-        alone = zip(L[..., ::step, ::step].split(1), ab[..., ::step, ::step].split(1), strict=True)
-        best = torch.cat([self._best(*image) for image in alone])
+        stride = -(-max(L.shape[2:]) // MOST_PIXELS)
+        best = self._best(L[..., ::stride, ::stride], ab[..., ::stride, ::stride])
         return best.expand(-1, -1, *L.shape[2:])
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         yield from ()
 
     def _best(self, L: Tensor, ab: Tensor) -> Tensor:
-        """The ab (1, 2, 1, 1) of one image."""
+        """The constants (B, 2, 1, 1)."""
         truth, best = lab_to_rgb(torch.cat((L, ab), dim=1)), ab.mean((2, 3), keepdim=True)
-        probes = PROBE * torch.eye(2, device=L.device)[:, :, None, None]
+        probes = PROBE * torch.eye(2, device=L.device)[:, None, :, None, None]
+        damping = torch.ones(len(L), 1, 1, 1, device=L.device)
 
-        def error(constants: Tensor) -> Tensor:  # (K, 2, 1, 1) -> (K, values), all at once
-            lab = torch.cat((L.expand(len(constants), *L.shape[1:]), constants.expand(-1, -1, *L.shape[2:])), dim=1)
-            return (lab_to_rgb(lab) - truth).flatten(1)
+        def errors(constant: Tensor) -> Tensor:  # (B, 2, 1, 1) -> (B, values)
+            return (lab_to_rgb(torch.cat((L, constant.expand_as(ab)), dim=1)) - truth).flatten(1)
 
-        damping = 1.0
+        here = errors(best)
         for _ in range(STEPS):
-            here, *moved = error(torch.cat((best, best + probes)))
-            slopes = (torch.stack(moved) - here) / PROBE  # (2, values)
-            square = slopes @ slopes.T
-            square = square + 1e-6 * square.trace() * torch.eye(2, device=L.device)  # black has no slope
-            if not square.any():
-                break
-            step = torch.linalg.solve(square, slopes @ here)[None, :, None, None]
+            slopes = torch.stack([(errors(best + probe) - here) / PROBE for probe in probes], dim=1)  # (B, 2, values)
+            square = slopes @ slopes.mT
+            # Black has no slope: there the step is 0.
+            square += (1e-6 * square.diagonal(dim1=1, dim2=2).sum(1) + 1e-12)[:, None, None] * torch.eye(2).to(square)
+            step = torch.linalg.solve(square, slopes @ here[..., None])[..., None]
             tried = best - damping * step
-            if error(tried).square().sum() < here.square().sum():
-                best, damping = tried, 1.0
-            else:
-                damping /= 2
+            there = errors(tried)
+            better = (there.square().sum(1) < here.square().sum(1))[:, None, None, None]
+            best, here = torch.where(better, tried, best), torch.where(better[..., 0, 0], there, here)
+            damping = torch.where(better, 1.0, damping / 2)
         return best
 
 
