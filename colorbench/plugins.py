@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pluggy
@@ -78,7 +79,12 @@ def load(
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot load the plugin {file}: {why}")
     for spec in pictures:
-        _add(registry, Plugin(spec.name, f"--pictures {spec.pictures}", ""), partial(_Pictures, spec))
+        hook = hooks.hookimpl(lambda register, spec=spec: register(spec))
+        _add(
+            registry,
+            Plugin(spec.name, f"--pictures {spec.pictures}", ""),
+            partial(SimpleNamespace, register_models=hook),
+        )
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot take the pictures {spec.pictures}: {why}; name them otherwise, NAME=DIR")
     return registry
@@ -110,17 +116,6 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
         registry.origins[kind, spec_name] = plugin.origin
     provides = tuple(map(" ".join, found))
     registry.plugins.append(replace(plugin, provides=provides, broken=broken, changed=tuple(changed)))
-
-
-class _Pictures:
-    """The plugin of one row made elsewhere."""
-
-    def __init__(self, spec: ModelSpec) -> None:
-        self.spec = spec
-
-    @hooks.hookimpl
-    def register_models(self, register: Callable[[ModelSpec], None]) -> None:
-        register(self.spec)
 
 
 def _module_from(file: Path) -> Any:

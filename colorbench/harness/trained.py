@@ -32,7 +32,7 @@ def load_model(
     """
     registry = registry or plugins.load()
     folder = RunFolder(run) if run is not None and weights is None else None
-    if folder and name in [cell.model for cell in folder.cells() if "pictures" in cell.made_from]:
+    if folder and folder.exists() and name in [cell.model for cell in folder.cells() if "pictures" in cell.made_from]:
         raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
     (spec,) = registry.find("model", [name])
     if spec.pictures or spec.sees_truth:
