@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="DATA", help="Where the run's images are now, if not where they were.")
 @plugin_option
 def score(
-    folders: Sequence[str], truth: str | None, size: int, out: str | None, as_is: bool, data: str | None,
-    plugin_files: Sequence[Path],
-) -> None:  # fmt: skip
+    folders: Sequence[str], truth: str | None, data: str | None, plugin_files: Sequence[Path], **settings: Any
+) -> None:
     """Score pictures that are there already: no network, no training.
 
     With --truth these are folders or zips of pictures made elsewhere, matched with the true ones by name; without,
@@ -39,13 +38,13 @@ def score(
     from colorbench import api, report
 
     if truth is None:
-        if len(folders) > 1 or as_is or out:
+        if len(folders) > 1 or settings["as_is"] or settings["out"]:
             raise UserError("pictures are scored against the true ones: say where these are with --truth DATA")
         scored = api.score(folders[0], data, plugin_files)
         click.echo(report.write(scored))
         exit_if_failed(cell for cell in scored.cells() if cell.has_weights)
         return
-    options = _options(folders, truth, size, out, as_is, plugin_files)
+    options = _options(folders, truth, plugin_files, **settings)
     folder = api.run(options)
     click.echo(report.write(folder))
     click.echo(f"in {folder.path}", err=True)
@@ -53,7 +52,7 @@ def score(
 
 
 def _options(
-    folders: Sequence[str], truth: str, size: int, out: str | None, as_is: bool, plugin_files: Sequence[Path]
+    folders: Sequence[str], truth: str, plugin_files: Sequence[Path], size: int, out: str | None, as_is: bool
 ) -> Options:
     """A run of these pictures, and of the models that learn nothing, on the test images alone."""
     from colorbench.api import Options

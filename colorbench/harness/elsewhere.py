@@ -116,9 +116,7 @@ class Elsewhere:
                 if not broken:
                     yield Predicted(start, self._as_scored(start, read, device), None)
         if broken:
-            raise ValueError(
-                f"{len(broken)} pictures of {self.spec.pictures} cannot be read: {listed(broken)}; make them again"
-            )
+            raise ValueError(f"of {self.spec.pictures} {len(broken)} cannot be read: {listed(broken)}; make them again")
 
     def _read(self, picture: sources.FilePicture) -> tuple[np.ndarray, bool, bool] | str:
         """Pixels (size, size, 3), whether it had another size, whether it is near grey; or why there are none."""
@@ -164,13 +162,15 @@ class Elsewhere:
         ]
         if self.resized:
             notes.append(
-                f"{self.resized} of its pictures had another size than {size} px, and were cropped and resized"
+                f"cropped and resized, since they had another size than {size} px: {self.resized} of its pictures"
             )
         if self.uncolored:
             near = f"|ab| at most {self.protocol.near_grey:g} everywhere"
-            notes.append(f"{self.uncolored} of its pictures are uncolored ({near}), though the truth is not")
+            notes.append(f"uncolored ({near}), though the truth is not: {self.uncolored} of its pictures")
         if self.surplus:
-            notes.append(f"{len(self.surplus)} pictures of {name} belong to no test image: {listed(self.surplus)}")
+            notes.append(
+                f"left out, since they belong to no test image: {len(self.surplus)} of {name}, {listed(self.surplus)}"
+            )
         return notes
 
 

@@ -80,11 +80,12 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
     """The whole comparison.md; `figures` are the names of the pictures to show at its end."""
     scored = frame[frame["seeds_done"] > 0]
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
+    others = " or were made elsewhere" if "made" in frame else ""
     blocks = [
         f"# Comparison on {escaped(results.record.data.name)}",
         table(frame, _headline(frame)),
         escaped(notes.made_with(results)),
-        "Lower is better under ↓, higher under ↑. Bold: the best, the rows of no parameters left aside.",
+        f"Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters{others}.",
     ]
     if len(scored):
         blocks += ["## More scores", table(scored, _more(scored, results.extra)), "## Cost", table(timed, _cost(timed))]

@@ -57,8 +57,9 @@ class BestConstant(nn.Module):
 
     def forward(self, L: Tensor, ab: Tensor) -> Tensor:
         stride = -(-max(L.shape[2:]) // MOST_PIXELS)
-        best = self._best(L[..., ::stride, ::stride], ab[..., ::stride, ::stride])
-        return best.expand(-1, -1, *L.shape[2:])
+        # In float64, so that an image has the same constant alone and in a batch.
+        best = self._best(L[..., ::stride, ::stride].double(), ab[..., ::stride, ::stride].double())
+        return best.float().expand(-1, -1, *L.shape[2:])
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         yield from ()
@@ -66,8 +67,8 @@ class BestConstant(nn.Module):
     def _best(self, L: Tensor, ab: Tensor) -> Tensor:
         """The constants (B, 2, 1, 1)."""
         truth, best = lab_to_rgb(torch.cat((L, ab), dim=1)), ab.mean((2, 3), keepdim=True)
-        probes = PROBE * torch.eye(2, device=L.device)[:, None, :, None, None]
-        damping = torch.ones(len(L), 1, 1, 1, device=L.device)
+        probes = PROBE * torch.eye(2).to(L)[:, None, :, None, None]
+        damping = L.new_ones(len(L), 1, 1, 1)
 
         def errors(constant: Tensor) -> Tensor:  # (B, 2, 1, 1) -> (B, values)
             return (lab_to_rgb(torch.cat((L, constant.expand_as(ab)), dim=1)) - truth).flatten(1)
