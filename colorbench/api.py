@@ -18,7 +18,7 @@ from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
-from colorbench.data.splits import SPLITS, dataset_name, open_splits
+from colorbench.data.splits import SHARES, dataset_name, open_splits
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
@@ -226,7 +226,7 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     refuse_unknown("model for --weights among those that run", options.weights, options.models)
     preset = options.preset
     # Of which none is asked for need not be there.
-    limits = {split: limit for split in SPLITS if (limit := getattr(preset, split)) != 0}
+    limits = {split: limit for split in SHARES if (limit := getattr(preset, split)) != 0}
     context = _context(
         folder, registry, options.data, limits, preset,
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
