@@ -25,9 +25,10 @@ ROUGH = {"lpips": 1e-4, "frechet": 2e-3, "kernel": 2e-3}
 
 
 @pytest.fixture(scope="module", params=["without weights", "with weights"])
-def metrics(request, random_inception, random_lpips):
+def metrics(request, random_inception, random_lpips, tmp_path_factory):
     """The metrics of all plugins, ready to be computed: those that need no weights, or those that do."""
     with pytest.MonkeyPatch.context() as change:
+        change.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("empty")))
         change.setattr(extra, "RESAMPLES", 10)
         change.setattr(inception, "LAYER", "64")  # the covariance of 2,048 features takes half a minute
         change.setattr(colorbench_metrics, "VGG16", next(random_lpips.glob("vgg16-*")).name)
