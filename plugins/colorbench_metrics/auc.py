@@ -31,7 +31,8 @@ def auc(predicted: Tensor, truth: Tensor) -> Tensor:
 
 def weighted_auc(predicted: Tensor, truth: Tensor, probabilities: np.ndarray) -> Tensor:
     """Of each image the sum of weighted areas and of weights, float64 (B, 2); `probabilities` are by bin."""
-    weights = torch.from_numpy(1 / probabilities).to(truth.device)[_bins(truth)]
+    by_bin = torch.from_numpy(1 / probabilities).to(truth.device)
+    weights = by_bin.index_select(0, _bins(truth).flatten()).view(truth[:, 0].shape)
     return torch.stack([(_areas(predicted, truth) * weights).sum((1, 2)), weights.sum((1, 2))], dim=1)
 
 
@@ -57,6 +58,6 @@ def _areas(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def _bins(lab: Tensor) -> Tensor:
-    """The bin of each pixel's color: int64 (B, H, W)."""
-    a, b = (lab[:, 1:] / BIN + 0.5).floor().long().clamp(-EDGE, EDGE).add(EDGE).unbind(1)
-    return a * SIDE + b
+    """The bin of each pixel's color: int32 (B, H, W)."""
+    a, b = (lab[:, 1:] / BIN).add_(EDGE + 0.5).floor_().clamp_(0, 2 * EDGE).unbind(1)
+    return (a * SIDE + b).int()

@@ -137,7 +137,8 @@ def test_fid_and_kid_are_those_of_torch_fidelity(folders, random_inception, monk
     scored = score_batch(Pair(predicted, truth), metrics)
     found = join(metrics, scored.features, scored.scores).set_index("metric")["value"]
     expected = torch_fidelity.calculate_metrics(
-        input1=str(first), input2=str(second), fid=True, kid=True, cuda=False, verbose=False, cache=False, save_cpu_ram=True,
+        input1=str(first), input2=str(second), fid=True, kid=True, cuda=False, verbose=False,
+        cache=False, save_cpu_ram=True,
         feature_extractor="inception-v3-compat", feature_extractor_weights_path=str(random_inception),
         feature_layer_fid="64", feature_layer_kid="64", kid_subset_size=len(truth), kid_subsets=1,
     )  # fmt: skip
