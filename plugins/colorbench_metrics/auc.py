@@ -59,5 +59,5 @@ def _areas(predicted: Tensor, truth: Tensor) -> Tensor:
 
 def _bins(lab: Tensor) -> Tensor:
     """The bin of each pixel's color: int32 (B, H, W)."""
-    a, b = (lab[:, 1:] / BIN).add_(EDGE + 0.5).floor_().clamp_(0, 2 * EDGE).unbind(1)
-    return (a * SIDE + b).int()
+    a, b = (lab[:, 1:] / BIN).add_(0.5).floor_().clamp_(-EDGE, EDGE).unbind(1)
+    return ((a + EDGE) * SIDE + (b + EDGE)).int()
