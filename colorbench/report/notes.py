@@ -140,8 +140,8 @@ def _metrics(frame: pd.DataFrame, results: Results) -> Iterator[str]:
         yield f"Over the whole test set, not image by image: {', '.join(over_set)}."
         if any(name in frame and frame[f"{name}_low"].notna().any() for name in over_set):
             yield (
-                "Their intervals, where there are any, are of resamples of the test images, too; those of several "
-                "seeds are averaged end by end, as if all seeds erred alike, which is too wide rather than too narrow."
+                "Their intervals, where there are any, are of resamples of the test images, too; with several seeds "
+                "each end is the mean over them."
             )
     known = {*results.extra, *over_set}
     for name, metric in results.record.metrics.items():
