@@ -232,13 +232,14 @@ def _registry(
     pictures: Sequence[ModelSpec] = (),
 ) -> Registry:  # fmt: skip
     """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
+    for name, file in weights.items():
+        if name not in models and not file.exists():
+            raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
     registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
     metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
     what = "model that runs, or metric," if models else "metric"
     refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
-    for name, file in weights.items():
-        if name not in models and not file.exists():
-            raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
+    for name in weights:
         if name in metrics and metrics[name].missing:
             say(f"the metric {name} is not computed: {metrics[name].missing}")
     return registry

@@ -155,7 +155,8 @@ def _copy(source: RunFolder, record: RunRecord, cells: Cells, target: RunFolder)
     own = {key: cell for key, (owner, cell) in cells.items() if owner is source}
     kept = {name: why for name, why in record.kept.items() if name in {cell_name(*key) for key in own}}
     files = {name: read_checked(source.path / name, checksum) for name, checksum in record.files.items()}
-    target.begin(msgspec.structs.replace(record, cells=[*own], kept=kept), files)
+    metrics = (target.record.metrics if target.exists() else {}) | record.metrics
+    target.begin(msgspec.structs.replace(record, cells=[*own], kept=kept, metrics=metrics), files)
     known = target.timings()
     for model, timing in source.timings().items():
         if model not in known or known[model].failed:
