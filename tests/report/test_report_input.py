@@ -16,7 +16,7 @@ from colorbench.errors import UserError
 from colorbench.protocol import SCORES
 from colorbench.report.markdown import escaped
 from colorbench.report.publish import publish
-from colorbench.runs.folder import SAMPLES, RunFolder, write_cell
+from colorbench.runs.folder import SAMPLES, SET_SCORES, RunFolder, to_parquet, write_cell
 from colorbench.runs.records import MetricRecord, Split
 from colorbench.specs import COLUMNS
 
@@ -130,6 +130,14 @@ def test_the_name_of_a_run_folder_is_checked(whole, tmp_path, colorbench):
         (said,) = result.stderr.splitlines()
         assert line in said
     assert not (whole.folder.path / "comparison.csv").exists()
+
+
+def test_a_score_over_the_set_stands_once(whole):
+    whole.over_set("fine", 1, hue=(1.0, 0.5, 1.5))
+    assert "hue: scores per image and over the set at once" in one_line_of(whole.folder)
+    row = {"model": "fine", "seed": 1, "metric": ["drift", "drift"], "value": 1.0, "low": 0.5, "high": 1.5, "images": 9}
+    whole.change("fine", 1, {SET_SCORES: to_parquet(pd.DataFrame(row))})
+    assert "set_scores.parquet has a score of one model and seed more than once" in one_line_of(whole.folder)
 
 
 def test_no_cell_counts_twice(tmp_path, errors):
