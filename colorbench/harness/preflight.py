@@ -91,11 +91,11 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
 
     Raises UserError naming those that fail.
     """
-    cell, failed, statistics = Cell(request), [], dict[str, np.ndarray]()
-    truth = torch.from_numpy(np.array(cell.test.pixels[:2])).permute(0, 3, 1, 2)
+    failed, statistics, test = [], dict[str, np.ndarray](), open_images(request.splits["test"])
+    truth = torch.from_numpy(np.array(test.pixels[:2])).permute(0, 3, 1, 2)
     pair = Pair(truth, truth, protocol=request.protocol)
     train = open_images(request.splits["train"]) if "train" in request.splits else None
-    for metric in cell.registry.metrics.values():
+    for metric in request.plugins.load().metrics.values():
         try:
             if metric.prepare and train:
                 statistics[metric.name] = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
