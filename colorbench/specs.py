@@ -11,9 +11,9 @@ from colorbench.errors import one_line
 KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
-    r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
+    r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
     r"|model|data|protocol|status|kept|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
-    r"|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
+    r"|skill|sees_truth|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
 )
 
 

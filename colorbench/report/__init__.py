@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from colorbench.errors import UserError
-from colorbench.report import details, figures, pictures
-from colorbench.report.comparison import compare, parent_of
+from colorbench.report import comparison, details, figures, pictures
+from colorbench.report.comparison import parent_of
 from colorbench.report.curve import CURVE, curves, draw
 from colorbench.report.markdown import render, render_ablations
 from colorbench.report.results import read
@@ -29,7 +29,7 @@ def write(folder: RunFolder) -> str:
     UserError when a file of the folder is damaged or the folder cannot be written.
     """
     results = read(folder)
-    frame = compare(results)
+    frame = comparison.compare(results)
     ablated = frame["model"].map(parent_of) != ""
     main = _rows(frame, ~ablated).drop(columns=[name for name in frame if str(name).startswith("parent")])
     order = list(main["model"])
