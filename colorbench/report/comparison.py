@@ -73,7 +73,8 @@ def _standing(results: Results, model: str) -> dict[str, Any]:
     cells, done = results.cells(model), results.cells(model, done=True)
     kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
     kept |= {"sees_truth": "yes"} if any(cell.sees_truth for cell in cells) else {}
-    return {"model": model, "status": status(cells), **kept, "seeds_done": len(done), "seeds_asked": len(cells)}
+    made = {"made": "elsewhere"} if any("pictures" in cell.made_from for cell in cells) else {}
+    return {"model": model, "status": status(cells), **kept, **made, "seeds_done": len(done), "seeds_asked": len(cells)}
 
 
 def _scores(results: Results) -> dict[str, dict[str, Any]]:
@@ -181,7 +182,7 @@ def _verdict(row: pd.Series) -> str | None:
 def _cost(results: Results, model: str) -> dict[str, Any]:
     done, timing = results.cells(model, done=True), results.timings.get(model)
     row: dict[str, Any] = {}
-    if done:
+    if done and "pictures" not in done[0].made_from:
         row["parameters"] = done[0].parameters
         row["training_seconds"] = float(np.mean([cell.seconds for cell in done]))
         row["images_seen"] = done[0].images_seen
