@@ -167,13 +167,9 @@ def _p(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
 
 
 def _verdict(row: pd.Series) -> str | None:
-    """What may be said of an ablation's gain over its parent; None without an interval of it."""
-    if pd.isna(row["parent_gain_percent_low"]):
-        return None
-    if row["parent_gain_percent_low"] <= 0 <= row["parent_gain_percent_high"]:
-        return NO_DIFFERENCE
+    """What may be said of an ablation's gain over its parent; None without a gain."""
     if pd.isna(row["parent_p"]):
-        return ONE_SEED
+        return None if pd.isna(row["parent_gain_percent"]) else ONE_SEED
     if row["parent_p"] > 1 - statistics.CONFIDENCE:
         return NO_DIFFERENCE
     return "better" if row["parent_gain_percent"] > 0 else "worse"

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 CONFIDENCE = 0.95
-SMALLEST_P = 1e-300
+SMALLEST_P = 1e-100
 
 Cells = Mapping[str, Mapping[int, pd.DataFrame]]  # by model and seed, a row per image
 
@@ -108,9 +108,9 @@ def paired(cells: Cells, *models: str) -> list[dict[str, np.ndarray]]:
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p-values corrected for their number (Holm 1979): below 5 % are those that remain at 5 %."""
-    ordered = p.sort_values()
-    return (ordered * np.arange(len(p), 0, -1)).cummax().clip(upper=1.0).reindex(p.index)
+    """p-values corrected for their number (Holm 1979): below 5 % are those that remain at 5 %. NaN is none of them."""
+    ordered = p.dropna().sort_values()
+    return (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1.0).reindex(p.index)
 
 
 def gain(mse: Any, reference: Any) -> np.ndarray:
