@@ -40,7 +40,7 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     too); then `chroma_slope`, `cool_recall` in percent, `lip_contrast`, `attention_correlation` and, for each part,
     `mse_PART` and the gain in it over the two, `base_gain_PART_percent` and `parent_gain_PART_percent`; each of these
     is followed by the ends of its interval, `_low` and `_high`.
-    A quotient over 0 is empty, and so is its interval if that happens without one of the images.
+    A quotient over 0 is empty, and so is its interval if that happens with one value left out.
     """
     parts = _parts(results.details)
     cells, numbers = _terms(results.details, parts), _numbers(parts)

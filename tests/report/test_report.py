@@ -187,6 +187,63 @@ def test_the_best_of_the_models_with_parameters_is_bold(tmp_path, errors):
     assert [rows[name][1].startswith("**") for name in ("bound", "plain", "better")] == [False, False, True]
 
 
+def test_models_stand_between_the_floor_and_the_bound(tmp_path, errors):
+    run = FakeRun(tmp_path, ["constant", "plain", "best"])
+    for seed in (0, 1):
+        run.cell("constant", seed, errors, anchor="floor", parameters=0)
+        run.cell("plain", seed, errors * 0.7, reference=True)
+        run.cell("best", seed, errors * 0.4, anchor="bound", sees_truth=True)
+    frame, text = run.frame(), report.write(run.folder)
+    assert frame["skill"].to_dict() == pytest.approx({"constant": 0, "plain": 0.3, "best": 0.6})
+    assert frame["to_bound_percent"].to_dict() == pytest.approx({"constant": 0, "plain": 50, "best": 100}, abs=1e-9)
+    assert frame.loc["plain", ["skill_low", "skill_high"]].tolist() == pytest.approx([0.3, 0.3])
+    assert "to the bound, % ↑" in text
+    assert "Made with the truth, and never in bold: best." in notes_of(text)
+    rows = rows_of(text)
+    assert [rows[name][0].startswith("**") for name in ("constant", "plain", "best")] == [False, True, False]
+
+
+def test_without_a_bound_there_is_only_the_skill(tmp_path, errors):
+    run = FakeRun(tmp_path, ["constant", "plain"], seeds=(0,))
+    run.cell("constant", 0, errors, anchor="floor")
+    run.cell("plain", 0, errors * 0.7)
+    assert "skill" in run.frame()
+    assert "to_bound_percent" not in run.frame()
+    run.change("constant", 0, anchor="")
+    assert "skill" not in run.frame()
+
+
+def test_wins_are_counted_by_seed_and_image(tmp_path, errors):
+    run = FakeRun(tmp_path, ["plain", "better"])
+    for seed, factor in ((0, 0.5), (1, 1.1)):
+        run.cell("plain", seed, errors, reference=True)
+        run.cell("better", seed, errors * factor)
+    assert run.frame().loc["better", "wins_percent"] == 50  # of the means over the seeds it would be all
+
+
+def test_one_seed_gives_no_verdict_and_the_page_says_why(tmp_path, errors):
+    run = FakeRun(tmp_path, ["parent", "parent/less"], seeds=(0,))
+    run.cell("parent", 0, errors)
+    run.cell("parent/less", 0, errors * 2)
+    text = report.write(run.folder)
+    assert "one seed: no verdict" in text
+    assert "what another seed would change is unknown" in text
+    assert "Holm" not in text
+
+
+def test_holm_asks_more_of_one_among_many(tmp_path, errors):
+    """The same difference is clear alone, and not among 20 rows."""
+    for others in (0, 19):
+        models = ["parent", "parent/first", *(f"parent/{i}" for i in range(others))]
+        run = FakeRun(tmp_path / str(others), models)
+        for seed in (0, 1):
+            run.cell("parent", seed, errors)
+            for model in models[1:]:
+                run.cell(model, seed, errors * (1.05 + 0.002 * seed if model.endswith("first") else 1 + 0.01 * seed))
+        verdict = run.frame("ablations").loc["parent/first", "parent_verdict"]
+        assert verdict == ("no clear difference" if others else "worse")
+
+
 def test_published_figures_stand_apart_and_never_in_the_table(mixed):
     text = report.write(mixed.folder)
     ours, _, printed = text.partition("## Published figures")

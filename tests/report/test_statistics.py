@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from colorbench.report import statistics
 from colorbench.report.statistics import estimate, gain, holm
 
-STUDIES, BLOCK = 4000, 500
+STUDIES, BLOCK = 3000, 500
 GAIN, LOG_SD, ERROR = 0.05, 0.85, 0.01  # of a row over another; of the squared errors over images; of the gain
 SOURCES = {  # shares of seeds, images and their interaction in the variance of the mean
     "seeds": (0.9, 0.05, 0.05),
