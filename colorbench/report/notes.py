@@ -131,14 +131,15 @@ def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     yield from _other_seeds(frame, results)
     if "gain_percent" in frame and frame["gain_percent"].notna().any():
         yield (
-            "The gain is paired: the same images and seeds for both models. An image is won, with one seed, when its "
-            f"MSE is below that of {frame['reference'].dropna().iloc[0]}."
+            "The gain is paired: the same images and seeds for both models. Images are won where the MSE is below that "
+            f"of {frame['reference'].dropna().iloc[0]}, of all images of all seeds."
         )
     if floor := anchored(results, "floor"):
         bound = anchored(results, "bound")
         yield f"Skill: 1 - MSE / MSE of {floor}." + (f" To the bound: 0 % is {floor}, 100 % {bound}." if bound else "")
     if "sees_truth" in frame:
-        yield f"Made with the truth, and never in bold: {', '.join(frame.loc[frame['sees_truth'].notna(), 'model'])}."
+        which = ", ".join(frame.loc[frame["sees_truth"].notna(), "model"])
+        yield f"Made from the true colors, which no colorization has, and never in bold: {which}."
 
 
 def _other_seeds(frame: pd.DataFrame, results: Results) -> Iterator[str]:

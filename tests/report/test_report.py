@@ -198,7 +198,7 @@ def test_models_stand_between_the_floor_and_the_bound(tmp_path, errors):
     assert frame["to_bound_percent"].to_dict() == pytest.approx({"constant": 0, "plain": 50, "best": 100}, abs=1e-9)
     assert frame.loc["plain", ["skill_low", "skill_high"]].tolist() == pytest.approx([0.3, 0.3])
     assert "to the bound, % ↑" in text
-    assert "Made with the truth, and never in bold: best." in notes_of(text)
+    assert "Made from the true colors, which no colorization has, and never in bold: best." in notes_of(text)
     rows = rows_of(text)
     assert [rows[name][0].startswith("**") for name in ("constant", "plain", "best")] == [False, True, False]
 
