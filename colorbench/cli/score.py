@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import exit_if_failed, plugin_option
+from colorbench.cli.shared import exit_if_failed, plugin_option, refuse_empty
 
 
 @click.command()
@@ -22,6 +22,7 @@ def score(folder: str, data: str | None, plugin_files: Sequence[Path]) -> None:
     """
     from colorbench import api, report
 
+    refuse_empty(data=data)
     scored = api.score(folder, data, plugin_files)
     click.echo(report.write(scored))
     exit_if_failed(cell for cell in scored.cells() if cell.has_weights)

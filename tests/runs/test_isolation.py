@@ -225,6 +225,19 @@ def test_a_metric_cannot_take_the_name_of_a_column(fresh, name):
     assert f"metric '{name}'" in one_line(result)
 
 
+@pytest.mark.parametrize(
+    "field",
+    ['anchor="ceiling"', "reference=1", 'refines="Bad Name"', "trained_as=3", "published={}"],
+)
+def test_a_model_that_no_record_can_hold_is_refused_before_it_trains(fresh, field):
+    fresh.change("OPTIONS))", f"OPTIONS, {field}))")
+    result = fresh()
+    assert result.exit_code == 2
+    assert "model 'tiny': no record can hold it" in one_line(result)
+    assert f"$.{field.partition('=')[0]}" in one_line(result)
+    assert not fresh.run.exists()
+
+
 @pytest.mark.parametrize("summary", ["two\\nlines", "\\x1b[31mred", "a\\tb", "a\\u202eb"])
 def test_control_characters_in_a_summary_are_refused(fresh, summary):
     fresh.change('"tiny", "a test"', f'"tiny", "{summary}"')
