@@ -1,5 +1,6 @@
 """Bad input gets one clear line that names the thing, the reason and the remedy, and nothing is lost."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,11 @@ def test_a_photo_that_cannot_be_read_is_one_line(colorbench, smoke_run, tmp_path
         result = colorbench("colorize", photo, "--model", "grey", "--run", smoke_run[1])
         assert result.exit_code == 2
         assert message in one_line(result)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for photo, message in (("pipe.jpg", "pipe.jpg: it is a pipe or a device"), ("a\n.jpg", "a .jpg: No such file")):
+        result = colorbench("colorize", tmp_path / photo, "--model", "grey", "--run", smoke_run[1])
+        assert message in one_line(result)
+        assert len(result.stderr.splitlines()) == 1
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     result = colorbench(
         "colorize", tmp_path / "a.jpg", "--model", "grey", "--run", smoke_run[1], "--out", tmp_path / "a.jpg" / "b.png"
