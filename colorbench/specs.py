@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
-from colorbench.errors import one_line
+import msgspec
 
+from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.errors import one_line, reason
+from colorbench.runs.records import FAILED, CellRecord
+
+# What a record says of a model in the model's own words.
+RECORDED = ("refines", "trained_as", "parent", "reference", "anchor", "sees_truth", "published")
 KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
@@ -31,5 +36,16 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         text = getattr(spec, field)
         if not isinstance(text, str) or text != one_line(text):
             raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
+    if kind == "model":
+        _refuse_unrecorded(spec)
     if kind == "metric" and not is_metric_name(spec.name):
         raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
+
+
+def _refuse_unrecorded(spec: ModelSpec) -> None:
+    """Raises ValueError for a model whose record could be written, once it is trained, and not be read again."""
+    given = {"model": spec.name, "seed": 0, "status": FAILED} | {name: getattr(spec, name) for name in RECORDED}
+    try:
+        msgspec.convert(msgspec.to_builtins(given), CellRecord)
+    except (TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise ValueError(f"model {spec.name!r}: no record can hold it ({reason(error)})") from error

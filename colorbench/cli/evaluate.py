@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import command_line, exit_if_failed, plugin_option
+from colorbench.cli.shared import command_line, exit_if_failed, plugin_option, refuse_empty
 
 
 @click.command()
@@ -25,6 +25,7 @@ def evaluate(folder: str, data: str, out: str | None, plugin_files: Sequence[Pat
     """
     from colorbench import api, report
 
+    refuse_empty(out=out)
     target = api.evaluate(folder, data, out, plugin_files, command_line())
     click.echo(report.write(target))
     click.echo(f"in {target.path}", err=True)

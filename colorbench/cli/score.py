@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorbench.cli.shared import as_is_option, command_line, exit_if_failed, plugin_option, specs_of
+from colorbench.cli.shared import as_is_option, command_line, exit_if_failed, plugin_option, refuse_empty, specs_of
 from colorbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def score(
     """
     from colorbench import api, report
 
+    refuse_empty(data=data, truth=truth, out=settings["out"])
     if truth is None:
         if len(folders) > 1 or settings["as_is"] or settings["out"]:
             raise UserError("pictures are scored against the true ones: say where these are with --truth DATA")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import shlex
@@ -34,16 +35,17 @@ pictures_option: Callable[[Any], Any] = click.option(
 as_is_option: Callable[[Any], Any] = click.option(
     "--as-is", is_flag=True, help="Score such pictures with their own luminance, not with the true one."
 )
+MOST = 2**31 - 1  # of what is counted: tables and records hold no more
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
     click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
     click.option("--data", default="portraits", metavar="DATA", help="A dataset, NAME:ARGUMENT, a folder or a zip."),
     click.option("--preset", default="first", metavar="NAME", help="smoke, first (the default), quick or paper."),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), multiple=True, help="0; may be repeated."),
-    click.option("--size", type=click.IntRange(16), help="Side of the images in pixels, instead of the preset's."),
+    click.option("--size", type=click.IntRange(16, MOST), help="Side of the images in pixels, not the preset's."),
     click.option("--width", type=click.FloatRange(0, min_open=True), help="Factor on every network's channels."),
-    click.option("--epochs", type=click.IntRange(1), help="Epochs of a single-stage model; others scale along."),
-    click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes."),
+    click.option("--epochs", type=click.IntRange(1, MOST), help="Epochs of a single-stage model; others scale along."),
+    click.option("--batch-size", type=click.IntRange(1, MOST), help="Images in a training step, over all processes."),
     click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
     pictures_option,
     as_is_option,
@@ -96,13 +98,13 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
+        lambda: _refuse_infinite(given.width),
+        lambda: refuse_empty(out=given.out, ablations=given.ablations, again=given.again, keep=given.keep),
     )
 
     from colorbench.api import Options
     from colorbench.data.splits import dataset_name
 
-    if given.out == "":
-        raise UserError("--out is empty; name a folder")
     overrides = {
         name: arguments[name] for name in ("size", "width", "epochs", "batch_size") if arguments[name] is not None
     }
@@ -140,6 +142,18 @@ def _count(text: str) -> int | None:
     if not text.isdecimal():
         raise UserError(f"--predictions {text}: say none, all, or how many")
     return int(text)
+
+
+def refuse_empty(**options: str | None) -> None:
+    """Raises UserError naming the options that were given without a word, as by a script whose variable is not set."""
+    if empty := [f"--{name}" for name, value in options.items() if value == ""]:
+        verb = "is" if len(empty) == 1 else "are"
+        raise UserError(f"{', '.join(empty)} {verb} empty; say what is meant, or leave it out")
+
+
+def _refuse_infinite(width: float | None) -> None:
+    if width is not None and not math.isfinite(width):
+        raise UserError(f"--width {width}: give a number, such as 0.5")
 
 
 def _listed(text: str) -> list[str]:

@@ -317,5 +317,8 @@ def write_aside(file: Path, content: str | bytes) -> None:
     try:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
         aside.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # a full disk names no file: whoever reads of it asks which disk
+        raise
     finally:
         aside.unlink(missing_ok=True)
