@@ -9,13 +9,13 @@ import ast
 import hashlib
 import importlib.util
 import sys
-import sysconfig
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
 HOME = Path(__file__).parent
+LIBRARIES = {"site-packages", "dist-packages"}  # where they are installed, also those of the system below a venv
 PROSE = {".md", ".pyc", ".rst"}  # of a plugin's folder: all other files count, say a table of color bins
 
 
@@ -123,5 +123,4 @@ def _counts(module: str) -> bool:
         return False
     if module in {entry.module.partition(".")[0] for entry in entry_points(group="colorbench")}:
         return True
-    libraries = {Path(sysconfig.get_path(kind)).resolve() for kind in ("purelib", "platlib", "stdlib")}
-    return not any(library in file.resolve().parents for file in _files_of(module)[1] for library in libraries)
+    return all(LIBRARIES.isdisjoint(file.resolve().parts) for file in _files_of(module)[1])
