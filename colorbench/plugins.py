@@ -17,7 +17,7 @@ import pluggy
 from colorbench import hooks
 from colorbench.contain import contained
 from colorbench.errors import UserError, reason, refuse_unknown
-from colorbench.protocol import KEYS, SCORES
+from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
 
@@ -63,6 +63,8 @@ def load(files: Iterable[str | Path] = (), only: Container[str] | None = None) -
     `only`, if given, names the installed plugins to load: what the others change in Python then reaches nobody.
     """
     registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
+    registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
+    registry.origins["protocol", COLORBENCH.name] = "colorbench"
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:

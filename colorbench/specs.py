@@ -7,8 +7,9 @@ from typing import Any
 
 from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
 from colorbench.errors import one_line
+from colorbench.protocol import Protocol
 
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
+KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
@@ -31,5 +32,7 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         text = getattr(spec, field)
         if not isinstance(text, str) or text != one_line(text):
             raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
+    if kind == "protocol" and (spec.name == "all" or not re.fullmatch("[a-z0-9][a-z0-9.-]*", spec.name)):
+        raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric" and not is_metric_name(spec.name):
         raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")

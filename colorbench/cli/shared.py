@@ -15,6 +15,7 @@ import click
 
 from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data, without_control
 from colorbench.plugins import Registry, load
+from colorbench.protocol import COLORBENCH
 
 if TYPE_CHECKING:
     from colorbench.api import Options
@@ -24,6 +25,9 @@ plugin_option: Callable[[Any], Any] = click.option(
     "--plugin", "plugin_files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
 )  # fmt: skip
+protocol_option: Callable[[Any], Any] = click.option(
+    "--protocol", metavar="NAME", help="How images are fed and scored: see `colorbench list protocols`."
+)
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
     click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
@@ -35,6 +39,7 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--epochs", type=click.IntRange(1), help="Epochs of a single-stage model; others scale along."),
     click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes."),
     click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
+    protocol_option,
     click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
     click.option("--predictions", default="all", metavar="none|N|all", help="How many predictions to keep."),
     click.option("--again", metavar="NAMES", help="Train these anew, or all; the old ones stay until that is done."),
@@ -74,11 +79,12 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
             what = ", ".join(plugin.changed)
             click.echo(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", err=True)
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
-    names = every if given.models == "all" else _listed(given.models)
+    names = every if given.models == "all" else listed(given.models)
     names += _ablations(given.ablations, names, registry) if given.ablations else []
-    files = _weights(given.weights)
+    files, protocol = _weights(given.weights), given.protocol or COLORBENCH.name
     _refuse_all(
         lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
+        lambda: registry.find("protocol", [protocol]),
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
@@ -99,10 +105,11 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
         seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
+        protocol=protocol,
         plugin_files=given.plugin_files,
         timing=timing,
-        again=_listed(given.again) if given.again else (),
-        keep=_listed(given.keep) if given.keep else (),
+        again=listed(given.again) if given.again else (),
+        keep=listed(given.keep) if given.keep else (),
         predictions=_count(given.predictions),
         command=command_line(),
     )
@@ -127,7 +134,7 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise UserError(f"{text!r} names nothing; say all, or names with commas between")
@@ -142,7 +149,7 @@ def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str
             changes.setdefault(name.removeprefix(f"{spec.parent}/"), []).append(name)
     if not changes:
         raise UserError(f"there is no ablation of {', '.join(models)}; leave out --ablations, or name other --models")
-    wanted = list(changes) if text == "all" else _listed(text)
+    wanted = list(changes) if text == "all" else listed(text)
     refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
     return [name for change in wanted for name in changes[change]]
 

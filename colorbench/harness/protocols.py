@@ -1,0 +1,39 @@
+"""The predictions that a cell has kept -> a row of scores per image and protocol. No network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from colorbench.color import luminance, recolored
+from colorbench.data.cache import Images
+from colorbench.data.loader import to_rgb
+from colorbench.harness.predict import kept
+from colorbench.metrics import score
+from colorbench.protocol import CONVERSION, Protocol
+from colorbench.runs.records import CellRecord
+
+
+def score_under(
+    protocols: Iterable[Protocol], cell_dir: Path, record: CellRecord, images: Images, own: Protocol
+) -> pd.DataFrame:
+    """Columns model, seed, image, protocol and those of `protocol.SCORES`; by protocol, the images in order.
+
+    `own` is the protocol of the run: under others that make a picture of L and ab as it does, what is kept is scored as
+    it is, under the rest its ab with the true L (`color.recolored`). Raises ValueError if a picture is not there.
+    """
+    rows, where = [], torch.device("cpu")
+    for batch in kept(cell_dir, record, images, where):
+        place = slice(batch.start, batch.start + len(batch.pictures))
+        truth = to_rgb(images.pixels[place], where)
+        for protocol in protocols:
+            pictures = batch.pictures
+            if any(getattr(protocol, field) != getattr(own, field) for field in CONVERSION):
+                pictures = recolored(pictures, luminance(truth, protocol), protocol)
+            scores = score(pictures, truth, protocol=protocol)
+            keys = {"model": record.model, "seed": record.seed, "image": images.names[place], "protocol": protocol.name}
+            rows.append(pd.DataFrame(keys).join(scores))
+    return pd.concat(rows, ignore_index=True).sort_values("protocol", kind="stable", ignore_index=True)
