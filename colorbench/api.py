@@ -19,7 +19,7 @@ from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
-from colorbench.data.splits import dataset_name, open_splits
+from colorbench.data.splits import SHARES, dataset_name, open_splits
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
@@ -45,6 +45,8 @@ from colorbench.runs.identity import predictions_key
 from colorbench.runs.plan import (
     KEPT,
     READY,
+    STALE,
+    TO_DO,
     UNSCORED,
     CellRequest,
     Context,
@@ -75,8 +77,9 @@ BYTES_PER_PIXEL = 2.2  # of a prediction as PNG, about
 class Options:
     """What `run` and `plan` are asked for.
 
-    `again` names models to train anew, `keep` stale ones to use as they are; "all" stands for every one. `predictions`
-    is how many of the test split to keep, None for all.
+    `again` names models to train anew, `keep` stale ones to use as they are; "all" stands for every one; if `remakes`,
+    what is stale is made again in its place, for where that costs next to nothing. `predictions` is how many of the
+    test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too.
     """
 
     models: Sequence[str]
@@ -87,8 +90,10 @@ class Options:
     weights: Mapping[str, Path] = field(default_factory=dict)
     plugin_files: Sequence[Path] = ()
     protocol: str = COLORBENCH.name
+    pictures: Sequence[ModelSpec] = ()
     again: Sequence[str] = ()
     keep: Sequence[str] = ()
+    remakes: bool = False
     predictions: int | None = None
     timing: bool = True
     command: str = "colorbench.run"
@@ -128,7 +133,7 @@ def run(options: Options) -> RunFolder:
     A model that fails is a cell with its reason. Raises UserError for what can be told before anything is trained:
     options, data or weights that do not fit, a folder made under other conditions, cells that are stale.
     """
-    registry = plugins.load(options.plugin_files)
+    registry = plugins.load(options.plugin_files, pictures=options.pictures)
     specs = with_needed(registry.find("model", options.models), registry)
     folder, rank = RunFolder(options.out), device.world()[0]
     with folder.held() if rank == 0 else contextlib.nullcontext():
@@ -155,7 +160,7 @@ def run(options: Options) -> RunFolder:
 
 def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
-    registry = plugins.load(options.plugin_files)
+    registry = plugins.load(options.plugin_files, pictures=options.pictures)
     specs = with_needed(registry.find("model", options.models), registry)
     context = _context_to_run(RunFolder(options.out), registry, options)
     return _checked(context, _planned(context, specs, options))
@@ -289,9 +294,10 @@ def _context(
 def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> Context:
     refuse_unknown("model for --weights among those that run", options.weights, options.models)
     preset = options.preset
+    # Of which none is asked for need not be there.
+    limits = {split: limit for split in SHARES if (limit := getattr(preset, split)) != 0}
     context = _context(
-        folder, registry, options.data, {"train": preset.train, "val": preset.val, "test": preset.test}, preset,
-        registry.find("protocol", [options.protocol])[0],
+        folder, registry, options.data, limits, preset, registry.find("protocol", [options.protocol])[0],
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
     )  # fmt: skip
     for name, file in options.weights.items():
@@ -306,6 +312,8 @@ def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> 
     again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
     refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
     cells = plan(context, specs, options.seeds, again, keep)
+    if options.remakes:
+        cells = [replace(cell, state=TO_DO) if cell.state == STALE else cell for cell in cells]
     for line in waiting(context, cells):
         say(line)
     return cells
@@ -318,7 +326,9 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
     if context.registry.specs["metric"] and any(cell.state not in (READY, KEPT) for cell in cells):
         _ask(check_metrics, context.request(cells[0].record, cells[0].cell_dir), "the metrics")
     estimates, failures = {}, {}
-    for name, cell in {cell.spec.name: cell for cell in reversed(cells) if cell.trains}.items():
+    # What only the truth can make trains nothing: making it costs no more than the check would.
+    checked = [cell for cell in reversed(cells) if cell.trains and not cell.spec.sees_truth]
+    for name, cell in {cell.spec.name: cell for cell in checked}.items():
         try:
             estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
         except (RuntimeError, UserError, OSError) as error:
@@ -332,7 +342,8 @@ def _begin(context: Context, cells: Sequence[Planned], command: str) -> None:
     record.commands, record.cells = [command], [(cell.spec.name, cell.seed) for cell in cells]
     marked = [cell for cell in cells if cell.why and cell.state in (KEPT, UNSCORED)]
     record.kept = {cell_name(cell.spec.name, cell.seed): list(cell.why) for cell in marked}
-    digests = "\n".join(context.data.splits["train"].digests) + "\n"
+    trained_on = context.data.splits.get("train")
+    digests = "\n".join(trained_on.digests if trained_on else ()) + "\n"
     context.folder.begin(record, {files.SAMPLES: sample_pictures(context.data), files.TRAINED_ON: digests.encode()})
 
 
@@ -472,7 +483,10 @@ def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> 
         trained, files={}, status=TRAINED, predicted_by="", scored_by="", predictions_kept=0,
         environment=files.environment_key(context.environment),
     )  # fmt: skip
-    if trained.model in context.registry.specs["model"]:
+    if "pictures" in trained.made_from:
+        why = "it was made elsewhere: it has pictures of that run's test images alone, no network"
+        made = _written(cell_dir, record, FAILED, why)
+    elif trained.model in context.registry.specs["model"]:
         made = _make(context.request(record, cell_dir, trained_in=source.path.resolve()))
     else:
         made = _written(cell_dir, record, FAILED, f"it is not installed; give its plugin, which was {trained.origin}")

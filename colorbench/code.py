@@ -15,6 +15,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 HOME = Path(__file__).parent
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 LIBRARIES = {"site-packages", "dist-packages"}  # where they are installed, also those of the system below a venv
 PROSE = {".md", ".pyc", ".rst"}  # of a plugin's folder: all other files count, say a table of color bins
 
@@ -38,24 +39,13 @@ def own_code(names: tuple[str, ...]) -> str:
 @cache  # by content, since a notebook's plugins may change while it runs
 def _undocumented(content: bytes) -> bytes:
     try:
-        return ast.unparse(_Undocumented().visit(ast.parse(content))).encode()
-    except (SyntaxError, ValueError):
+        tree = ast.parse(content)
+        for node in ast.walk(tree):
+            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        return ast.unparse(tree).encode()
+    except (SyntaxError, ValueError, RecursionError):  # the last for an expression of a thousand operators
         return content
-
-
-class _Undocumented(ast.NodeTransformer):
-    def generic_visit(self, node: ast.AST) -> ast.AST:
-        super().generic_visit(node)
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-            first = body[0]
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:] or [ast.Pass()]
-        return node
 
 
 def plugin_code(source: str) -> dict[str, str]:
@@ -100,7 +90,7 @@ def _imports(content: bytes) -> set[str]:
     """The top-level names of the modules that a Python file imports."""
     try:
         tree = ast.parse(content)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError):
         return set()
     found: set[str] = set()
     for node in ast.walk(tree):

@@ -45,7 +45,7 @@ def _folder() -> str | None:
     return None
 
 
-def _set_environment(values: Mapping[str, str]) -> None:
+def set_environment(values: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(values)
 
@@ -84,7 +84,8 @@ def _set_numerics(values: tuple[str, bool, bool]) -> None:
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _threads() -> int | None:
+def threads() -> int | None:
+    """How many torch computes with; None if nobody has imported it."""
     torch = sys.modules.get("torch")
     return torch.get_num_threads() if torch else None
 
@@ -92,10 +93,10 @@ def _threads() -> int | None:
 # What there is, how to read it, and how to set it. None stands for what cannot be known.
 _STATE: Sequence[tuple[str, Callable[[], Any], Callable[[Any], object]]] = (
     ("the working directory", _folder, os.chdir),
-    ("the environment", lambda: dict(os.environ), _set_environment),
+    ("the environment", lambda: dict(os.environ), set_environment),
     ("sys.stdout", lambda: sys.stdout, partial(_set_stream, "stdout")),
     ("sys.stderr", lambda: sys.stderr, partial(_set_stream, "stderr")),
     ("signal handlers", _handlers, _set_handlers),
     ("torch's default dtype, gradients or determinism", _numerics, _set_numerics),
-    ("torch's threads", _threads, lambda count: sys.modules["torch"].set_num_threads(count)),
+    ("torch's threads", threads, lambda count: sys.modules["torch"].set_num_threads(count)),
 )

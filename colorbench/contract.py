@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -141,6 +142,16 @@ class Published:
     note: str = ""
 
 
+def made_elsewhere(**_: Any) -> nn.Module:
+    """The `build` of a row that has pictures."""
+    raise ValueError("it was made elsewhere: it has pictures, no network")
+
+
+def untrained(preset: Preset) -> Sequence[Stage]:
+    """The schedule of what learns nothing."""
+    return ()
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model as the harness sees it.
@@ -153,12 +164,15 @@ class ModelSpec:
     `reference` marks the model over which the table gives the other models' gain. `anchor` marks the ends of the scale
     on which the table puts all models: "floor", what knows nothing of an image, has the skill 0; "bound" is what no
     model of its kind can beat. `sees_truth` is for such bounds: their `forward` gets the true ab, too, (L, ab) -> ab.
+    `pictures` stands in place of `build` and `schedule`: a folder or zip of colored test images, made elsewhere. They
+    are matched with the test images by name, and their ab is scored with the true L; the pictures themselves are if
+    `options` has `as_is=True`.
     """
 
     name: str
     summary: str
-    build: Callable[..., nn.Module]
-    schedule: Callable[[Preset], Sequence[Stage]]
+    build: Callable[..., nn.Module] = made_elsewhere
+    schedule: Callable[[Preset], Sequence[Stage]] = untrained
     options: Mapping[str, Any] = field(default_factory=dict)
     refines: str | None = None
     trained_as: str | None = None
@@ -167,10 +181,13 @@ class ModelSpec:
     anchor: Literal["", "floor", "bound"] = ""
     sees_truth: bool = False
     published: Published | None = None
+    pictures: Path | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(MODEL_NAME, self.name) or re.search(r"/seed-\d", self.name):
             raise ValueError(f"model name {self.name!r}: say it in lower-case letters, digits, dashes and dots")
+        if self.build is made_elsewhere and self.pictures is None:
+            raise ValueError(f"model {self.name!r} has neither build nor pictures; give one of them")
 
     def variant(self, change: str, **options: Any) -> ModelSpec:
         """The same model with other options: an ablation, named `parent/change`."""

@@ -10,12 +10,14 @@ from functools import partial
 from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pluggy
 
 from colorbench import hooks
 from colorbench.contain import contained
+from colorbench.contract import ModelSpec
 from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
@@ -57,10 +59,13 @@ class Registry:
         return [known[name] for name in names]
 
 
-def load(files: Iterable[str | Path] = (), only: Container[str] | None = None) -> Registry:
+def load(
+    files: Iterable[str | Path] = (), only: Container[str] | None = None, pictures: Iterable[ModelSpec] = ()
+) -> Registry:
     """Load every installed plugin, remembering those that break, then `files`, where a broken one raises UserError.
 
     `only`, if given, names the installed plugins to load: what the others change in Python then reaches nobody.
+    `pictures` are rows made elsewhere, each registered as if by a plugin of its own.
     """
     registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
@@ -75,6 +80,15 @@ def load(files: Iterable[str | Path] = (), only: Container[str] | None = None) -
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot load the plugin {file}: {why}")
+    for spec in pictures:
+        hook = hooks.hookimpl(lambda register, spec=spec: register(spec))
+        _add(
+            registry,
+            Plugin(spec.name, f"--pictures {spec.pictures}", ""),
+            partial(SimpleNamespace, register_models=hook),
+        )
+        if why := registry.plugins[-1].broken:
+            raise UserError(f"cannot take the pictures {spec.pictures}: {why}; name them otherwise, NAME=DIR")
     return registry
 
 

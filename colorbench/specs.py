@@ -13,7 +13,7 @@ KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": M
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
-    r"|model|data|protocol|status|kept|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
+    r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
     r"|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
 )
 

@@ -10,7 +10,9 @@ import click
 
 from colorbench.cli.colorize import colorize
 from colorbench.cli.evaluate import evaluate
+from colorbench.cli.export import export
 from colorbench.cli.list import list_
+from colorbench.cli.merge import merge
 from colorbench.cli.plan import plan
 from colorbench.cli.report import report
 from colorbench.cli.run import run
@@ -64,5 +66,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, score, list_, evaluate, colorize):
+for command in (run, plan, report, score, merge, export, list_, evaluate, colorize):
     main.add_command(command)

@@ -26,7 +26,8 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
         rows = [(p.name, p.summary, kind) for p, kind in zip(PRESETS.values(), kinds, strict=True)]
     elif what == "plugins":
         given = [f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) for p in registry.plugins]
-        rows = [(p.name, has or "registers nothing", p.origin) for p, has in zip(registry.plugins, given, strict=True)]
+        # The longest last: a plugin may register fifty models.
+        rows = [(p.name, p.origin, has or "registers nothing") for p, has in zip(registry.plugins, given, strict=True)]
     elif what == "protocols":
         rows = [(name, p.id, p.source) for name, p in registry.specs["protocol"].items()]
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorbench.errors import UserError, refuse_unknown, refuse_unknown_data, without_control
+from colorbench.contract import MODEL_NAME, ModelSpec
+from colorbench.errors import UserError, one_line, refuse_unknown, refuse_unknown_data, without_control
 from colorbench.plugins import Registry, load
 from colorbench.protocol import COLORBENCH
 
@@ -28,6 +31,13 @@ plugin_option: Callable[[Any], Any] = click.option(
 protocol_option: Callable[[Any], Any] = click.option(
     "--protocol", metavar="NAME", help="How images are fed and scored: see `colorbench list protocols`."
 )
+pictures_option: Callable[[Any], Any] = click.option(
+    "--pictures", multiple=True, metavar="NAME=DIR",
+    help="A row of pictures made elsewhere, a folder or zip; may be repeated.",
+)  # fmt: skip
+as_is_option: Callable[[Any], Any] = click.option(
+    "--as-is", is_flag=True, help="Score such pictures with their own luminance, not with the true one."
+)
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
     click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
@@ -40,6 +50,8 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes."),
     click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
     protocol_option,
+    pictures_option,
+    as_is_option,
     click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
     click.option("--predictions", default="all", metavar="none|N|all", help="How many predictions to keep."),
     click.option("--again", metavar="NAMES", help="Train these anew, or all; the old ones stay until that is done."),
@@ -71,7 +83,8 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     from colorbench.presets import PRESETS
 
     given = SimpleNamespace(**arguments)
-    registry = load(given.plugin_files)
+    pictures = specs_of(given.pictures, given.as_is)
+    registry = load(given.plugin_files, pictures=pictures)
     for plugin in registry.plugins:
         if plugin.broken:
             click.echo(f"plugin {plugin.name} is broken and left out: {plugin.broken}", err=True)
@@ -80,6 +93,7 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
             click.echo(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", err=True)
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
     names = every if given.models == "all" else listed(given.models)
+    names += [spec.name for spec in pictures if spec.name not in names]
     names += _ablations(given.ablations, names, registry) if given.ablations else []
     files, protocol = _weights(given.weights), given.protocol or COLORBENCH.name
     _refuse_all(
@@ -106,6 +120,7 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
         protocol=protocol,
+        pictures=pictures,
         plugin_files=given.plugin_files,
         timing=timing,
         again=listed(given.again) if given.again else (),
@@ -152,6 +167,22 @@ def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str
     wanted = list(changes) if text == "all" else listed(text)
     refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
     return [name for change in wanted for name in changes[change]]
+
+
+def specs_of(given: Sequence[str], as_is: bool) -> list[ModelSpec]:
+    """The rows made elsewhere that NAME=DIR, or DIR alone, stand for. Raises UserError for what is no name or path."""
+    specs = []
+    for text in given:
+        name, _, path = text.rpartition("=") if not os.path.exists(text) else ("", "", text)
+        name = name or re.sub("[^a-z0-9.]+", "-", Path(path).resolve().stem.lower()).strip("-.")
+        if not os.path.exists(path):
+            raise UserError(f"there are no pictures {path!r}; name a folder or zip of them, as NAME=DIR")
+        if "/" in name or not re.fullmatch(MODEL_NAME, name):
+            raise UserError(f"pictures cannot be called {name!r}: say NAME=DIR, NAME of a-z, 0-9, dashes and dots")
+        options = {"as_is": True} if as_is else {}
+        summary = one_line(f"made elsewhere: pictures of {Path(path).resolve().name}")
+        specs.append(ModelSpec(name, summary, options=options, pictures=Path(path)))
+    return specs
 
 
 def _weights(pairs: Sequence[str]) -> dict[str, Path]:

@@ -15,7 +15,7 @@ from colorbench.data.sources import pictures, unreadable
 from colorbench.errors import UserError, refuse_unknown_data
 from colorbench.plugins import Registry
 
-SPLITS = ("train", "val", "test")
+SHARES = {"train": (20, 100), "val": (10, 20), "test": (0, 10)}  # of what is not split, in percentiles of the hash
 LONGEST_NAME = 240  # bytes between two slashes; file systems take 255, and predictions append a suffix
 Hashed = list[tuple[str, Picture]]  # (digest, picture)
 
@@ -35,8 +35,9 @@ def open_splits(data: str, registry: Registry, limits: Mapping[str, int | None])
     """
     try:
         if (named := _named(data, registry)) is None and (named := _inside(Path(data))) is None:
-            found = pictures(Path(data))
-            splits = {"test": _hashed(found)} if set(limits) == {"test"} else _by_hash(_hashed(found))
+            found = _hashed(pictures(Path(data)))
+            shares = {"test": (0, 100)} if set(limits) == {"test"} else SHARES
+            splits = {split: _share(found, *share) for split, share in shares.items()}
         else:
             splits = {split: _hashed(named[split]) for split in limits if split in named}
     except ValueError as error:
@@ -69,13 +70,13 @@ def _inside(path: Path) -> dict[str, Sequence[Picture]] | None:
     """The splits of a folder that holds train, val or test as folders or zips, or of a zip that holds such folders;
     None if there are none."""
     if path.is_dir():
-        paths = {split: [p for p in (path / split, path / f"{split}.zip") if os.path.exists(p)] for split in SPLITS}
+        paths = {split: [p for p in (path / split, path / f"{split}.zip") if os.path.exists(p)] for split in SHARES}
         return {split: pictures(found[0]) for split, found in paths.items() if found} or None
     # A zip often wraps everything in one folder of its own name: the split may be the first part or the second.
     splits: dict[str, list[Picture]] = {}
     for picture in pictures(path):
         parts = picture.name.split("/")[:-1][:2]
-        if split := next((part for part in parts if part in SPLITS), None):
+        if split := next((part for part in parts if part in SHARES), None):
             splits.setdefault(split, []).append(picture)
     return dict(splits) or None
 
@@ -125,10 +126,6 @@ def _name_problem(name: str) -> str | None:
     if not {"", ".", ".."}.isdisjoint(parts) or max(len(part.encode()) for part in parts) > LONGEST_NAME:
         return f"its name leads out of its folder or is longer than {LONGEST_NAME} bytes; rename it"
     return None
-
-
-def _by_hash(found: Hashed) -> dict[str, Hashed]:
-    return {"train": _share(found, 20, 100), "val": _share(found, 10, 20), "test": _share(found, 0, 10)}
 
 
 def _share(found: Hashed, start: int, stop: int) -> Hashed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import traceback
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -15,10 +16,10 @@ from torch import nn
 
 from colorbench.contract import ModelSpec, Stage
 from colorbench.data.cache import open_images
-from colorbench.data.loader import to_lab
 from colorbench.errors import DISK_FULL, reason
 from colorbench.harness import device
 from colorbench.harness.checkpoint import Checkpoint
+from colorbench.harness.elsewhere import Elsewhere
 from colorbench.harness.networks import (
     PUBLISHED_WIDTH,
     build,
@@ -28,7 +29,7 @@ from colorbench.harness.networks import (
     packed_weights,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import Keeper, check_answers, colorize, keeps_all, kept, predict
+from colorbench.harness.predict import Keeper, Predicted, check_answers, colorize, inputs_of, keeps_all, kept, predict
 from colorbench.harness.scoring import score_all
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
@@ -100,7 +101,7 @@ def make(request: CellRequest) -> CellRecord:
         remove_litter(request.cell_dir)
     try:
         cell = Cell(request)
-        network = None if record.has_weights else _train(cell, record)
+        network = None if record.has_weights or cell.spec.pictures else _train(cell, record)
         _score(cell, record, network)
         record.status, record.reason = DONE, None
         (request.cell_dir / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
@@ -123,9 +124,10 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     base = load_cell(RunFolder(request.run), spec.refines, record.seed, cell.registry) if spec.refines else None
     network, record.width = network_before_training(cell, base), _width(cell)
     network.to(cell.accelerator.device).to(memory_format=torch.channels_last)
-    L, _ = to_lab(cell.test.pixels[:1], cell.accelerator.device)
-    colorize(network, L)  # what breaks the contract shall not train for a day first
-    train, val = (open_images(request.splits[split]) for split in ("train", "val"))
+    inputs = inputs_of(cell.test.pixels[:1], cell.accelerator.device, request.protocol, spec.sees_truth)
+    colorize(network, *inputs)  # what breaks the contract shall not train for a day first
+    # Without stages these are not looked at: there may be test images alone.
+    train, val = (open_images(request.splits.get(split, request.splits["test"])) for split in ("train", "val"))
     checkpoint = Checkpoint(request.cell_dir / TRAINING, request.resume, cell.accelerator.device)
     job = TrainingJob(network, spec, record.seed, request.preset.batch_size, train, val, base)
     trainer = Trainer(job, cell.accelerator, checkpoint)
@@ -134,7 +136,8 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
-    record.parameters, record.notes = count_parameters(network, L), [*notes_of(network)]
+    record.parameters = 0 if spec.sees_truth else count_parameters(network, *inputs)
+    record.notes = [*notes_of(network)]
     record.status = TRAINED
     if cell.is_main:
         state = packed_weights(trained_state(network, base))
@@ -183,10 +186,7 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
         scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
     else:
-        network = network if network is not None else _trained(cell, record)
-        network.to(where).to(memory_format=torch.channels_last)
-        check_answers(network, to_lab(test.pixels[:2], where)[0])  # training shows what a first layer of zeros hides
-        predictions = predict(network, test, where, request.protocol)
+        predictions = _predictions(cell, record, network)
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
             scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)
             keeper.commit(record)
@@ -199,6 +199,22 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
     if LOSSES in damaged_files(request.cell_dir, record):  # only a figure needs them: no reason to train anew
         print(f"{request.cell_dir / LOSSES} is damaged: the figure of losses leaves it out", file=sys.stderr)
         del record.files[LOSSES]
+
+
+def _predictions(cell: Cell, record: CellRecord, network: nn.Module | None) -> Iterator[Predicted]:
+    """The predictions of a network, that of the cell unless it is given, or the pictures that were made elsewhere."""
+    request, where, spec, test = cell.request, cell.accelerator.device, cell.spec, cell.test
+    if spec.pictures:
+        record.width = request.preset.width
+        elsewhere = Elsewhere(spec, test, request.protocol)
+        yield from elsewhere.predictions(where)
+        record.notes = elsewhere.notes()
+        return
+    network = network if network is not None else _trained(cell, record)
+    network.to(where).to(memory_format=torch.channels_last)
+    # After training, which shows what a first layer of zeros hides.
+    check_answers(network, *inputs_of(test.pixels[:2], where, request.protocol, spec.sees_truth))
+    yield from predict(network, test, where, request.protocol, spec.sees_truth)
 
 
 def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:

@@ -11,10 +11,8 @@ import io
 import json
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
@@ -90,7 +88,8 @@ class Checkpoint:
         """Replace the file, in one go: until then the old one stays."""
         started = time.monotonic()
         head = json.dumps({"key": self.key, "position": [state.stage, state.epoch, state.step]})
-        body = head.encode() + b"\n" + packed_tensors(vars(state))
+        torch.save(vars(state), buffer := io.BytesIO())  # not the file itself: on a full disk that raises no OSError
+        body = head.encode() + b"\n" + buffer.getvalue()
         write_aside(self.file, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
         self.written = time.monotonic()
         self.pause = max(LEAST_SECONDS, (self.written - started) / COST)
@@ -105,10 +104,3 @@ def position_of(file: Path, key: str) -> tuple[int, int, int] | None:
     except (OSError, ValueError):
         return None
     return head.position if head.key == key else None
-
-
-def packed_tensors(state: Mapping[str, Any]) -> bytes:
-    """What torch.save would write. On a full disk it raises no OSError: so the writing is left to Python."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()

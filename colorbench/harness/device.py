@@ -11,6 +11,8 @@ import torch
 from accelerate import Accelerator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# What oneDNN, which computes the convolutions, can be told to keep to (its documentation, "CPU Dispatcher Control").
+WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 def accelerator() -> Accelerator:
@@ -51,6 +53,8 @@ def _keep_freed_memory() -> None:
 def _gains_from_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper() in WITHOUT_BF16:
+        return False
     # An older torch cannot tell, and one that emulates bf16 would be slower than in float32.
     cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from colorbench.color import luminance, recombine
+from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.data.cache import Images
 from colorbench.data.loader import to_rgb
 from colorbench.protocol import Protocol
@@ -41,11 +41,20 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
     return rgb.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def predict(network: nn.Module, images: Images, device: torch.device, protocol: Protocol) -> Iterator[Predicted]:
+def inputs_of(pixels: np.ndarray, device: torch.device, protocol: Protocol, sees_truth: bool) -> tuple[Tensor, ...]:
+    """What a network gets of uint8 pixels (B, H, W, 3): L (B, 1, H, W), and the true ab if it `sees_truth`."""
+    rgb = to_rgb(pixels, device)
+    L = luminance(rgb, protocol)
+    return (L, torch.stack(bytes_to_lab(rgb, protocol)[1:], dim=1)) if sees_truth else (L,)
+
+
+def predict(
+    network: nn.Module, images: Images, device: torch.device, protocol: Protocol, sees_truth: bool = False
+) -> Iterator[Predicted]:
     """Color every image of a split under the protocol. Raises ValueError when the network breaks the contract."""
     for start in range(0, len(images), BATCH):
-        L = luminance(to_rgb(images.pixels[start : start + BATCH], device), protocol)
-        ab, maps = colorize_with_attention(network, L)
+        L, *truth = inputs_of(images.pixels[start : start + BATCH], device, protocol, sees_truth)
+        ab, maps = colorize_with_attention(network, L, *truth)
         quantized = None if maps is None else (maps * 255).round().byte()
         yield Predicted(start, recombine(L, ab, protocol), quantized)
 
@@ -109,16 +118,19 @@ class Keeper:
             self.writers[file].add(name, picture)
 
 
-def colorize(network: nn.Module, L: Tensor) -> Tensor:
-    """ab of L, in evaluation mode and float32. Raises ValueError when the network breaks the contract."""
-    with _as_scored(network):
-        return _checked(network(L.clone()), L)  # a copy: the true L is recombined, whatever a network does to its own
+def colorize(network: nn.Module, L: Tensor, *truth: Tensor) -> Tensor:
+    """ab of L, in evaluation mode and float32; `truth` is the true ab, of a network that sees it.
+
+    Raises ValueError when the network breaks the contract.
+    """
+    with _as_scored(network):  # of a copy: the true L is recombined, whatever a network does to its own
+        return _checked(network(L.clone(), *truth), L)
 
 
-def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tensor | None]:
+def colorize_with_attention(network: nn.Module, L: Tensor, *truth: Tensor) -> tuple[Tensor, Tensor | None]:
     """The same ab, and the network's attention map as the contract has it; None if it has none."""
-    if not hasattr(network, "with_attention"):
-        return colorize(network, L), None
+    if truth or not hasattr(network, "with_attention"):
+        return colorize(network, L, *truth), None
     with _as_scored(network):
         ab, maps = network.with_attention(L.clone())  # type: ignore[operator]
     if maps is None:
@@ -129,17 +141,18 @@ def colorize_with_attention(network: nn.Module, L: Tensor) -> tuple[Tensor, Tens
     return _checked(ab, L), maps
 
 
-def check_answers(network: nn.Module, L: Tensor) -> None:
-    """Color images (B, 1, H, W) twice, and each alone.
+def check_answers(network: nn.Module, *inputs: Tensor) -> None:
+    """Color images twice, and each alone; `inputs` are as `inputs_of` gives them.
 
     Raises ValueError if the answers differ: then a score would depend on the order of the images.
     """
-    first = colorize(network, L)
-    if not _alike(first, colorize(network, L)):
+    first = colorize(network, *inputs)
+    if not _alike(first, colorize(network, *inputs)):
         raise ValueError("the network gives another answer to the same image each time; draw nothing in eval mode")
-    if not _alike(first, torch.cat([colorize(network, one) for one in L.split(1)])):
+    alone = zip(*(given.split(1) for given in inputs), strict=True)
+    if not _alike(first, torch.cat([colorize(network, *one) for one in alone])):
         raise ValueError("an image is colored otherwise alone than in a batch; keep the images of a batch apart")
-    if not _alike(first, colorize_with_attention(network, L)[0]):
+    if not _alike(first, colorize_with_attention(network, *inputs)[0]):
         raise ValueError("with_attention gives other colors than forward")
 
 

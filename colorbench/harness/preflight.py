@@ -12,12 +12,13 @@ from torch import nn
 
 from colorbench.color import luminance, recombine
 from colorbench.contract import Batch, ModelSpec, Stage
-from colorbench.data.cache import Images, open_images
+from colorbench.data.cache import open_images
 from colorbench.data.loader import to_lab
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
+from colorbench.harness.elsewhere import matched
 from colorbench.harness.networks import build, build_published, trained_state
-from colorbench.harness.predict import check_answers, colorize
+from colorbench.harness.predict import check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
 from colorbench.metrics import score
 from colorbench.protocol import Protocol
@@ -36,23 +37,26 @@ class Estimate:
 def check_model(request: CellRequest) -> Estimate:
     """Build a model, take a step of every stage on training images, and color two test images.
 
-    Its base, if it refines one, is an untrained one. Raises whatever is wrong with it.
+    Its base, if it refines one, is an untrained one; of what was made elsewhere the names are matched. Raises
+    whatever is wrong with it.
     """
     cell = Cell(request)
     spec, where = cell.spec, cell.accelerator.device
+    if spec.pictures:
+        matched(spec.pictures, cell.test.names)
+        return Estimate(0, 0, 0)
     base = _untrained_base(cell, spec)
     network = network_before_training(cell, base)
     network.to(where).to(memory_format=torch.channels_last)
-    L, _ = to_lab(cell.test.pixels[:2], where)
-    colorize(network, L)  # first, since an answer of another shape is the best reason for what its losses do
+    inputs = inputs_of(cell.test.pixels[:2], where, request.protocol, spec.sees_truth)
+    colorize(network, *inputs)  # first, since an answer of another shape is the best reason for what its losses do
     check_stages(network, cell.stages)
-    train = open_images(request.splits["train"])
-    training = sum(_training_seconds(cell, network, stage, train) for stage in cell.stages)
-    check_answers(network, L)
+    training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
+    check_answers(network, *inputs)
     started = time.perf_counter()
-    colorize(network, L)
+    colorize(network, *inputs)
     _synchronize()
-    prediction = (time.perf_counter() - started) / len(L) * len(cell.test)
+    prediction = (time.perf_counter() - started) / len(inputs[0]) * len(cell.test)
     weights = sum(tensor.nbytes for tensor in trained_state(network, base).values())
     return Estimate(training, prediction, weights)
 
@@ -112,8 +116,9 @@ def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:
     return build(base, preset.width, preset.size, _untrained_base(cell, base)).to(cell.accelerator.device)
 
 
-def _training_seconds(cell: Cell, network: nn.Module, stage: Stage, train: Images) -> float:
+def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     """What the stage will take by the time of one step. Nothing of the step is kept."""
+    train = open_images(cell.request.splits["train"])
     images, size = min(stage.images or len(train), len(train)), min(cell.request.preset.batch_size, len(train))
     stepper = Stepper(network, stage, cell.accelerator)
     L, ab = to_lab(train.pixels[:size], cell.accelerator.device)

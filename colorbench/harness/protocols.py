@@ -23,15 +23,17 @@ def score_under(
     """Columns model, seed, image, protocol and those of `protocol.SCORES`; by protocol, the images in order.
 
     `own` is the protocol of the run: under others that make a picture of L and ab as it does, what is kept is scored as
-    it is, under the rest its ab with the true L (`color.recolored`). Raises ValueError if a picture is not there.
+    it is, under the rest its ab with the true L (`color.recolored`); pictures made elsewhere that keep their own L
+    are scored as they are under each. Raises ValueError if a picture is not there.
     """
     rows, where = [], torch.device("cpu")
+    as_is = "pictures" in record.made_from and record.made_from["options"].get("as_is")
     for batch in kept(cell_dir, record, images, where):
         place = slice(batch.start, batch.start + len(batch.pictures))
         truth = to_rgb(images.pixels[place], where)
         for protocol in protocols:
             pictures = batch.pictures
-            if any(getattr(protocol, field) != getattr(own, field) for field in CONVERSION):
+            if not as_is and any(getattr(protocol, field) != getattr(own, field) for field in CONVERSION):
                 pictures = recolored(pictures, luminance(truth, protocol), protocol)
             scores = score(pictures, truth, protocol=protocol)
             keys = {"model": record.model, "seed": record.seed, "image": images.names[place], "protocol": protocol.name}

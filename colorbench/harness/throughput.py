@@ -27,9 +27,12 @@ NOT_ITS = ("PYTEST_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER
 
 
 def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[int]) -> None:
-    """Time every model that has a finished cell and no timing of its row from this machine; called by one process."""
+    """Time every model that has a finished cell and no timing of its row from this machine; called by one process.
+
+    Pictures made elsewhere have no speed, nor has what only the truth can make.
+    """
     env, known, folder = environment_key(context.environment), context.folder.timings(), context.folder
-    for spec in models:
+    for spec in (spec for spec in models if not spec.pictures and not spec.sees_truth):
         cell = next((cell for seed in seeds if (cell := folder.cell(spec.name, seed)).status == DONE), None)
         timed = known.get(spec.name)
         if cell is None or (timed and (timed.environment, timed.row, timed.failed) == (env, cell.row, None)):

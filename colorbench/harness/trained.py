@@ -31,12 +31,17 @@ def load_model(
     when the model is unknown, was not trained in that run, or the weights do not fit or are damaged.
     """
     registry = registry or plugins.load()
+    folder = RunFolder(run) if run is not None and weights is None else None
+    if folder and folder.exists() and name in [cell.model for cell in folder.cells() if "pictures" in cell.made_from]:
+        raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
     (spec,) = registry.find("model", [name])
+    if spec.pictures or spec.sees_truth:
+        lacks = "has pictures, no network" if spec.pictures else "needs the true colors"
+        raise UserError(f"{name!r} {lacks}; name another model")
     if weights is not None and run is None:
         return build_published(spec, PUBLISHED_SIZE, Path(weights)).to(device).eval()
-    if run is None or weights is not None:
+    if folder is None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
-    folder = RunFolder(run)
     seeds = folder.record.seeds if seed is None else [seed]
     trained = [s for s in seeds if folder.cell(name, s).has_weights]
     if not trained:

@@ -68,7 +68,8 @@ def outcome(cell: CellRecord) -> str:
 def _standing(results: Results, model: str) -> dict[str, Any]:
     cells, done = results.cells(model), results.cells(model, done=True)
     kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
-    return {"model": model, "status": status(cells), **kept, "seeds_done": len(done), "seeds_asked": len(cells)}
+    made = {"made": "elsewhere"} if any("pictures" in cell.made_from for cell in cells) else {}
+    return {"model": model, "status": status(cells), **kept, **made, "seeds_done": len(done), "seeds_asked": len(cells)}
 
 
 def _scores(results: Results) -> dict[str, dict[str, Any]]:
@@ -170,7 +171,7 @@ def _spread(means: list[float]) -> float:
 def _cost(results: Results, model: str) -> dict[str, Any]:
     done, timing = results.cells(model, done=True), results.timings.get(model)
     row: dict[str, Any] = {}
-    if done:
+    if done and "pictures" not in done[0].made_from:
         row["parameters"] = done[0].parameters
         row["training_seconds"] = float(np.mean([cell.seconds for cell in done]))
         row["images_seen"] = done[0].images_seen

@@ -66,7 +66,12 @@ def text(title: str, name: str = "", show: Callable[[Any, Row], str] = lambda va
     return Column(title, name or title, show, align="left")
 
 
-MODEL = text("model", show=lambda model, row: f"{model} †" if isinstance(row.get("kept"), str) else model)
+def _marked(model: str, row: Row) -> str:
+    made = " (made elsewhere)" if isinstance(row.get("made"), str) else ""
+    return f"{model}{made} †" if isinstance(row.get("kept"), str) else f"{model}{made}"
+
+
+MODEL = text("model", show=_marked)
 STATUS = text("status", show=lambda said, row: said if len(said) <= 72 else f"{said[:71]}…")  # the notes have all of it
 OVER_BASE = number("MSE gain over its base, % ↑", "base_gain_percent", "+,.1f", ends=True)
 
@@ -75,11 +80,12 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
     """The whole comparison.md; `figures` are the names of the pictures to show at its end."""
     scored = frame[frame["seeds_done"] > 0]
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
+    others = " or were made elsewhere" if "made" in frame else ""
     blocks = [
         f"# Comparison on {escaped(results.record.data.name)}",
         table(frame, _headline(frame)),
         escaped(notes.made_with(results)),
-        "Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters.",
+        f"Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters{others}.",
     ]
     if len(scored):
         blocks += ["## More scores", table(scored, _more(scored, results.extra)), "## Cost", table(timed, _cost(timed))]
@@ -258,7 +264,7 @@ def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
     cells = pd.Series([NONE if pd.isna(x) else escaped(column.show(x, row)) for x, (_, row) in values], frame.index)
     if column.badness is None:
         return list(cells)
-    rivals = frame.loc[frame["parameters"].gt(0).fillna(False), column.name].dropna().map(column.badness)
+    rivals = frame.loc[frame["parameters"].ne(0).fillna(True), column.name].dropna().map(column.badness)
     value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
     best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])

@@ -35,10 +35,13 @@ def made_with(results: Results) -> str:
     made = f"{len(used)} environments, see the notes of comparison.md" if used else "nothing finished yet"
     if len(used) == 1:
         made = _environment(record.environments[used[0]])
+    training = f", width {preset.width:g}, {_count(preset.epochs, 'epoch', 'epochs')}, batch size {preset.batch_size}"
+    if "train" not in data.splits and not record.trained:
+        training = ""  # nothing was
     return (
         f"Protocol {protocol.name} ({protocol.id}); data {data.name} ({data.fingerprint}): {images} images; "
-        f"preset {preset.name}: {preset.size} px, width {preset.width:g}, {_count(preset.epochs, 'epoch', 'epochs')}, "
-        f"batch size {preset.batch_size}; {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}; {made}."
+        f"preset {preset.name}: {preset.size} px{training}; {'seeds' if len(seeds) > 1 else 'seed'} "
+        f"{', '.join(map(str, seeds))}; {made}."
     )
 
 

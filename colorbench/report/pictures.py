@@ -55,9 +55,10 @@ class Gallery:
 
     @cached_property
     def shown(self) -> dict[str, Mapping[str, np.ndarray]]:
-        """The arrays of each model that kept pictures."""
-        kept = self.results.pictures
-        return {model: kept[model] for model in self.models if "predicted" in kept.get(model, {})}
+        """The arrays of each model that kept pictures, but for those that the truth itself made."""
+        kept = {model: arrays for model, arrays in self.results.pictures.items() if "predicted" in arrays}
+        truth_made = {cell.model for cell in self.results.outcomes if cell.sees_truth}
+        return {model: kept[model] for model in self.models if model in kept and model not in truth_made}
 
     @cached_property
     def count(self) -> int:

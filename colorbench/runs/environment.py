@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import psutil
+
 from colorbench.plugins import Plugin
 from colorbench.runs.records import Code, Environment
 
@@ -28,7 +30,7 @@ def environment(plugins: Iterable[Plugin], device: Mapping[str, Any]) -> Environ
         packages={name: _version(name) for name in PACKAGES},
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        memory_gib=_memory_gib(),
+        memory_gib=round(psutil.virtual_memory().total / 2**30),
         code=code(plugins),
         **device,
     )
@@ -107,10 +109,3 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _memory_gib() -> int | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-    except (AttributeError, ValueError):
-        return None

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from colorbench.contain import set_environment, threads
 from colorbench.errors import DISK_FULL, UserError, reason
 
 # torch imports its compiler with the first optimizer, which takes seconds.
@@ -47,7 +48,7 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
     receiver, sender = context.Pipe(duplex=False)
     # A single process, even where this one is one of several.
     environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    settings = environ, os.getcwd(), _threads(), sys.stderr.isatty()
+    settings = environ, os.getcwd(), threads(), sys.stderr.isatty()
     process = _started(context, (function, request, settings, sender))
     known = _known(process.pid)
     sender.close()
@@ -149,11 +150,6 @@ def _ending(status: int | None) -> str:
     return f"its process ended with status {status} before it was done"
 
 
-def _threads() -> int | None:
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else None
-
-
 class _Stream(io.TextIOBase):
     """Standard output and error of a process: what is written goes to the one that started it."""
 
@@ -175,19 +171,18 @@ class _Stream(io.TextIOBase):
 def _serve(
     function: Callable[[Request], Result], request: Request, settings: tuple[Any, ...], sender: Connection
 ) -> None:
-    environ, folder, threads, terminal = settings
+    environ, folder, count, terminal = settings
     parent: Any = multiprocessing.parent_process()
     if wait([parent.sentinel], 0):
         return  # it has ended already
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    os.environ.clear()
-    os.environ.update(environ)
+    set_environment(environ)
     os.chdir(folder)
     sys.stdout = sys.stderr = _Stream(sender, terminal)
-    if threads:
+    if count:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(count)
     try:
         try:
             result = function(request)

@@ -28,6 +28,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import filelock
 import msgspec
@@ -87,7 +88,8 @@ class RunFolder:
 
         Writing or removing where a link is would reach elsewhere, and reading a pipe would wait for ever.
         """
-        if self.path.is_dir() and not self.exists() and any(map(_is_foreign, self.path.iterdir())):
+        names = os.listdir(self.path) if self.path.is_dir() and not self.exists() else []
+        if not all(re.fullmatch(r"\.lock|\.record\.json\.\d+", name) for name in names):
             raise UserError(f"{self.path} is not empty, and no run folder; name another folder with --out")
         for folder, folders, files in os.walk(self.path):
             for name in (*folders, *files):
@@ -123,9 +125,11 @@ class RunFolder:
     def check(self, asked: RunRecord) -> None:
         """Raises UserError naming each field in which the record there, if any, differs."""
         self.refuse_foreign()
-        if self.exists() and (differing := list(_differences(self.record, asked))):
+        there, here = conditions(self.record) if self.exists() else {}, conditions(asked)
+        if differing := [name for name in there if there[name] != here[name]]:
+            told = "; ".join(f"{name} ({there[name]!r} there, {here[name]!r} here)" for name in differing)
             raise UserError(
-                f"{self.path} was made under another {'; '.join(differing)}; "
+                f"{self.path} was made under another {told}; "
                 "name another folder with --out, or give the options it was made with"
             )
 
@@ -197,19 +201,10 @@ def cell_name(model: str, seed: int) -> str:
     return f"{model}/seed-{seed}"
 
 
-def _differences(there: RunRecord, here: RunRecord) -> Iterator[str]:
-    pairs = {
-        "protocol.id": (there.protocol.id, here.protocol.id),
-        "data.fingerprint": (there.data.fingerprint, here.data.fingerprint),
-    }  # fmt: skip
-    old, new = msgspec.structs.asdict(there.preset), msgspec.structs.asdict(here.preset)
-    for name, (was, now) in (pairs | {f"preset.{name}": (old[name], new[name]) for name in new}).items():
-        if was != now:
-            yield f"{name} ({was!r} there, {now!r} here)"
-
-
-def _is_foreign(file: Path) -> bool:
-    return not re.fullmatch(r"\.lock|\.record\.json\.\d+", file.name)
+def conditions(record: RunRecord) -> dict[str, Any]:
+    """What all cells of a run have in common, by field."""
+    preset = {f"preset.{name}": value for name, value in msgspec.structs.asdict(record.preset).items()}
+    return {"protocol.id": record.protocol.id, "data.fingerprint": record.data.fingerprint} | preset
 
 
 def read_cell(folder: Path, model: str, seed: int) -> CellRecord:

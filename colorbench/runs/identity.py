@@ -27,6 +27,7 @@ TRAINING_CODE = (
     "harness/trainer.py", "seeds.py",
 )  # fmt: skip
 PREDICTION_CODE = ("color.py", "harness/predict.py")
+ELSEWHERE_CODE = ("data/decode.py", "data/sources.py", "harness/elsewhere.py")
 SCORING_CODE = ("color.py", "harness/scoring.py", "metrics")
 CURVE = 32  # places at which a decay of the learning rate is sampled
 

@@ -28,6 +28,7 @@ from colorbench.runs.folder import (
     read_cell,
 )
 from colorbench.runs.identity import (
+    ELSEWHERE_CODE,
     PREDICTION_CODE,
     SCORING_CODE,
     TRAINING_CODE,
@@ -54,13 +55,14 @@ READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored",
 
 @dataclass(frozen=True)
 class Plugins:
-    """What a process has to load: installed plugins by their entry points' names, and files."""
+    """What a process has to load: installed plugins by their entry points' names, files, and rows made elsewhere."""
 
     installed: frozenset[str]
     files: tuple[str, ...]
+    pictures: tuple[ModelSpec, ...] = ()
 
     def load(self) -> Registry:
-        return load(self.files, only=self.installed)
+        return load(self.files, only=self.installed, pictures=self.pictures)
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ class Context:
         kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.specs["metric"]]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
-        return Plugins(frozenset(plugin.name for plugin in used if plugin.source not in files), tuple(files))
+        installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
+        pictures = tuple(known[plugin.name] for plugin in used if not plugin.source)
+        return Plugins(installed, tuple(files), pictures)
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
@@ -346,6 +350,8 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
     fields["preset"] = {"size": preset.size, "width": preset.width}
     if file:
         fields["weights"] = canonical(file)
+    if spec.pictures:
+        fields["pictures"] = canonical(spec.pictures.resolve())
     if fields["stages"]:
         fields["preset"] |= {"batch_size": preset.batch_size}
         fields["data"] = {split: context.data.fingerprint_of(split) for split in ("train", "val")}
@@ -363,10 +369,13 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
             stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
-    code = plugin_code(registry.plugin_of("model", spec.name).source)
+    source = registry.plugin_of("model", spec.name).source
+    code = plugin_code(source) if source else {}
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}
+    if spec.pictures:
+        named |= {"colorbench's reading of pictures": own_code(ELSEWHERE_CODE)}
     return {"options": option_fields(spec), "stages": stages, "code": named}
 
 

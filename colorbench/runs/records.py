@@ -61,6 +61,7 @@ class MadeFrom(TypedDict, total=False):
     data: dict[str, str]
     input: str
     weights: WeightFile
+    pictures: dict[str, str] | str
     base: BuiltOn
     trained_as: BuiltOn
 

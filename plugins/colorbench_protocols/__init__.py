@@ -13,7 +13,7 @@ from colorbench.protocol import Protocol
 
 ZHANG_SWEEP = Protocol(
     name="zhang-sweep",
-    summary="squeezed to a square, truncated to 8 bits, the truth through Lab and truncated as well; PSNR is all it has",
+    summary="squeezed to a square, truncated to 8 bits, the truth through Lab and truncated, too; PSNR is all it has",
     source="github.com/richzhang/colorization-pytorch: test_sweep.py, util/util.py (tensor2im, calculate_psnr_np)",
     crop="none",
     resize="pillow-bilinear",  # the default of torchvision's Resize, on a Pillow picture

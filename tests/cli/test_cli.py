@@ -21,17 +21,19 @@ from colorbench.runs import executors
 
 @pytest.fixture
 def light(registry):
-    """The names of models that cost next to nothing, and of all models but ablations."""
-    return [name for name, spec in registry.specs["model"].items() if not spec.parent]
+    """The names of models that cost next to nothing, and of all models but ablations and bounds."""
+    return [name for name, spec in registry.specs["model"].items() if not (spec.parent or spec.sees_truth)]
 
 
-def test_a_run_of_all_models_has_every_row_and_file(smoke_run, light):
+def test_a_run_of_all_models_has_every_row_and_file(smoke_run, light, registry):
     result, folder = smoke_run
     assert result.exit_code == 0, result.stderr
     table = pd.read_csv(folder / "comparison.csv")
-    assert set(table.model) == set(light)
+    bounds = {name for name, spec in registry.specs["model"].items() if spec.sees_truth}
+    assert set(table.model) == {*light, *bounds}
     assert set(table.status) == {"done"}
-    assert np.isfinite(table[["mse", "psnr", "ssim", "ciede2000"]].to_numpy()).all()
+    assert np.isfinite(table[["mse", "ssim", "ciede2000"]].to_numpy()).all()
+    assert list(np.isfinite(table.psnr)) == list(table.mse > 0)  # 32 px of the true ab are all that there are
     for name in ("record.json", "comparison.md", "losses.png", "pictures.png"):
         assert (folder / name).stat().st_size > 0
     assert all((folder / "timing" / f"{name}.json").exists() for name in light)
@@ -216,6 +218,11 @@ def test_list_names_everything(colorbench, registry, what):
         what, list(registry.specs.get(kind, ()))
     )
     assert all(name in result.stdout for name in names)
+
+
+def test_a_plugin_of_many_models_does_not_push_the_other_columns_out_of_sight(colorbench):
+    for line in colorbench("list", "plugins").stdout.splitlines():
+        assert line.index("(colorbench ") < 60
 
 
 PHOTOGRAPHS = Path(os.environ.get("COLORBENCH_PHOTOGRAPHS", REPOSITORY / "../shared/data/natural/test.zip"))

@@ -10,6 +10,7 @@ from toys import Toy, spec, toy_images
 
 from colorbench.data.cache import Images
 from colorbench.errors import UserError
+from colorbench.harness import device
 from colorbench.harness.predict import colorize, predict
 from colorbench.harness.scoring import SAMPLES, WORST, score_all
 from colorbench.harness.trained import load_model
@@ -104,3 +105,13 @@ def test_what_others_need_comes_first_and_once(registry):
 def test_load_model_wants_either_weights_or_a_run(registry, given):
     with pytest.raises(UserError, match="either weights=FILE or run=FOLDER"):
         load_model(next(iter(registry.specs["model"])), registry=registry, **given)
+
+
+@pytest.mark.parametrize(
+    ("isa", "bf16"), [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("ALL", True)]
+)
+def test_bf16_is_left_where_one_dnn_is_kept_from_it(monkeypatch, isa, bf16):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert device.describe()["precision"] == ("bf16" if bf16 else "no")

@@ -310,6 +310,22 @@ def test_other_verbs_say_that_a_cell_was_made_otherwise(bench, capsys):
     assert said in capsys.readouterr().err + colored.stderr
 
 
+def test_an_expression_too_deep_to_be_read_as_a_tree_counts_by_its_text(tmp_path):
+    file = tmp_path / "deep.py"
+    file.write_text(f"x = {'+'.join(['1'] * 5000)}")
+    before = plugin_code(str(file))
+    file.write_text(file.read_text() + "+2")
+    assert plugin_code(str(file)) != before
+
+
+def test_a_library_below_a_virtual_environment_does_not_count(tmp_path, monkeypatch):
+    (tmp_path / "dist-packages").mkdir()
+    (tmp_path / "dist-packages" / "some_library.py").write_text("x = 1")
+    (tmp_path / "net.py").write_text("import some_library")
+    monkeypatch.syspath_prepend(tmp_path / "dist-packages")
+    assert list(plugin_code(str(tmp_path / "net.py"))) == ["net.py"]
+
+
 def test_a_helper_of_a_package_counts_and_a_library_does_not(tmp_path):
     package = tmp_path / "their_package"
     package.mkdir()

@@ -1,0 +1,28 @@
+"""`colorbench export`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from colorbench.cli.shared import plugin_option
+
+
+@click.command()
+@click.argument("data")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--size", type=click.IntRange(16), required=True, help="Side of the pictures in pixels.")
+@plugin_option
+def export(data: str, folder: Path, size: int, plugin_files: Sequence[Path]) -> None:
+    """Write the test images as the protocol feeds them, to be colored by any tool.
+
+    DIR/input has the grey pictures, DIR/truth the true ones. Of data without a test split all images are written.
+
+    \b
+    colorbench export photos/ to-color --size 256
+    """
+    from colorbench.harness.export import export_pictures
+
+    click.echo(export_pictures(data, folder, size, plugin_files))

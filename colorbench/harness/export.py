@@ -1,0 +1,43 @@
+"""The test images as files: what another tool is given to color."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from colorbench import plugins
+from colorbench.color import luminance, recombine
+from colorbench.data.cache import decode_all
+from colorbench.data.loader import to_rgb
+from colorbench.data.splits import open_splits
+from colorbench.errors import UserError
+from colorbench.harness.predict import BATCH, to_pixels
+from colorbench.protocol import COLORBENCH
+from colorbench.runs.predictions import picture_name
+
+
+def export_pictures(data: str, folder: Path, size: int, plugin_files: Sequence[Path] = ()) -> str:
+    """Write folder/input and folder/truth: the test images of `data` as the protocol feeds them, and says how many.
+
+    Raises UserError if the folder is not empty or cannot be written, or for data that cannot be used.
+    """
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} is not an empty folder; name another one")
+    registry, protocol = plugins.load(plugin_files), replace(COLORBENCH, size=size)
+    images = decode_all(data, open_splits(data, registry, {"test": None}), protocol).splits["test"]
+    for start in range(0, len(images), BATCH):
+        truth = np.array(images.pixels[start : start + BATCH])
+        L = luminance(to_rgb(truth, torch.device("cpu")), protocol)
+        grey = to_pixels(recombine(L, L.new_zeros(len(L), 2, *L.shape[2:]), protocol))[..., 0]
+        for name, *pixels in zip(images.names[start:], grey, truth, strict=False):
+            for kind, picture in zip(("input", "truth"), pixels, strict=True):
+                file = folder / kind / picture_name(name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(file, "PNG")
+    return f"{len(images)} test images of {size} px: grey in {folder / 'input'}, true in {folder / 'truth'}"
