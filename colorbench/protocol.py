@@ -76,8 +76,8 @@ class Protocol:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, default = getattr(self, field.name), getattr(Protocol, field.name)
-            bounded = isinstance(value, str) or 0 < value < math.inf or value == default
-            if type(value) is not type(default) or not bounded:
+            typed = type(value) is type(default)
+            if not typed or not (isinstance(value, str) or 0 < value < math.inf or value == default):
                 raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
 
     @property
