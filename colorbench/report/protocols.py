@@ -84,8 +84,9 @@ def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
         f"{own.name}, and no network ran. Under all of another protocol its pictures would be other ones, too."
     )
     yield (
-        "The pictures that the run has kept, in 8 bits, are scored. A protocol that makes a picture of L and ab in "
-        "another way takes their ab and the true L."
+        "The pictures that the run has kept, in 8 bits, are scored; what its own protocol took from them is gone. "
+        "Where a protocol makes a picture of L and ab in another way, it is made of their ab and the true L: the PSNR "
+        "of an image then is off by up to 0.07 dB below 30 dB, 0.2 dB up to 45 dB, 0.8 dB above 50 dB."
     )
     if left := sorted({cell.model for cell in results.outcomes if cell.status == DONE} - {*frame["model"]}):
         yield f"Left out, as not the same since: {', '.join(left)}; `colorbench score` with --protocol adds them."
