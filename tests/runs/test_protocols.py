@@ -7,8 +7,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import call, jpegs, one_line
+import torch
+from conftest import call, jpeg, jpegs, one_line
+from PIL import Image, ImageEnhance
 
+from colorbench.color import luminance, recombine
 from colorbench.protocol import COLORBENCH, SCORES
 from colorbench.report.publish import publish
 from colorbench.runs.folder import RunFolder, sha256
@@ -128,15 +131,25 @@ def test_a_damaged_file_is_one_line(compared):
     assert "protocols.parquet" in one_line(call("report", compared.run))
 
 
-def test_rows_of_other_images_are_refused(compared):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda frame: frame[(frame.protocol != "omz") | (frame.image != frame.image[0])],
+            "scores under protocol omz are of other images than its scores",
+        ),
+        (lambda frame: frame.drop(columns="psnr"), "protocols.parquet"),
+        (lambda frame: frame.assign(protocol=1), "protocols.parquet"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused(compared, change, said):
     """Of a file that belongs to the record, but not to the cells."""
     file, folder = compared.run / "protocols.parquet", RunFolder(compared.run)
-    frame = pd.read_parquet(file)
-    frame[(frame.protocol != "omz") | (frame.image != frame.image[0])].to_parquet(file)
+    change(pd.read_parquet(file)).to_parquet(file)
     record = folder.record
     record.files[file.name] = sha256(file.read_bytes())
     folder.write(record)
-    assert "scores under protocol omz are of other images than its scores" in one_line(call("report", compared.run))
+    assert said in one_line(call("report", compared.run))
 
 
 def test_a_published_run_gives_the_same_page(compared, tmp_path):
@@ -211,8 +224,6 @@ def test_a_run_under_another_protocol_has_a_folder_of_its_own(bench):
 @pytest.fixture
 def photos(tmp_path):
     """A folder of photographs, and the same as if colored by another tool: paler."""
-    from PIL import Image, ImageEnhance
-
     folder = jpegs(tmp_path / "photos", 5)
     (tmp_path / "colored").mkdir()
     for file in folder.iterdir():
@@ -239,8 +250,6 @@ def test_pictures_made_elsewhere_are_scored_under_one_protocol_or_all(photos, tm
 
 
 def test_pictures_that_keep_their_own_luminance_keep_it_under_every_protocol(photos, tmp_path):
-    from PIL import Image
-
     for file in (tmp_path / "colored").iterdir():
         Image.fromarray(np.asarray(Image.open(file)) // 2 + 60).save(file)
     arguments = (tmp_path / "colored", "--truth", photos, "--size", 32, "--out", tmp_path / "out", "--as-is")
@@ -251,9 +260,6 @@ def test_pictures_that_keep_their_own_luminance_keep_it_under_every_protocol(pho
 
 
 def test_the_export_is_fed_as_the_protocol_crops(tmp_path):
-    from conftest import jpeg
-    from PIL import Image
-
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/wide.jpg").write_bytes(jpeg(0, side=(96, 48)))
     for name in ("colorbench-1", "zhang-sweep", "ct2"):
@@ -262,8 +268,10 @@ def test_the_export_is_fed_as_the_protocol_crops(tmp_path):
     wide = Image.open(tmp_path / "photos/wide.jpg").resize((32, 32), Image.Resampling.BILINEAR)
     truth = np.asarray(Image.open(next((tmp_path / "zhang-sweep/truth").iterdir())))
     np.testing.assert_array_equal(truth, np.asarray(wide))
-    grey = np.asarray(Image.open(next((tmp_path / "ct2/input").iterdir())).convert("RGB")).astype(int)
-    assert np.ptp(grey, axis=-1).max() == 0  # no JPEG: that is for predictions
+    grey, truth = (np.asarray(Image.open(tmp_path / "ct2" / kind / "wide.jpg.png")) for kind in ("input", "truth"))
+    L = luminance(torch.from_numpy(truth.copy()).permute(2, 0, 1)[None])
+    expected = recombine(L, L.new_zeros(1, 2, 32, 32))  # rounded, no JPEG: truncation and files are for predictions
+    np.testing.assert_array_equal(grey, expected[0, 0])
     assert "unknown protocol" in one_line(
         call("export", tmp_path / "photos", tmp_path / "x", "--size", 32, "--protocol", "x")
     )
