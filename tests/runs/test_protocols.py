@@ -192,7 +192,12 @@ def test_a_value_that_the_code_does_not_know_is_one_line(bench):
     file.write_text(OWN.replace("FURTHER", "").replace("truncate", "up"))
     result = call("score", bench.run, "--protocol", "ours", "--plugin", file)
     assert result.exit_code == 2
-    assert "unknown rounding in protocol ours: 'up'; there is: nearest, truncate" in one_line(result)
+    said = "unknown rounding in protocol ours: 'up'; there is: nearest, truncate"
+    assert said in one_line(result)
+    new = bench("tiny", "--protocol", "ours", "--plugin", file, "--out", bench.folder / "new")
+    assert new.exit_code == 2
+    assert said in one_line(new)
+    assert "train" not in new.stderr
 
 
 def test_the_list_has_ids_and_sources_without_torch():
