@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -133,7 +134,7 @@ def run(options: Options) -> RunFolder:
     A model that fails is a cell with its reason. Raises UserError for what can be told before anything is trained:
     options, data or weights that do not fit, a folder made under other conditions, cells that are stale.
     """
-    registry = plugins.load(options.plugin_files, pictures=options.pictures)
+    registry = _registry(options.plugin_files, options.weights, options.models, options.pictures)
     specs = with_needed(registry.find("model", options.models), registry)
     folder, rank = RunFolder(options.out), device.world()[0]
     with folder.held() if rank == 0 else contextlib.nullcontext():
@@ -160,7 +161,7 @@ def run(options: Options) -> RunFolder:
 
 def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
-    registry = plugins.load(options.plugin_files, pictures=options.pictures)
+    registry = _registry(options.plugin_files, options.weights, options.models, options.pictures)
     specs = with_needed(registry.find("model", options.models), registry)
     context = _context_to_run(RunFolder(options.out), registry, options)
     return _checked(context, _planned(context, specs, options))
@@ -174,13 +175,17 @@ def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
     return cells + [files.read_cell(path, cell.model, cell.seed) for path, cell in begun]
 
 
-def score(run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = ()) -> RunFolder:
+def score(
+    run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = (),
+    weights: Mapping[str, Path] | None = None,
+) -> RunFolder:  # fmt: skip
     """Score anew the predictions that a run has kept: no network, no training.
 
-    `data` says where the run's images are, if not where they were. Raises UserError, with nothing changed, if these are
-    other images, or if a cell that other code has scored has not kept all its predictions.
+    `data` says where the run's images are, if not where they were; `weights` are files for metrics, by name. Raises
+    UserError, with nothing changed, if these are other images, or if a cell that other code has scored has not kept
+    all its predictions.
     """
-    folder, registry = RunFolder(run), plugins.load(plugin_files)
+    folder, registry = RunFolder(run), _registry(plugin_files, weights or {})
     context = _context_to_score(folder, registry, data, tuple(plugin_files))
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.has_weights]
@@ -191,9 +196,9 @@ def score(run: str | Path, data: str | None = None, plugin_files: Sequence[Path]
                 "nothing was scored: `colorbench run` with the same options, and the same --plugin, predicts them again"
             )
         if cells:
-            _ask(check_metrics, _to_score(context, cells[0]), "the metrics")
-        record = folder.record
-        record.scoring = context.scoring
+            _check_metrics(context, cells[0])
+        record, asked = folder.record, context.run_record()
+        record.scoring, record.metrics = asked.scoring, asked.metrics
         folder.write(record)
         _rescore(context, cells)
     return folder
@@ -238,16 +243,17 @@ def score_protocols(
 
 
 def evaluate(
-    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (), command: str = "evaluate",
-    protocol: str | None = None,
+    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (),
+    weights: Mapping[str, Path] | None = None, protocol: str | None = None,
 ) -> RunFolder:  # fmt: skip
     """Score every trained cell of `run` on the test images of `data`, at the run's size, under its protocol or another.
 
-    Returns the run folder that holds the scores, `out` or a folder inside `run`; a model that fails on them, or is not
-    installed, is a cell with its reason. Raises UserError when the run was made under a protocol that is none of this
-    version and no other is named, for an unknown one, and when the run has nothing finished.
+    `weights` are files for metrics, by name. Returns the run folder that holds the scores, `out` or a folder inside
+    `run`; a model that fails on them, or is not installed, is a cell with its reason. Raises UserError when the run was
+    made under a protocol that is none of this version and no other is named, for an unknown one, and when the run has
+    nothing finished.
     """
-    source, registry = RunFolder(run), plugins.load(plugin_files)
+    source, registry = RunFolder(run), _registry(plugin_files, weights or {})
     record = source.record
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
     chosen = registry.find("protocol", [protocol])[0] if protocol else protocol_of(record.protocol)
@@ -256,8 +262,15 @@ def evaluate(
         raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
     target = RunFolder(out or source.path / "evaluations" / "-".join([dataset_name(data), *filter(None, [protocol])]))
     context = _context(target, registry, data, {"test": None}, preset, chosen, plugin_files=tuple(plugin_files))
+    options = {
+        "--out": [out], "--protocol": [protocol], "--plugin": plugin_files,
+        "--weights": [f"{name}={file}" for name, file in (weights or {}).items()],
+    }  # fmt: skip
+    given = [str(word) for option, values in options.items() for value in values if value for word in (option, value)]
     with target.held():
-        _begin_evaluation(context, source, cells, command)
+        _begin_evaluation(
+            context, source, cells, shlex.join(["colorbench", "evaluate", str(run), "--data", data, *given])
+        )
         for cell in cells:
             _evaluate_cell(context, source, cell)
     return target
@@ -291,8 +304,25 @@ def _context(
     return Context(folder, registry, source, data, preset, protocol, env, **others)
 
 
+def _registry(
+    plugin_files: Sequence[Path], weights: Mapping[str, Path], models: Sequence[str] = (),
+    pictures: Sequence[ModelSpec] = (),
+) -> Registry:  # fmt: skip
+    """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
+    for name, file in weights.items():
+        if name not in models and not file.exists():
+            raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
+    registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
+    metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
+    what = "model that runs, or metric," if models else "metric"
+    refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
+    for name in weights:
+        if name in metrics and metrics[name].missing:
+            say(f"the metric {name} is not computed: {metrics[name].missing}")
+    return registry
+
+
 def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> Context:
-    refuse_unknown("model for --weights among those that run", options.weights, options.models)
     preset = options.preset
     # Of which none is asked for need not be there.
     limits = {split: limit for split in SHARES if (limit := getattr(preset, split)) != 0}
@@ -300,9 +330,10 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
         folder, registry, options.data, limits, preset, registry.find("protocol", [options.protocol])[0],
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
     )  # fmt: skip
-    for name, file in options.weights.items():
-        request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
-        _ask(check_weights, request, f"{name!r} with --weights {file}")
+    for name in options.models:
+        if file := options.weights.get(name):
+            request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
+            _ask(check_weights, request, f"{name!r} with --weights {file}")
     folder.check(context.run_record())
     return context
 
@@ -321,10 +352,10 @@ def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> 
 
 def _checked(context: Context, cells: Sequence[Planned]) -> Work:
     """The plan, and what is wrong with its models. Raises UserError for metrics that fail."""
+    if any(cell.state not in (READY, KEPT) for cell in cells):
+        _check_metrics(context, cells[0].record)
     if device.world()[1] > 1:
         return Work(context, cells, {}, {})  # what is wrong with a model shows in all processes alike, as it is made
-    if context.registry.specs["metric"] and any(cell.state not in (READY, KEPT) for cell in cells):
-        _ask(check_metrics, context.request(cells[0].record, cells[0].cell_dir), "the metrics")
     estimates, failures = {}, {}
     # What only the truth can make trains nothing: making it costs no more than the check would.
     checked = [cell for cell in reversed(cells) if cell.trains and not cell.spec.sees_truth]
@@ -334,6 +365,12 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
         except (RuntimeError, UserError, OSError) as error:
             failures[name] = error
     return Work(context, cells, estimates, failures)
+
+
+def _check_metrics(context: Context, record: CellRecord) -> None:
+    """Compute the metrics once, and let them see the training images; `record` is that of any cell."""
+    if context.registry.metrics:
+        context.statistics.update(_ask(check_metrics, _to_score(context, record), "the metrics"))
 
 
 def _begin(context: Context, cells: Sequence[Planned], command: str) -> None:
@@ -438,8 +475,11 @@ def _recover(folder: RunFolder, specs: Sequence[ModelSpec], seeds: Sequence[int]
 
 def _rescore(context: Context, cells: Iterable[CellRecord]) -> None:
     """Score what these cells have kept; say which have not kept it, if other code scored them."""
+    keeping = [cell for cell in cells if _keeps_all(context, cell)]
+    if keeping and not context.statistics:
+        _check_metrics(context, keeping[0])
     for cell in cells:
-        if _keeps_all(context, cell):
+        if cell in keeping:
             scored = _make(_to_score(context, cell))
             say(f"{cell.model} seed {cell.seed}: {scored.reason or 'scored'}")
         elif cell.scored_by != context.scoring:

@@ -239,8 +239,35 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A further score per image, in a column of its own: uint8 RGB (B, 3, H, W) predicted and true -> (B,) floats."""
+    """A further score in a column of its own: one per image, or, with `reduce`, one over the whole test set.
+
+    `compute(predicted, truth)` gets a batch, uint8 RGB (B, 3, H, W), or, if `space` is "lab", what the protocol makes
+    of it: float32 Lab (B, 3, H, W), L in 0..100, a and b in Lab units. It returns the scores, floats (B,).
+
+    Over the set it returns features of each image, floats (B, k), and `reduce` joins those of all, float64 (N, k), to a
+    number, NaN if they are too few. Metrics with one `compute` share its features; the names of scores of the protocol
+    in its place are features, too. With `resample` an interval is computed by resampling the images: for a cheap
+    `reduce`. Without, there is none.
+
+    `prepare(batches)` sees up to 2,000 pictures of the training split, evenly spread over it, in batches as `compute`
+    gets them, and returns an array, which `compute` gets as a third argument. Where there is no training split the
+    metric is left out.
+
+    `better` says which scores are: "lower", "higher", "zero" (nearest to 0), or "" for neither. `settings`, plain
+    values and paths, are recorded and bind the scores; a file counts by its content. `notes` are sentences for the foot
+    of the table. `missing`, if not "", is why the metric cannot be computed here, with the remedy: it is listed, and
+    left out. `takes_weights` lets `--weights NAME=FILE` reach `register_metrics` under this name.
+    """
 
     name: str
     summary: str
-    compute: Callable[[Tensor, Tensor], Tensor]
+    compute: Callable[..., Tensor] | Sequence[str]
+    reduce: Callable[[np.ndarray], float] | None = None
+    resample: bool = False
+    prepare: Callable[[Iterator[Tensor]], np.ndarray] | None = None
+    space: Literal["rgb", "lab"] = "rgb"
+    better: Literal["lower", "higher", "zero", ""] = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    missing: str = ""
+    takes_weights: bool = False

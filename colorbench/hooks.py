@@ -1,6 +1,7 @@
 """The plugin hooks. A plugin is a module with any of these functions, marked `@hookimpl`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pluggy
 
@@ -21,8 +22,11 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
 
 
 @hookspec
-def register_metrics(register: Callable[[MetricSpec], None]) -> None:
-    """Call `register` once for each further column of the per-image scores."""
+def register_metrics(register: Callable[[MetricSpec], None], files: Mapping[str, Path]) -> None:
+    """Call `register` once for each further score, per image or over the set.
+
+    `files` has what `--weights NAME=FILE` gives, by name; leave the argument out if no metric of yours takes any.
+    """
 
 
 @hookspec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import entry_points
@@ -17,7 +17,7 @@ import pluggy
 
 from colorbench import hooks
 from colorbench.contain import contained
-from colorbench.contract import ModelSpec
+from colorbench.contract import MetricSpec, ModelSpec
 from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
@@ -43,9 +43,15 @@ class Plugin:
 class Registry:
     """Everything that the loaded plugins registered: `specs[kind][name]`, each with its origin."""
 
+    weights: Mapping[str, Path] = field(default_factory=dict)
     specs: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, MetricSpec]:
+        """Those that can be computed here."""
+        return {name: spec for name, spec in self.specs["metric"].items() if not spec.missing}
 
     def plugin_of(self, kind: str, name: str) -> Plugin:
         """The plugin that registered a spec."""
@@ -60,14 +66,18 @@ class Registry:
 
 
 def load(
-    files: Iterable[str | Path] = (), only: Container[str] | None = None, pictures: Iterable[ModelSpec] = ()
+    files: Iterable[str | Path] = (),
+    only: Container[str] | None = None,
+    pictures: Iterable[ModelSpec] = (),
+    weights: Mapping[str, Path] | None = None,
 ) -> Registry:
     """Load every installed plugin, remembering those that break, then `files`, where a broken one raises UserError.
 
     `only`, if given, names the installed plugins to load: what the others change in Python then reaches nobody.
-    `pictures` are rows made elsewhere, each registered as if by a plugin of its own.
+    `pictures` are rows made elsewhere, each registered as if by a plugin of its own; `weights` are files for metrics,
+    by name.
     """
-    registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
+    registry = Registry(weights or {}, origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
     registry.origins["protocol", COLORBENCH.name] = "colorbench"
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
@@ -109,7 +119,8 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
             manager.register(load())
             manager.check_pending()  # a misspelt hook is an error, not silence
             for kind in KINDS:
-                getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
+                given = {"files": registry.weights} if kind == "metric" else {}
+                getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind), **given)
     except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()

@@ -9,7 +9,7 @@ import msgspec
 
 from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
 from colorbench.errors import one_line, reason
-from colorbench.protocol import Protocol
+from colorbench.protocol import SCORES, Protocol
 from colorbench.runs.records import FAILED, CellRecord
 
 # What a record says of a model in the model's own words.
@@ -19,6 +19,7 @@ KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": M
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
     r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
+    r"|stage|epoch|component|split|metric"
     r"|skill|sees_truth|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
 )
 
@@ -41,8 +42,8 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         _refuse_unrecorded(spec)
     if kind == "protocol" and (spec.name == "all" or not re.fullmatch("[a-z0-9][a-z0-9.-]*", spec.name)):
         raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
-    if kind == "metric" and not is_metric_name(spec.name):
-        raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
+    if kind == "metric":
+        _refuse_misfit_metric(spec)
 
 
 def _refuse_unrecorded(spec: ModelSpec) -> None:
@@ -52,3 +53,17 @@ def _refuse_unrecorded(spec: ModelSpec) -> None:
         msgspec.convert(msgspec.to_builtins(given), CellRecord)
     except (TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise ValueError(f"model {spec.name!r}: no record can hold it ({reason(error)})") from error
+
+
+def _refuse_misfit_metric(spec: MetricSpec) -> None:
+    if not is_metric_name(spec.name):
+        raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
+    for field, choices in (("better", ("lower", "higher", "zero", "")), ("space", ("rgb", "lab"))):
+        if (value := getattr(spec, field)) not in choices:
+            known = ", ".join(map(repr, choices))
+            raise ValueError(f"metric {spec.name!r}: {field} is {value!r}; it has to be one of {known}")
+    named = isinstance(spec.compute, tuple | list) and spec.reduce and {*spec.compute} <= {*SCORES}
+    if not (named or callable(spec.compute)):
+        raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")
+    if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
+        raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")

@@ -16,6 +16,7 @@ from colorbench.runs.folder import (
     LOSSES,
     SAMPLES,
     SCORES,
+    SET_SCORES,
     RunFolder,
     add_files,
     sha256,
@@ -125,6 +126,12 @@ class FakeRun:
         ]
         names = ["model", "seed", "stage", "epoch", "component", "split", "value"]
         self.change(model, seed, {LOSSES: to_parquet(pd.DataFrame(rows, columns=names))})
+
+    def over_set(self, model: str, seed: int, **scores: tuple[float, float, float]) -> None:
+        """Scores over the set of a cell, each with the ends of its interval."""
+        rows = [(model, seed, metric, *values, IMAGES) for metric, values in scores.items()]
+        names = ["model", "seed", "metric", "value", "low", "high", "images"]
+        self.change(model, seed, {SET_SCORES: to_parquet(pd.DataFrame(rows, columns=names))})
 
     def samples(self) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)

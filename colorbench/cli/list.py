@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -32,7 +33,14 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
         rows = [(name, p.id, p.source) for name, p in registry.specs["protocol"].items()]
     else:
         kind = what.removesuffix("s")
-        rows = [(name, s.summary, registry.origins[kind, name]) for name, s in registry.specs[kind].items()]
+        specs = registry.specs[kind].items()
+        rows = [(name, _absence(s) or s.summary, registry.origins[kind, name]) for name, s in specs]
         if what == "metrics":
             rows = [(name, summary, "the protocol") for name, summary in SCORES.items()] + rows
     print_rows(rows)
+
+
+def _absence(spec: Any) -> str:
+    """Why what is listed cannot be used here; "" if it can."""
+    missing = getattr(spec, "missing", "")
+    return f"MISSING: {missing}" if missing else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from colorbench.cli.shared import (
     plugin_option,
     refuse_empty,
     specs_of,
-)
+    weight_files,
+    weights_option,
+)  # fmt: skip
 from colorbench.errors import UserError
 from colorbench.protocol import COLORBENCH
 
@@ -32,10 +35,11 @@ if TYPE_CHECKING:
 @as_is_option
 @click.option("--data", metavar="DATA", help="Where the run's images are now, if not where they were.")
 @click.option("--protocol", metavar="NAMES", help="Under these protocols, too, or all: writes protocols.md.")
+@weights_option
 @plugin_option
 def score(
     folders: Sequence[str], truth: str | None, data: str | None, protocol: str | None, plugin_files: Sequence[Path],
-    **settings: Any,
+    weights: Sequence[str],    **settings: Any,
 ) -> None:  # fmt: skip
     """Score pictures that are there already: no network, no training.
 
@@ -59,12 +63,13 @@ def score(
         if names:
             _under(names, folders[0], data, plugin_files)
             return
-        scored = api.score(folders[0], data, plugin_files)
+        scored = api.score(folders[0], data, plugin_files, weight_files(weights))
         click.echo(report.write(scored))
         exit_if_failed(cell for cell in scored.cells() if cell.has_weights)
         return
     several = len(names) > 1 or "all" in names
-    options = _options(folders, truth, plugin_files, protocol=COLORBENCH.name if several else protocol, **settings)
+    own = COLORBENCH.name if several else protocol
+    options = replace(_options(folders, truth, plugin_files, protocol=own, **settings), weights=weight_files(weights))
     folder = api.run(options)
     click.echo(report.write(folder))
     if several:

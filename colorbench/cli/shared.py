@@ -32,6 +32,9 @@ plugin_option: Callable[[Any], Any] = click.option(
 protocol_option: Callable[[Any], Any] = click.option(
     "--protocol", metavar="NAME", help="How images are fed and scored: see `colorbench list protocols`."
 )
+weights_option: Callable[[Any], Any] = click.option(
+    "--weights", multiple=True, metavar="METRIC=FILE", help="Weights that a metric needs; may be repeated."
+)
 pictures_option: Callable[[Any], Any] = click.option(
     "--pictures", multiple=True, metavar="NAME=DIR",
     help="A row of pictures made elsewhere, a folder or zip; may be repeated.",
@@ -50,7 +53,7 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--width", type=click.FloatRange(0, min_open=True), help="Factor on every network's channels."),
     click.option("--epochs", type=click.IntRange(1, MOST), help="Epochs of a single-stage model; others scale along."),
     click.option("--batch-size", type=click.IntRange(1, MOST), help="Images in a training step, over all processes."),
-    click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
+    click.option("--weights", multiple=True, metavar="NAME=FILE", help="A model's instead of a training; a metric's."),
     protocol_option,
     pictures_option,
     as_is_option,
@@ -97,9 +100,10 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     names = every if given.models == "all" else listed(given.models)
     names += [spec.name for spec in pictures if spec.name not in names]
     names += _ablations(given.ablations, names, registry) if given.ablations else []
-    files, protocol = _weights(given.weights), given.protocol or COLORBENCH.name
+    files, protocol = weight_files(given.weights), given.protocol or COLORBENCH.name
+    others = [name for name in files if name not in names and name not in registry.specs["metric"]]
     _refuse_all(
-        lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
+        lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
@@ -130,6 +134,14 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         predictions=_count(given.predictions),
         command=command_line(),
     )
+
+
+def weight_files(pairs: Sequence[str]) -> dict[str, Path]:
+    """What --weights gives, by name. Raises UserError for anything but NAME=FILE."""
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
+        raise UserError(f"--weights {', '.join(wrong)}: say NAME=FILE")
+    return {name: Path(file) for name, _, file in split}
 
 
 def exit_if_failed(cells: Iterable[CellRecord]) -> None:
@@ -197,13 +209,6 @@ def specs_of(given: Sequence[str], as_is: bool) -> list[ModelSpec]:
         summary = one_line(f"made elsewhere: pictures of {Path(path).resolve().name}")
         specs.append(ModelSpec(name, summary, options=options, pictures=Path(path)))
     return specs
-
-
-def _weights(pairs: Sequence[str]) -> dict[str, Path]:
-    split = [pair.partition("=") for pair in pairs]
-    if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
-        raise UserError(f"--weights {', '.join(wrong)}: say MODEL=FILE")
-    return {name: Path(file) for name, _, file in split}
 
 
 def _refuse_all(*checks: Callable[[], Any]) -> None:

@@ -33,12 +33,14 @@ from colorbench.harness.predict import Keeper, Predicted, check_answers, coloriz
 from colorbench.harness.scoring import score_all
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
+from colorbench.metrics.extra import with_statistics
 from colorbench.runs.executors import end_if_alone
 from colorbench.runs.folder import (
     DETAILS,
     LOSSES,
     SAMPLES,
     SCORES,
+    SET_SCORES,
     TRACEBACK,
     TRAINING,
     WEIGHTS,
@@ -181,7 +183,7 @@ def _trained(cell: Cell, record: CellRecord) -> nn.Module:
 def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
     """Score the predictions that are kept; without them all, predict again from the weights."""
     request, where = cell.request, cell.accelerator.device
-    test, metrics = cell.test, tuple(cell.registry.specs["metric"].values())
+    test, metrics = cell.test, with_statistics(cell.registry.metrics.values(), request.statistics)
     key = predictions_key(record, request.inputs)
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
         scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
@@ -192,8 +194,8 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
             keeper.commit(record)
         record.predicted_by = key
     if cell.is_main:
-        tables = {SCORES: scored.scores, DETAILS: scored.details}
-        content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items()}
+        tables = {SCORES: scored.scores, DETAILS: scored.details, SET_SCORES: scored.set_scores}
+        content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items() if len(table)}
         add_files(request.cell_dir, record, content | {SAMPLES: packed(**scored.samples)})
     record.scored_by = request.scored_by
     if LOSSES in damaged_files(request.cell_dir, record):  # only a figure needs them: no reason to train anew

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from colorbench.color import luminance, recombine
+from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.contract import Batch, ModelSpec, Stage
-from colorbench.data.cache import open_images
+from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import to_lab
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
 from colorbench.harness.elsewhere import matched
 from colorbench.harness.networks import build, build_published, trained_state
-from colorbench.harness.predict import check_answers, colorize, inputs_of
+from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
-from colorbench.metrics import score
+from colorbench.metrics import Pair, score, score_batch
+from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
+
+MOST = 2000  # training images that a metric sees: more change its statistics little, and cost each command
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,36 @@ def check_protocol(protocol: Protocol) -> None:
         raise UserError(f"protocol {protocol.name} at {protocol.size} px: {error}; take larger images") from error
 
 
-def check_metrics(request: CellRequest) -> None:
-    """Compute each metric of the plugins on two images. Raises UserError naming those that fail."""
-    cell = Cell(request)
-    truth = torch.from_numpy(np.array(cell.test.pixels[:2])).permute(0, 3, 1, 2)
-    failed = []
-    for metric in cell.registry.specs["metric"].values():
+def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
+    """What metrics make of the training images, by name, for those that ask; all are then computed on two images.
+
+    Raises UserError naming those that fail.
+    """
+    failed, statistics, test = [], dict[str, np.ndarray](), open_images(request.splits["test"])
+    truth = torch.from_numpy(np.array(test.pixels[:2])).permute(0, 3, 1, 2)
+    pair = Pair(truth, truth, protocol=request.protocol)
+    train = open_images(request.splits["train"]) if "train" in request.splits else None
+    for metric in request.plugins.load().metrics.values():
         try:
-            score(truth, truth, [metric], request.protocol)
+            if metric.prepare and train:
+                statistics[metric.name] = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
+            for ready in with_statistics([metric], statistics):
+                if callable(ready.compute):
+                    compute(ready, pair)  # of both at once, where a mistake in the shape shows
+                join([ready], (scored := score_batch(pair, [ready])).features, scored.scores)
         except (Exception, SystemExit) as error:  # whatever a plugin raises, it shall not cost a training
             failed.append(f"the metric {metric.name!r} fails ({type(error).__name__}: {error})")
     if failed:
         raise UserError(f"{'; '.join(failed)}; mend or remove its plugin")
+    return statistics
+
+
+def _batches(train: Images, space: str, protocol: Protocol) -> Iterator[Tensor]:
+    """Up to MOST pictures of the training split, evenly spread over it, as a metric gets them."""
+    places = np.unique(np.linspace(0, len(train) - 1, min(MOST, len(train))).round().astype(int))
+    for chunk in np.array_split(places, -(-len(places) // BATCH)):
+        rgb = torch.from_numpy(train.pixels[chunk]).permute(0, 3, 1, 2).contiguous()
+        yield torch.stack(bytes_to_lab(rgb, protocol), dim=1) if space == "lab" else rgb
 
 
 def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:

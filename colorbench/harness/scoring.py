@@ -1,10 +1,10 @@
-"""The predictions of a split and its truth -> a row of scores and a row of details per image, and some pictures."""
+"""The predictions of a split and its truth -> scores and details per image, scores over the set, and some pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import MetricSpec
-from colorbench.metrics import Pair, score_with_details
+from colorbench.metrics import Pair, score_batch
+from colorbench.metrics.extra import join
 from colorbench.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SAMPLES, WORST = 16, 4  # test images kept as pictures: the first, and those of 
 
 @dataclass
 class Scored:
-    """`scores` and `details` have a row per image, named in the column `image`.
+    """`scores` and `details` have a row per image, named in the column `image`; `set_scores` one per metric of a set.
 
     `samples` are pictures for the figures: `predicted` uint8 (K, H, W, 3), the first of the split; `attention` uint8
     (K, h, w), the network's map, if it has one; `worst`, `worst_truth`, `worst_name` and `worst_mse`, the images of
@@ -33,6 +34,7 @@ class Scored:
 
     scores: pd.DataFrame
     details: pd.DataFrame
+    set_scores: pd.DataFrame
     samples: dict[str, np.ndarray]
 
 
@@ -43,19 +45,23 @@ def score_all(
     metrics, sampled = tuple(metrics), _Samples()
     scores: list[pd.DataFrame] = []
     details: list[pd.DataFrame] = []
+    features: dict[Any, list[np.ndarray]] = {}
     for batch in predictions:
         place = slice(batch.start, batch.start + len(batch.pictures))
         device = batch.pictures.device
         truth = torch.from_numpy(np.array(images.pixels[place])).to(device).permute(0, 3, 1, 2)
         attention = None if batch.maps is None else batch.maps.float() / 255
         pair = Pair(batch.pictures, truth, _parts(images, place, device), attention, protocol)
-        for tables, frame in zip((scores, details), score_with_details(pair, metrics), strict=True):
+        scored = score_batch(pair, metrics)
+        for tables, frame in ((scores, scored.scores), (details, scored.details)):
             frame.insert(0, "image", images.names[place])
             tables.append(frame)
+        for source, values in scored.features.items():
+            features.setdefault(source, []).append(values)
         sampled.add(batch, truth, scores[-1]["mse"].to_numpy())
-    return Scored(
-        pd.concat(scores, ignore_index=True), pd.concat(details, ignore_index=True), sampled.arrays(images.names)
-    )
+    by_image = pd.concat(scores, ignore_index=True)
+    over_set = join(metrics, {source: np.concatenate(parts) for source, parts in features.items()}, by_image)
+    return Scored(by_image, pd.concat(details, ignore_index=True), over_set, sampled.arrays(images.names))
 
 
 def _parts(images: Images, place: slice, device: torch.device) -> dict[str, Tensor]:

@@ -86,6 +86,7 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
     rows = {}
     for model in cells:
         row = rows[model] = _means(statistics.paired(cells, model)[0]) | _on_scale(cells, model, ends)
+        row |= _over_set(results.set_scores, model)
         for relation, other in _others(results, model, cells).items():
             prefix = "" if relation == "reference" else f"{relation}_"
             row[relation] = other
@@ -150,6 +151,18 @@ def _means(own: Mapping[str, np.ndarray]) -> dict[str, Any]:
             row["psnr_batch8"] = statistics.psnr_batched(own["mse"].mean(0))
     means = own["mse"].mean(1)
     return row | {"mse_seed_sd": means.std(ddof=1) if len(means) > 1 else np.nan}
+
+
+def _over_set(set_scores: pd.DataFrame, model: str) -> dict[str, float]:
+    """A model's scores over the set, and the ends of those that have an interval, each the mean over the seeds."""
+    row: dict[str, float] = {}
+    if set_scores.empty:
+        return row
+    with np.errstate(invalid="ignore"):  # between infinite values
+        for metric, cells in set_scores[set_scores["model"] == model].groupby("metric", sort=False):
+            value, low, high = cells[["value", "low", "high"]].to_numpy().mean(axis=0)
+            row |= {str(metric): value, f"{metric}_low": low, f"{metric}_high": high}
+    return row
 
 
 def _gain(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float]:

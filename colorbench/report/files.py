@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from colorbench.errors import CONTROL, UserError, reason
 from colorbench.protocol import KEYS, SCORES
-from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS
+from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS, SET_SCORES
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.specs import is_metric_name
 
@@ -27,11 +27,18 @@ REQUIRED = {
     DETAILS: KEYS,
     PROTOCOLS: (*KEYS, "protocol", *SCORES),
     LOSSES: ("model", "seed", "stage", "epoch", "component", "split", "value"),
+    SET_SCORES: ("model", "seed", "metric", "value", "low", "high", "images"),
 }
-WORDS = ("model", "image", "stage", "component", "split", "protocol")
+WORDS = ("model", "image", "stage", "component", "split", "metric", "protocol")
 LARGEST = float(np.finfo(np.float32).max)
-WHOLE = ("seed", "epoch")
-RANGES = {"seed": (0, 2**63), "epoch": (1, 2**31), "mse": (0, LARGEST), "psnr": (-LARGEST, np.inf)}
+WHOLE = ("seed", "epoch", "images")
+RANGES = {
+    "seed": (0, 2**63),
+    "epoch": (1, 2**31),
+    "images": (1, 2**31),
+    "mse": (0, LARGEST),
+    "psnr": (-LARGEST, np.inf),
+}
 # A small file can claim to hold any number of values.
 MOST_VALUES, MOST_BYTES, MOST_PICTURES, LONGEST_NAME = 2**28, 2**30, 256, 4096
 
@@ -55,7 +62,7 @@ CELL_ARRAYS: Groups = (
 
 
 def read_table(content: bytes, file: Path, name: str) -> pd.DataFrame:
-    """The table in a Parquet file, numbers as float64, but for losses that are none. `name`: that of the file.
+    """The table in a Parquet file, numbers as float64, but for losses that are none. `name` is a key of REQUIRED.
 
     Raises UserError naming `file` and what is wrong with it.
     """
@@ -100,9 +107,12 @@ def _is_sound(values: pd.Series, table: str) -> bool:
     """Whether a column holds what can have been computed: NaN of details alone, anything of a plugin's metric."""
     column = str(values.name)
     if column in WORDS:
-        return bool(values.notna().all() and (column != "split" or values.isin(("train", "val")).all()))
+        known = {"split": ("train", "val"), "metric": list(filter(is_metric_name, set(values) - {*SCORES, *KEYS}))}
+        return bool(values.notna().all() and (column not in known or values.isin(known[column]).all()))
     required = column in REQUIRED[table]
     if not required and table == SCORES_FILE and not column.startswith(OF_DETAILS):
+        return True
+    if table == SET_SCORES and column in ("value", "low", "high"):
         return True
     low, high = RANGES.get(column, (-LARGEST, LARGEST))
     return bool((values.between(low, high) | (values.isna() & (not required))).all())

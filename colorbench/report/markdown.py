@@ -88,7 +88,7 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
         f"Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters{others}.",
     ]
     if len(scored):
-        blocks += ["## More scores", table(scored, _more(scored, results.extra)), "## Cost", table(timed, _cost(timed))]
+        blocks += ["## More scores", table(scored, _more(scored, results)), "## Cost", table(timed, _cost(timed))]
     blocks += ["## Notes", bullets(notes.notes(frame, results))]
     if published := notes.published(results):
         blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
@@ -171,7 +171,16 @@ def _reference(frame: pd.DataFrame) -> str:
     return ", ".join(frame["reference"].dropna().unique()) if "reference" in frame else ""
 
 
-def _more(frame: pd.DataFrame, extra: Sequence[str]) -> list[Column]:
+def _plugged(name: str, results: Results) -> Column:
+    """The column of a plugin's metric; no arrow and no bold if the record does not say which way it points."""
+    better = metric.better if (metric := results.record.metrics.get(name)) else ""
+    arrow = {"lower": " ↓", "higher": " ↑", "zero": " → 0", "": ""}[better]
+    best = {"lower": min, "higher": max}.get(better)
+    column = number(f"{name}{arrow}", name, ",.4g", ends=True, best=best)
+    return replace(column, badness=abs) if better == "zero" else column
+
+
+def _more(frame: pd.DataFrame, results: Results) -> list[Column]:
     over = _reference(frame)
     delta = number("colorfulness, predicted − true → 0", "colorfulness_delta", "+,.1f", ends=True)  # noqa: RUF001
     return [
@@ -184,8 +193,7 @@ def _more(frame: pd.DataFrame, extra: Sequence[str]) -> list[Column]:
         number(f"SSIM gain over {over} ↑", "ssim_gain", "+,.4f", ends=True, best=max),
         number("colorfulness", "colorfulness", ",.1f", ends=True),
         replace(delta, badness=abs),
-        # The folder does not say which way a plugin's metric points: no arrow, no bold.
-        *(number(name, name, ",.3f", ends=True) for name in extra),
+        *(_plugged(name, results) for name in (*results.extra, *results.over_set)),
         number("sd of the MSE over seeds", "mse_seed_sd", ",.1f"),
     ]
 

@@ -45,6 +45,7 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
     return [
         *_reading(frame, results),
         *_left_out(frame, results.extra),
+        *_metrics(frame, results),
         *_failures(frame, results),
         *_models(frame, results),
         *of_rows(frame, results),
@@ -160,6 +161,23 @@ def _left_out(frame: pd.DataFrame, extra: Sequence[str]) -> Iterator[str]:
     for name in extra:
         if absent := list(frame.loc[(frame["seeds_done"] > 0) & frame[name].isna(), "model"]):
             yield f"No mean of {name} for {', '.join(absent)}: some image has no value of it."
+
+
+def _metrics(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    """What the metrics of plugins want the reader to know, and which of them were left out."""
+    if over_set := results.over_set:
+        yield f"Over the whole test set, not image by image: {', '.join(over_set)}."
+        if any(name in frame and frame[f"{name}_low"].notna().any() for name in over_set):
+            yield (
+                "Their intervals, where there are any, are of resamples of the test images, too; with several seeds "
+                "each end is the mean over them."
+            )
+    known = {*results.extra, *over_set}
+    for name, metric in results.record.metrics.items():
+        if metric.left_out:
+            yield f"{name} is left out: {metric.left_out.rstrip('.')}."
+        elif name in known:
+            yield from (f"{name}: {note.rstrip('.')}." for note in metric.notes)
 
 
 def _failures(frame: pd.DataFrame, results: Results) -> Iterator[str]:

@@ -16,17 +16,19 @@ from colorbench.runs.folder import (
     PROTOCOLS,
     SAMPLES,
     SCORES,
+    SET_SCORES,
     RunFolder,
     sha256,
     to_parquet,
     write_aside,
     write_cell,
-)
+)  # fmt: skip
 from colorbench.runs.records import DONE, encode
 
 
 def publish(run: str | Path, target: str | Path, pictures: bool = False) -> RunFolder:
-    """Copy the records of a run, one table of its scores and details and one of its losses into an empty folder.
+    """Copy the records of a run, and one table each of its scores and details, of its scores over the set and of its
+    losses, into an empty folder.
 
     With `pictures` also the sample pictures, from which figures are drawn: they show images of the data. Raises
     UserError if the run is damaged or the folder cannot be written, or is not empty.
@@ -60,6 +62,8 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
     if not details.empty:
         own = {name: f"{OF_DETAILS}{name}" for name in map(str, details) if name not in KEYS}
         scores = scores.merge(details.rename(columns=own), on=[*KEYS], how="left", validate="1:1")
-    frames = {SCORES: scores, LOSSES: results.losses, PROTOCOLS: results.protocols}
+    frames = {
+        SCORES: scores, SET_SCORES: results.set_scores, LOSSES: results.losses, PROTOCOLS: results.protocols,
+    }  # fmt: skip
     # Rows "net@1a2b3c4d" are told apart by the cells' records.
     return {name: f if f.empty else f.assign(model=f["model"].str.partition("@")[0]) for name, f in frames.items()}

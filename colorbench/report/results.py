@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -13,7 +13,16 @@ import pandas as pd
 from colorbench.errors import UserError, one_line
 from colorbench.protocol import KEYS, SCORES
 from colorbench.report.files import CELL_ARRAYS, OF_DETAILS, RUN_ARRAYS, read_arrays, read_table
-from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS, SAMPLES, RunFolder, cell_name, read_checked
+from colorbench.runs.folder import (
+    DETAILS,
+    LOSSES,
+    PROTOCOLS,
+    SAMPLES,
+    SET_SCORES,
+    RunFolder,
+    cell_name,
+    read_checked,
+)  # fmt: skip
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
@@ -30,8 +39,9 @@ class Results:
     `models` are its rows: the models, and of one whose seeds were not all made alike one for each way, "net@1a2b3c4d".
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
-    are the frames of the finished cells, of which some may have no details; `protocols` has the scores under several
-    protocols, a column, of the cells that are still what they were then. `samples` holds the arrays of the run's
+    are the frames of the finished cells, of which some may have no details; `set_scores` has a row per cell and metric
+    over the set; `protocols` has the scores under several protocols, a column, of the cells that are still what they
+    were then. `samples` holds the arrays of the run's
     samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none. `timings`
     are by row.
     """
@@ -47,11 +57,17 @@ class Results:
     timings: Mapping[str, Timing]
     samples: Mapping[str, np.ndarray]
     pictures: Mapping[str, Mapping[str, np.ndarray]]
+    set_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def extra(self) -> list[str]:
         """The score columns that came with plugins."""
         return [str(name) for name in self.scores if name not in (*KEYS, *SCORES)]
+
+    @property
+    def over_set(self) -> list[str]:
+        """The scores over the set, which came with plugins as well."""
+        return [] if self.set_scores.empty else list(dict.fromkeys(self.set_scores["metric"]))
 
     def cells(self, model: str, *, done: bool = False) -> list[CellRecord]:
         """The cells of a row, by seed; only the finished ones if `done`."""
@@ -64,7 +80,9 @@ def read(folder: RunFolder) -> Results:
     cells = [_as_scored(record, cell) for cell in folder.cells()]
     done, rows = [cell for cell in cells if cell.status == DONE], _rows(cells)
     _refuse_strangers(record, done, timings)
-    scores, details, losses = (_table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES))
+    scores, details, losses, set_scores = (
+        _table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES, SET_SCORES)
+    )
     then = record.others.cells if record.others else {}
     same = [cell for cell in done if then.get(cell_name(cell.model, cell.seed)) == (cell.predicted_by, cell.scored_by)]
     protocols = _table(folder, record, same, rows, PROTOCOLS)
@@ -78,9 +96,12 @@ def read(folder: RunFolder) -> Results:
     _refuse_holes(scores, [cell for cell in outcomes if cell.status == DONE])
     for what, table in (("details", details), *_by_protocol(protocols)):
         _refuse_other_images(what, table, scores)
+    _refuse_doubles(set_scores, scores)
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
     timings = dict(_rows_timed(timings.values(), done, rows))
-    return Results(record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures)
+    return Results(
+        record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures, set_scores
+    )
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:
@@ -200,6 +221,16 @@ def _refuse_other_images(what: str, table: pd.DataFrame, scores: pd.DataFrame) -
     for (model, seed), names in table.groupby(["model", "seed"])["image"]:
         if list(names) != list(images.get((model, seed), ())):
             raise UserError(f"{model} seed {seed}: its {what} are of other images than its scores; restore them")
+
+
+def _refuse_doubles(set_scores: pd.DataFrame, scores: pd.DataFrame) -> None:
+    """Raises UserError unless each score over the set stands once, and is no score per image."""
+    if set_scores.empty:
+        return
+    if double := sorted({*set_scores["metric"]} & {*scores}):
+        raise UserError(f"{', '.join(double)}: scores per image and over the set at once; restore {SET_SCORES}")
+    if set_scores.duplicated(["model", "seed", "metric"]).any():
+        raise UserError(f"{SET_SCORES} has a score of one model and seed more than once; restore it")
 
 
 def _pictures(

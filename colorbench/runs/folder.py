@@ -8,6 +8,7 @@ cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what
                    losses.parquet    a row per stage, epoch, component and split
                    predictions.zip   a PNG per test image; attention.zip: the network's maps, if it has any
                    scores.parquet    a row per test image
+                   set_scores.parquet  a row per metric over the whole test set
                    details.parquet   a row per test image: the sums that errors by part and by color are made from
                    samples.npz       pictures for the figures: the first predictions and the worst
                    training.pt       how far an unfinished training has got
@@ -15,7 +16,8 @@ cells/MODEL/seed-N.new/              the same cell made again, until it takes th
 protocols.parquet                    a row per test image of each cell under each protocol that it was scored under, too
 timing/MODEL.json                    throughput and memory
 
-A published run has one scores.parquet and one losses.parquet for all its cells, and neither weights nor predictions.
+A published run has one file of each kind of scores and of losses for all its cells, and neither weights nor
+predictions.
 """
 
 from __future__ import annotations
@@ -50,6 +52,7 @@ from colorbench.runs.records import (
 
 RECORD, CELL, TRAINING = "record.json", "cell.json", "training.pt"
 WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "scores.parquet", "details.parquet"
+SET_SCORES = "set_scores.parquet"
 PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
 TRACEBACK, PROTOCOLS = "traceback.txt", "protocols.parquet"
 AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
@@ -58,7 +61,7 @@ REFUSED = {
     stat.S_IFBLK: "a device",
 }  # fmt: skip
 CELL_FILES = (
-    CELL, TRAINING, WEIGHTS, LOSSES, SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
+    CELL, TRAINING, WEIGHTS, LOSSES, SCORES, SET_SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
 )  # fmt: skip
 
 
@@ -145,7 +148,7 @@ class RunFolder:
         record.seeds = sorted({seed for _, seed in record.cells})
         record.commands = list(dict.fromkeys([*record.commands, *asked.commands]))
         record.environments |= asked.environments
-        record.scoring, record.inputs = asked.scoring, asked.inputs
+        record.scoring, record.metrics, record.inputs = asked.scoring, asked.metrics, asked.inputs
         now = {cell_name(*cell) for cell in asked.cells}
         record.kept = {name: why for name, why in record.kept.items() if name not in now} | asked.kept
         record.files |= {name: sha256(content) for name, content in files.items()}

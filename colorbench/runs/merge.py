@@ -158,7 +158,9 @@ def _copy(source: RunFolder, record: RunRecord, cells: Cells, target: RunFolder)
     # What other protocols made of the predictions of one run is for `colorbench score` to make anew of all.
     whole = {name: checksum for name, checksum in record.files.items() if name != PROTOCOLS}
     files = {name: read_checked(source.path / name, checksum) for name, checksum in whole.items()}
-    target.begin(msgspec.structs.replace(record, cells=[*own], kept=kept, files=whole, others=None), files)
+    metrics = (target.record.metrics if target.exists() else {}) | record.metrics
+    asked = msgspec.structs.replace(record, cells=[*own], kept=kept, files=whole, others=None, metrics=metrics)
+    target.begin(asked, files)
     known = target.timings()
     for model, timing in source.timings().items():
         if model not in known or known[model].failed:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 
 from colorbench.code import own_code, plugin_code
 from colorbench.contain import contained
-from colorbench.contract import ModelSpec, Preset
+from colorbench.contract import MetricSpec, ModelSpec, Preset
 from colorbench.data.cache import Data
 from colorbench.errors import UserError, reason
 from colorbench.plugins import Registry, load
@@ -45,6 +46,7 @@ from colorbench.runs.records import (
     DataRecord,
     Environment,
     MadeFrom,
+    MetricRecord,
     PresetRecord,
     RunRecord,
     protocol_record,
@@ -55,14 +57,16 @@ READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored",
 
 @dataclass(frozen=True)
 class Plugins:
-    """What a process has to load: installed plugins by their entry points' names, files, and rows made elsewhere."""
+    """What a process has to load: installed plugins by their entry points' names, files, rows made elsewhere, and
+    weights of metrics."""
 
     installed: frozenset[str]
     files: tuple[str, ...]
     pictures: tuple[ModelSpec, ...] = ()
+    weights: Mapping[str, Path] = field(default_factory=dict)
 
     def load(self) -> Registry:
-        return load(self.files, only=self.installed, pictures=self.pictures)
+        return load(self.files, only=self.installed, pictures=self.pictures, weights=self.weights)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class CellRequest:
     keep: int | None = None
     weights: Path | None = None
     resume: str = ""
+    statistics: Mapping[str, np.ndarray] = field(default_factory=dict)  # by metric, of the training images
     rescores: bool = False  # what is kept, whatever key it has
     trained_in: Path | None = None  # of an evaluation: the run whose weights are scored
 
@@ -94,7 +99,7 @@ class CellRequest:
 @dataclass(frozen=True)
 class Context:
     """What all cells of a command share. `source` is the data as the command named it, `weights` are published weight
-    files by model.
+    files by model. `statistics` are what metrics make of the training images, by name; empty until something is scored.
     """
 
     folder: RunFolder
@@ -107,6 +112,7 @@ class Context:
     plugin_files: tuple[Path, ...] = ()
     weights: Mapping[str, Path] = field(default_factory=dict)
     keep: int | None = None
+    statistics: dict[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def scoring(self) -> str:
@@ -128,7 +134,23 @@ class Context:
             environments={environment_key(self.environment): self.environment},
             inputs=self.inputs,
             scoring=self.scoring,
+            metrics={name: self._metric_record(metric) for name, metric in self.registry.metrics.items()},
         )
+
+    def _metric_record(self, metric: MetricSpec) -> MetricRecord:
+        lacks = metric.prepare is not None and not self.has_training_images
+        return MetricRecord(
+            summary=metric.summary,
+            over="set" if metric.reduce else "image",
+            better=metric.better,
+            settings=metric_settings(metric),
+            notes=[*metric.notes],
+            left_out="it needs a training split, which these data have not" if lacks else "",
+        )
+
+    @property
+    def has_training_images(self) -> bool:
+        return "train" in self.data.splits and len(self.data.splits["train"]) > 0
 
     def request(self, record: CellRecord, cell_dir: Path, **others: Any) -> CellRequest:
         """What making this cell in this folder takes; `others` are further fields of the request."""
@@ -148,6 +170,7 @@ class Context:
             keep=self.keep,
             weights=self.weights.get(record.model),
             resume=resume,
+            statistics=self.statistics,
             **others,
         )
 
@@ -155,18 +178,35 @@ class Context:
         """Those that these models, what they build on, and the metrics come from."""
         known = self.registry.specs["model"]
         needed = {spec.name for spec in with_needed([known[name] for name in names if name in known], self.registry)}
-        kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.specs["metric"]]
+        kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.metrics]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
         pictures = tuple(known[plugin.name] for plugin in used if not plugin.source)
-        return Plugins(installed, tuple(files), pictures)
+        return Plugins(installed, tuple(files), pictures, self.registry.weights)
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
-    """The key of what scores under a protocol: its scoring half, our code, and that of the plugins' metrics."""
-    metrics = {name: plugin_code(registry.plugin_of("metric", name).source) for name in registry.specs["metric"]}
+    """The key of what scores under a protocol: its scoring half, our code, and that of the plugins' metrics and their
+    settings, files by content."""
+    metrics = {
+        name: [plugin_code(registry.plugin_of("metric", name).source), metric_settings(metric)]
+        for name, metric in registry.metrics.items()
+    }
     return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics])
+
+
+def metric_settings(metric: MetricSpec) -> dict[str, Any]:
+    """The settings as a record holds them. Raises UserError for what cannot be compared from run to run."""
+    try:
+        settings = {str(name): canonical(value) for name, value in metric.settings.items()}
+        msgspec.json.encode(settings)
+    except Exception as error:  # whatever a plugin's own objects raise
+        raise UserError(
+            f"the settings of the metric {metric.name!r} cannot be recorded ({reason(error)}); "
+            "give plain values and paths of files that can be read, or remove its plugin"
+        ) from error
+    return settings
 
 
 @dataclass(frozen=True)

@@ -192,12 +192,23 @@ class Trained(Struct, forbid_unknown_fields=True):
     seen: Count
 
 
+class MetricRecord(Struct, forbid_unknown_fields=True):
+    """A metric of a plugin, as the report has to know it. `left_out` is why there are no scores."""
+
+    summary: str
+    over: Literal["image", "set"] = "image"
+    better: Literal["lower", "higher", "zero", ""] = ""
+    settings: dict[str, Any] = {}
+    notes: list[str] = []
+    left_out: str = ""
+
+
 class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
     `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
-    from, or scored by, anything else stays out of the tables. `kept` has, by cell ("NAME/seed-0"), the fields in which
-    a cell that is used as it is differs from what would be made now.
+    from, or scored by, anything else stays out of the tables. `metrics` are those of plugins, by name. `kept` has, by
+    cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -212,6 +223,7 @@ class RunRecord(Record, kw_only=True):
     environments: dict[Key, Environment] = {}
     inputs: Key = ""
     scoring: Key = ""
+    metrics: dict[str, MetricRecord] = {}
     kept: dict[str, list[str]] = {}
     others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from colorbench.color import recombine, rgb_to_lab
-from colorbench.metrics import score_with_details
+from colorbench import plugins
+from colorbench.color import bytes_to_lab, recombine, rgb_to_lab
+from colorbench.metrics import score_batch
+from colorbench.metrics.extra import with_statistics
 from colorbench.metrics.pair import Pair
 from colorbench.metrics.standard import standard_scores
 
@@ -36,13 +38,24 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("part", ["lab", "scores", "scores and details"])
+@pytest.fixture(scope="module")
+def metrics(pair):
+    """Those of the built-in plugins that need no weights, as a run computes them."""
+    found = plugins.load().metrics
+    batches = {"rgb": pair.truth, "lab": torch.stack(bytes_to_lab(pair.truth, pair.protocol), dim=1)}
+    asking = {name: metric for name, metric in found.items() if metric.prepare}
+    statistics = {name: np.asarray(metric.prepare(iter([batches[metric.space]]))) for name, metric in asking.items()}
+    return with_statistics(found.values(), statistics)
+
+
+@pytest.mark.parametrize("part", ["lab", "scores", "scores and details", "with the plugins' metrics"])
 @pytest.mark.benchmark(timer=time.process_time, warmup=True, min_rounds=5)
-def test_scoring_a_batch_of_16_at_256_pixels(benchmark, pair, part):
+def test_scoring_a_batch_of_16_at_256_pixels(benchmark, pair, metrics, part):
     timed = {
         "lab": lambda: [chunk.lab for chunk in pair.chunks()],
         "scores": lambda: [standard_scores(chunk) for chunk in pair.chunks()],
-        "scores and details": lambda: score_with_details(pair),
+        "scores and details": lambda: score_batch(pair),
+        "with the plugins' metrics": lambda: score_batch(pair, metrics),
     }
     benchmark.extra_info["images"] = IMAGES
     with torch.no_grad():

@@ -9,7 +9,7 @@ from skimage.color import lab2rgb, rgb2lab
 
 from colorbench import report
 from colorbench.errors import UserError
-from colorbench.metrics import score_with_details
+from colorbench.metrics import score_batch
 from colorbench.metrics.pair import Pair
 from colorbench.runs.folder import DETAILS, to_parquet
 
@@ -18,7 +18,7 @@ IMAGES = 60
 
 
 def details(predicted, truth, parts=None, attention=None):
-    return score_with_details(Pair(predicted, truth, parts or {}, attention))[1]
+    return score_batch(Pair(predicted, truth, parts or {}, attention)).details
 
 
 def picture(*columns):

@@ -13,7 +13,7 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structu
 from colorbench import MetricSpec, score
 from colorbench.color import recombine, rgb_to_lab
 from colorbench.errors import UserError
-from colorbench.metrics import score_with_details
+from colorbench.metrics import score_batch
 from colorbench.metrics.pair import Pair
 from colorbench.protocol import COLORBENCH, SCORES, Protocol
 
@@ -141,7 +141,7 @@ def test_scores_do_not_depend_on_the_number_of_threads():
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            frames.append(pd.concat(score_with_details(pair), axis=1))
+            frames.append(pd.concat(score_batch(pair)[:2], axis=1))
     finally:
         torch.set_num_threads(before)
     for frame in frames[1:]:
@@ -220,7 +220,7 @@ def test_a_metric_that_fails_is_named_with_what_is_due(compute, reason):
 
 def test_both_tables_are_those_of_their_own():
     predicted, truth = _kinds()["smooth"]
-    scores, terms = score_with_details(Pair(predicted, truth), [MetricSpec("brightness", "", _brightness)])
+    scores, terms, _ = score_batch(Pair(predicted, truth), [MetricSpec("brightness", "", _brightness)])
     pd.testing.assert_frame_equal(scores, score(predicted, truth, [MetricSpec("brightness", "", _brightness)]))
     assert list(terms)[:2] == ["chroma_true", "chroma_predicted"]
 

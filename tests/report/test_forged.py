@@ -16,7 +16,7 @@ from run_folders import IMAGES, FakeRun, npz, published, scores_of
 from colorbench import report
 from colorbench.errors import CONTROL, UserError
 from colorbench.report.files import read_table
-from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, SCORES, sha256, to_parquet
+from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, SCORES, SET_SCORES, sha256, to_parquet
 from colorbench.runs.records import checksum_of
 
 CASES = int(os.environ.get("COLORBENCH_FORGED_CASES", "60"))
@@ -207,6 +207,9 @@ TABLES = {
     LOSSES: pd.DataFrame(
         {"model": "net", "seed": 0, "stage": "s", "epoch": [1, 2], "component": "c", "split": "val", "value": 1.0}
     ),
+    SET_SCORES: pd.DataFrame(
+        {"model": "net", "seed": 0, "metric": ["fid", "kid"], "value": 1.0, "low": 0.5, "high": np.nan, "images": 9}
+    ),
 }
 
 
@@ -224,6 +227,9 @@ TABLES = {
         *((LOSSES, "epoch", value) for value in (0, -1, 2**40, 1.5)),
         *((LOSSES, "value", value) for value in (1e300, "a")),
         (LOSSES, "split", "test"),
+        *((SET_SCORES, "metric", value) for value in ("mse", "image", "a b", "mse_low", "", "\x1b[31m", None, 1)),
+        *((SET_SCORES, "images", value) for value in (0, -1, 1.5, None)),
+        *((SET_SCORES, column, "a") for column in ("value", "low", "high")),
     ],
 )
 def test_what_cannot_have_been_computed_is_refused(tmp_path, name, column, value):
@@ -238,6 +244,7 @@ def test_what_cannot_have_been_computed_is_refused(tmp_path, name, column, value
 @pytest.mark.parametrize("name", TABLES)
 def test_what_can_have_been_computed_is_read(tmp_path, name):
     changes = {SCORES: {"psnr": np.inf, "hue": np.nan}, DETAILS: {"share_lips": np.nan}, LOSSES: {"value": 3}}
+    changes[SET_SCORES] = {"value": np.inf}
     frame = TABLES[name].assign(**changes[name])
     read = read_table(to_parquet(frame), tmp_path / name, name)
     pd.testing.assert_frame_equal(read, frame, check_dtype=False)

@@ -13,7 +13,7 @@ from run_folders import ELSEWHERE, HERE, IMAGES, FakeRun, published, scores_of
 from colorbench import report
 from colorbench.errors import UserError
 from colorbench.runs.folder import SCORES, to_parquet
-from colorbench.runs.records import Rate, Split
+from colorbench.runs.records import MetricRecord, Rate, Split
 
 FILES = "comparison.csv", "comparison.md", "losses.png", "pictures.png"
 
@@ -262,6 +262,40 @@ def test_a_plugin_metric_is_a_column_and_a_hole_in_it_is_told(tmp_path, errors):
     assert frame.loc["plain", "hue"] == pytest.approx(errors.mean())
     assert pd.isna(frame.loc["better", "hue"])
     assert "No mean of hue for better" in report.write(run.folder)
+
+
+def test_a_score_over_the_set_is_the_mean_over_seeds_and_bold_where_it_is_best(tmp_path, errors):
+    run = FakeRun(tmp_path, ["plain", "better"])
+    for better in ("lower", "higher", "zero", ""):
+        run.record.metrics[f"is_{better or 'any'}"] = MetricRecord("a test", "set", better)
+    run.save()
+    values = {"plain": -4.0, "better": 3.0}
+    for name, value in values.items():
+        for seed in (0, 1):
+            run.cell(name, seed, errors)
+            shifted = (value + seed, value - 1, value + 2 * seed)
+            run.over_set(name, seed, is_lower=shifted, is_higher=shifted, is_zero=shifted, is_any=shifted)
+    frame = run.frame()
+    assert frame.loc["plain", ["is_zero", "is_zero_low", "is_zero_high"]].tolist() == [-3.5, -5, -3]
+    more = report.write(run.folder).partition("## More scores")[2].partition("## Cost")[0]
+    rows = {
+        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:]]
+        for line in more.splitlines()
+        if "|" in line
+    }
+    column = {name.partition(" ")[0]: index for index, name in enumerate(rows["model"])}
+    assert {name for name in rows["model"] if name.startswith("is_")} == {
+        "is_lower ↓",
+        "is_higher ↑",
+        "is_zero → 0",
+        "is_any",
+    }
+    bold = {
+        name: [model for model in values if "**" in rows[model][column[name]]]
+        for name in column
+        if name.startswith("is_")
+    }
+    assert bold == {"is_lower": ["plain"], "is_higher": ["better"], "is_zero": ["plain", "better"], "is_any": []}
 
 
 def test_rates_are_images_per_second(tmp_path, errors):

@@ -16,8 +16,8 @@ from colorbench.errors import UserError
 from colorbench.protocol import SCORES
 from colorbench.report.markdown import escaped
 from colorbench.report.publish import publish
-from colorbench.runs.folder import SAMPLES, RunFolder, write_cell
-from colorbench.runs.records import Split
+from colorbench.runs.folder import SAMPLES, SET_SCORES, RunFolder, to_parquet, write_cell
+from colorbench.runs.records import MetricRecord, Split
 from colorbench.specs import COLUMNS
 
 TABLES = "comparison.csv", "comparison.md", "ablations.csv", "ablations.md", "details.csv", "details.md"
@@ -42,7 +42,7 @@ def details():
 
 @pytest.fixture
 def whole(tmp_path, errors, details):
-    """All that a report shows: a reference, a refiner, an ablation, a plugin's metric, details, losses, timings."""
+    """All that a report shows: a reference, a refiner, an ablation, metrics of plugins, details, losses, timings."""
     run = FakeRun(tmp_path / "run", ["plain", "fine", "fine/less"])
     for seed in (0, 1):
         hue = {"hue": np.linspace(0, 1 + seed, IMAGES)}
@@ -50,6 +50,9 @@ def whole(tmp_path, errors, details):
         run.cell("fine", seed, errors * 0.9, details * 0.9, scores=hue, refines="plain", published=published(64.0))
         run.cell("fine/less", seed, errors * (0.8 + 0.3 * seed), details * 0.8, scores=hue, refines="plain")
         run.losses("plain", seed, {"train": 3}, ("l2",))
+        for model, value in (("plain", 3.0), ("fine", 2.0 + seed)):
+            run.over_set(model, seed, drift=(value, value - 1, value + 1), reach=(value, np.nan, np.nan))
+    run.record.metrics["drift"] = MetricRecord("a test", "set", "lower", notes=["of a test"])
     run.timing("plain")
     run.samples()
     return run
@@ -87,7 +90,9 @@ def test_a_record_edited_by_hand_is_named(whole, name):
     report.write(whole.folder)
 
 
-@pytest.mark.parametrize("name", [*RECORDS, "cells/fine/seed-1/scores.parquet", SAMPLES])
+@pytest.mark.parametrize(
+    "name", [*RECORDS, "cells/fine/seed-1/scores.parquet", "cells/fine/seed-1/set_scores.parquet", SAMPLES]
+)
 def test_a_flipped_bit_is_named_or_changes_nothing(whole, name):
     file, tables = whole.folder.path / name, tables_of(whole.folder)
     content, rng = file.read_bytes(), np.random.default_rng(0)
@@ -125,6 +130,14 @@ def test_the_name_of_a_run_folder_is_checked(whole, tmp_path, colorbench):
         (said,) = result.stderr.splitlines()
         assert line in said
     assert not (whole.folder.path / "comparison.csv").exists()
+
+
+def test_a_score_over_the_set_stands_once(whole):
+    whole.over_set("fine", 1, hue=(1.0, 0.5, 1.5))
+    assert "hue: scores per image and over the set at once" in one_line_of(whole.folder)
+    row = {"model": "fine", "seed": 1, "metric": ["drift", "drift"], "value": 1.0, "low": 0.5, "high": 1.5, "images": 9}
+    whole.change("fine", 1, {SET_SCORES: to_parquet(pd.DataFrame(row))})
+    assert "set_scores.parquet has a score of one model and seed more than once" in one_line_of(whole.folder)
 
 
 def test_no_cell_counts_twice(tmp_path, errors):
@@ -294,7 +307,7 @@ def test_no_metric_can_be_called_like_a_column(whole):
     whole.cell("fine/less", 1, np.zeros(IMAGES), scores={"hue": np.full(IMAGES, np.inf)})
     details = {"chroma_slope", "cool_recall", "lip_contrast", "attention_correlation", "mse_lips"}
     for table in ("comparison", "ablations", "details"):
-        scores = {*SCORES, "hue", *(details if table == "details" else ())}
+        scores = {*SCORES, "hue", "drift", "reach", *(details if table == "details" else ())}
         columns = {*whole.frame(table).reset_index().columns} - scores
         assert len(columns) > 10
         assert [name for name in columns if not COLUMNS.fullmatch(name)] == []
@@ -323,7 +336,7 @@ def test_a_published_run_gives_the_same_tables(whole, tmp_path, pictures):
         assert {file.name for file in folder.path.glob("*.png")} == (drawn if pictures else {"losses.png", *()} & drawn)
         kinds = {file.name for file in folder.path.rglob("*") if file.is_file()} - {*TABLES, *drawn, ".lock"}
         assert len([*folder.path.rglob(SAMPLES)]) == (4 if pictures else 0)  # the run's, and a seed of each model
-        expected = {"record.json", "cell.json", "plain.json", "scores.parquet", "losses.parquet"}
+        expected = {"record.json", "cell.json", "plain.json", "scores.parquet", "set_scores.parquet", "losses.parquet"}
         assert kinds == expected | ({SAMPLES} if pictures else set())
 
 

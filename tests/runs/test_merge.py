@@ -10,7 +10,7 @@ from conftest import TINY, Bench, call, contents, one_line
 
 from colorbench.runs import merge as merge_module
 from colorbench.runs.folder import RunFolder, write_cell
-from colorbench.runs.records import CellRecord, RunRecord, Timing, decode, encode
+from colorbench.runs.records import CellRecord, MetricRecord, RunRecord, Timing, decode, encode
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,17 @@ def test_timings_marks_and_environments_come_along(three):
     assert record.commands[1:] == ["colorbench run --seed 1"]
     assert set(record.environments) == {here, "e0000001"}
     assert RunFolder(three.run).timings()["tiny"].failed is None
+
+
+def test_what_is_known_of_metrics_is_united(three):
+    change_run(three, "a", metrics={"hue": MetricRecord("a test", better="lower")})
+    change_run(three, "b", metrics={"drift": MetricRecord("a test", over="set")})
+    change_run(three, "c", metrics={})
+    assert merged(three).exit_code == 0
+    assert {name: metric.over for name, metric in RunFolder(three.run).record.metrics.items()} == {
+        "hue": "image",
+        "drift": "set",
+    }
 
 
 @pytest.mark.parametrize(
