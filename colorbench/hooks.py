@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pluggy
 
 from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.protocol import Protocol
 
 hookspec, hookimpl = pluggy.HookspecMarker("colorbench"), pluggy.HookimplMarker("colorbench")
 
@@ -22,3 +23,8 @@ def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
 @hookspec
 def register_metrics(register: Callable[[MetricSpec], None]) -> None:
     """Call `register` once for each further column of the per-image scores."""
+
+
+@hookspec
+def register_protocols(register: Callable[[Protocol], None]) -> None:
+    """Call `register` once for each protocol that `--protocol` shall know by name."""

@@ -19,7 +19,7 @@ from colorbench import hooks
 from colorbench.contain import contained
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError, reason, refuse_unknown
-from colorbench.protocol import KEYS, SCORES
+from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
 
@@ -68,6 +68,8 @@ def load(
     `pictures` are rows made elsewhere, each registered as if by a plugin of its own.
     """
     registry = Registry(origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
+    registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
+    registry.origins["protocol", COLORBENCH.name] = "colorbench"
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:

@@ -9,11 +9,12 @@ import msgspec
 
 from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
 from colorbench.errors import one_line, reason
+from colorbench.protocol import Protocol
 from colorbench.runs.records import FAILED, CellRecord
 
 # What a record says of a model in the model's own words.
 RECORDED = ("refines", "trained_as", "parent", "reference", "anchor", "sees_truth", "published")
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
+KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
@@ -38,6 +39,8 @@ def refuse_misfit(kind: str, spec: Any) -> None:
             raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
     if kind == "model":
         _refuse_unrecorded(spec)
+    if kind == "protocol" and (spec.name == "all" or not re.fullmatch("[a-z0-9][a-z0-9.-]*", spec.name)):
+        raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric" and not is_metric_name(spec.name):
         raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
 

@@ -7,18 +7,20 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import command_line, exit_if_failed, plugin_option, refuse_empty
+from colorbench.cli.shared import command_line, exit_if_failed, plugin_option, protocol_option, refuse_empty
 
 
 @click.command()
 @click.argument("folder", metavar="RUN")
 @click.option("--data", required=True, metavar="DATA", help="A dataset, NAME:ARGUMENT, or a folder or zip of images.")
 @click.option("--out", metavar="FOLDER", help="Where to write; RUN/evaluations/DATA unless given.")
+@protocol_option
 @plugin_option
-def evaluate(folder: str, data: str, out: str | None, plugin_files: Sequence[Path]) -> None:
+def evaluate(folder: str, data: str, out: str | None, protocol: str | None, plugin_files: Sequence[Path]) -> None:
     """Score the trained models of a run on other images, without training.
 
-    Of data with a test split that split is scored, of any other folder or zip every image.
+    Of data with a test split that split is scored, of any other folder or zip every image; under the run's protocol
+    unless another is named.
 
     \b
     colorbench evaluate results/portraits-first --data old-photos.zip
@@ -26,7 +28,7 @@ def evaluate(folder: str, data: str, out: str | None, plugin_files: Sequence[Pat
     from colorbench import api, report
 
     refuse_empty(out=out)
-    target = api.evaluate(folder, data, out, plugin_files, command_line())
+    target = api.evaluate(folder, data, out, plugin_files, command_line(), protocol)
     click.echo(report.write(target))
     click.echo(f"in {target.path}", err=True)
     exit_if_failed(target.cells())

@@ -19,6 +19,7 @@ import click
 from colorbench.contract import MODEL_NAME, ModelSpec
 from colorbench.errors import UserError, one_line, refuse_unknown, refuse_unknown_data, without_control
 from colorbench.plugins import Registry, load
+from colorbench.protocol import COLORBENCH
 
 if TYPE_CHECKING:
     from colorbench.api import Options
@@ -28,6 +29,9 @@ plugin_option: Callable[[Any], Any] = click.option(
     "--plugin", "plugin_files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
 )  # fmt: skip
+protocol_option: Callable[[Any], Any] = click.option(
+    "--protocol", metavar="NAME", help="How images are fed and scored: see `colorbench list protocols`."
+)
 pictures_option: Callable[[Any], Any] = click.option(
     "--pictures", multiple=True, metavar="NAME=DIR",
     help="A row of pictures made elsewhere, a folder or zip; may be repeated.",
@@ -47,6 +51,7 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--epochs", type=click.IntRange(1, MOST), help="Epochs of a single-stage model; others scale along."),
     click.option("--batch-size", type=click.IntRange(1, MOST), help="Images in a training step, over all processes."),
     click.option("--weights", multiple=True, metavar="MODEL=FILE", help="Published weights instead of a training."),
+    protocol_option,
     pictures_option,
     as_is_option,
     click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
@@ -89,12 +94,13 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
             what = ", ".join(plugin.changed)
             click.echo(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", err=True)
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
-    names = every if given.models == "all" else _listed(given.models)
+    names = every if given.models == "all" else listed(given.models)
     names += [spec.name for spec in pictures if spec.name not in names]
     names += _ablations(given.ablations, names, registry) if given.ablations else []
-    files = _weights(given.weights)
+    files, protocol = _weights(given.weights), given.protocol or COLORBENCH.name
     _refuse_all(
         lambda: registry.find("model", [*names, *(name for name in files if name not in names)]),
+        lambda: registry.find("protocol", [protocol]),
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
@@ -115,11 +121,12 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
         seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
+        protocol=protocol,
         pictures=pictures,
         plugin_files=given.plugin_files,
         timing=timing,
-        again=_listed(given.again) if given.again else (),
-        keep=_listed(given.keep) if given.keep else (),
+        again=listed(given.again) if given.again else (),
+        keep=listed(given.keep) if given.keep else (),
         predictions=_count(given.predictions),
         command=command_line(),
     )
@@ -156,7 +163,7 @@ def _refuse_infinite(width: float | None) -> None:
         raise UserError(f"--width {width}: give a number, such as 0.5")
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise UserError(f"{text!r} names nothing; say all, or names with commas between")
@@ -171,7 +178,7 @@ def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str
             changes.setdefault(name.removeprefix(f"{spec.parent}/"), []).append(name)
     if not changes:
         raise UserError(f"there is no ablation of {', '.join(models)}; leave out --ablations, or name other --models")
-    wanted = list(changes) if text == "all" else _listed(text)
+    wanted = list(changes) if text == "all" else listed(text)
     refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
     return [name for change in wanted for name in changes[change]]
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from colorbench.errors import CONTROL, UserError, reason
 from colorbench.protocol import KEYS, SCORES
-from colorbench.runs.folder import DETAILS, LOSSES
+from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.specs import is_metric_name
 
@@ -25,9 +25,10 @@ OF_DETAILS = "details."  # how the columns of details begin in the scores of a p
 REQUIRED = {
     SCORES_FILE: (*KEYS, *SCORES),
     DETAILS: KEYS,
+    PROTOCOLS: (*KEYS, "protocol", *SCORES),
     LOSSES: ("model", "seed", "stage", "epoch", "component", "split", "value"),
 }
-WORDS = ("model", "image", "stage", "component", "split")
+WORDS = ("model", "image", "stage", "component", "split", "protocol")
 LARGEST = float(np.finfo(np.float32).max)
 WHOLE = ("seed", "epoch")
 RANGES = {"seed": (0, 2**63), "epoch": (1, 2**31), "mse": (0, LARGEST), "psnr": (-LARGEST, np.inf)}
@@ -54,7 +55,7 @@ CELL_ARRAYS: Groups = (
 
 
 def read_table(content: bytes, file: Path, name: str) -> pd.DataFrame:
-    """The table in a Parquet file, numbers as float64, but for losses that are none. `name`: SCORES, DETAILS or LOSSES.
+    """The table in a Parquet file, numbers as float64, but for losses that are none. `name`: that of the file.
 
     Raises UserError naming `file` and what is wrong with it.
     """

@@ -11,7 +11,17 @@ from colorbench.errors import UserError
 from colorbench.protocol import KEYS
 from colorbench.report.files import OF_DETAILS
 from colorbench.report.results import Results, read
-from colorbench.runs.folder import LOSSES, SAMPLES, SCORES, RunFolder, sha256, to_parquet, write_aside, write_cell
+from colorbench.runs.folder import (
+    LOSSES,
+    PROTOCOLS,
+    SAMPLES,
+    SCORES,
+    RunFolder,
+    sha256,
+    to_parquet,
+    write_aside,
+    write_cell,
+)
 from colorbench.runs.records import DONE, encode
 
 
@@ -50,6 +60,6 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
     if not details.empty:
         own = {name: f"{OF_DETAILS}{name}" for name in map(str, details) if name not in KEYS}
         scores = scores.merge(details.rename(columns=own), on=[*KEYS], how="left", validate="1:1")
-    frames = {SCORES: scores, LOSSES: results.losses}
+    frames = {SCORES: scores, LOSSES: results.losses, PROTOCOLS: results.protocols}
     # Rows "net@1a2b3c4d" are told apart by the cells' records.
     return {name: f if f.empty else f.assign(model=f["model"].str.partition("@")[0]) for name, f in frames.items()}

@@ -12,6 +12,7 @@ cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what
                    samples.npz       pictures for the figures: the first predictions and the worst
                    training.pt       how far an unfinished training has got
 cells/MODEL/seed-N.new/              the same cell made again, until it takes the old one's place
+protocols.parquet                    a row per test image of each cell under each protocol that it was scored under, too
 timing/MODEL.json                    throughput and memory
 
 A published run has one scores.parquet and one losses.parquet for all its cells, and neither weights nor predictions.
@@ -50,7 +51,7 @@ from colorbench.runs.records import (
 RECORD, CELL, TRAINING = "record.json", "cell.json", "training.pt"
 WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "scores.parquet", "details.parquet"
 PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
-TRACEBACK = "traceback.txt"
+TRACEBACK, PROTOCOLS = "traceback.txt", "protocols.parquet"
 AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
 REFUSED = {
     stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -264,7 +265,7 @@ def promote(new: Path) -> Path:
 
 def remove_litter(folder: Path) -> None:
     """Remove what a killed process was writing aside. Only for whoever holds the run."""
-    names = "|".join([*map(re.escape, (TRAINED_ON, *CELL_FILES)), r"[a-z0-9.-]+\.(json|csv|md|png)"])
+    names = "|".join([*map(re.escape, (TRAINED_ON, PROTOCOLS, *CELL_FILES)), r"[a-z0-9.-]+\.(json|csv|md|png)"])
     for file in (*folder.glob(".*.*"), *folder.glob("timing/**/.*.*")):
         if re.fullmatch(rf"\.({names})\.\d+", file.name):
             file.unlink(missing_ok=True)

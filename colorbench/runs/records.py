@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from colorbench.contract import MODEL_NAME, Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
+from colorbench.protocol import Protocol
 
 DONE, TRAINED, FAILED, SKIPPED = "done", "trained", "failed", "skipped"
 INTERRUPTED, MISSING = "interrupted", "missing"  # of a cell without a record
@@ -134,10 +135,20 @@ class DataRecord(Struct, forbid_unknown_fields=True):
     source: str = ""
 
 
-class ProtocolRecord(Struct, forbid_unknown_fields=True):
+class ProtocolRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
     id: str
     name: str
     settings: dict[str, str | int | float | bool] = {}
+    summary: str = ""
+    source: str = ""
+
+
+class OtherProtocols(Struct, forbid_unknown_fields=True):
+    """What protocols.parquet holds: under which protocols the cells ("NAME/seed-0") were scored, by what a cell was
+    then: its `predicted_by` and `scored_by`."""
+
+    protocols: list[ProtocolRecord]
+    cells: dict[str, tuple[Key, Key]]
 
 
 class PresetRecord(Struct, forbid_unknown_fields=True):
@@ -202,6 +213,7 @@ class RunRecord(Record, kw_only=True):
     inputs: Key = ""
     scoring: Key = ""
     kept: dict[str, list[str]] = {}
+    others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}
 
 
@@ -232,6 +244,24 @@ class Timing(Record, kw_only=True):
 
 
 R = TypeVar("R", bound=Record)
+
+
+def protocol_record(protocol: Protocol) -> ProtocolRecord:
+    """The protocol as records keep it."""
+    return ProtocolRecord(protocol.id, protocol.name, protocol.settings, protocol.summary, protocol.source)
+
+
+def protocol_of(record: ProtocolRecord) -> Protocol:
+    """The protocol that a record keeps. Raises UserError if it is none of this version."""
+    try:
+        protocol = Protocol(record.name, record.summary, record.source, **record.settings)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(
+            f"protocol {record.name} has other fields ({reason(error)}); run it with its version"
+        ) from error
+    if protocol.id != record.id:
+        raise UserError(f"protocol {record.name} ({record.id}) is {protocol.id} here; run it with its version")
+    return protocol
 
 
 def legs(made_from: MadeFrom) -> list[Leg]:
