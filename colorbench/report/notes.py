@@ -88,6 +88,7 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
         yield (
             "In brackets: 95 % intervals over test images and training seeds together: where the number would lie on "
             "other images of the same source, with other seeds."
+            + (" With two seeds they may be wider than need be, and cover up to 98 %." if 2 in seeds.values() else "")
         )
     if single:
         which = _listed(single) if len(single) < len([*filter(None, seeds.values())]) else "all rows"
