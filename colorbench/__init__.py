@@ -16,6 +16,7 @@ _HOME = {
         "colorbench.contract",
     ),
     **dict.fromkeys(("rgb_to_lab", "lab_to_rgb"), "colorbench.color"),
+    "Protocol": "colorbench.protocol",
     "score": "colorbench.metrics",
     "load_model": "colorbench.harness.trained",
 }  # fmt: skip

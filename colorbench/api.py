@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import torch
 
 from colorbench import plugins
@@ -23,11 +25,19 @@ from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
 from colorbench.harness.predict import keeps_all, to_pixels
-from colorbench.harness.preflight import Estimate, PublishedRequest, check_metrics, check_model, check_weights
+from colorbench.harness.preflight import (
+    Estimate,
+    PublishedRequest,
+    check_metrics,
+    check_model,
+    check_protocol,
+    check_weights,
+)
+from colorbench.harness.protocols import score_under
 from colorbench.harness.scoring import SAMPLES
 from colorbench.harness.throughput import time_models
 from colorbench.plugins import Registry
-from colorbench.protocol import COLORBENCH
+from colorbench.protocol import COLORBENCH, Protocol
 from colorbench.runs import executors
 from colorbench.runs import folder as files
 from colorbench.runs.environment import environment
@@ -49,7 +59,17 @@ from colorbench.runs.plan import (
     waiting,
     with_needed,
 )
-from colorbench.runs.records import DONE, FAILED, SKIPPED, TRAINED, CellRecord, Trained
+from colorbench.runs.records import (
+    DONE,
+    FAILED,
+    SKIPPED,
+    TRAINED,
+    CellRecord,
+    OtherProtocols,
+    Trained,
+    protocol_of,
+    protocol_record,
+)
 
 BYTES_PER_PIXEL = 2.2  # of a prediction as PNG, about
 
@@ -70,6 +90,7 @@ class Options:
     seeds: Sequence[int] = (0,)
     weights: Mapping[str, Path] = field(default_factory=dict)
     plugin_files: Sequence[Path] = ()
+    protocol: str = COLORBENCH.name
     pictures: Sequence[ModelSpec] = ()
     again: Sequence[str] = ()
     keep: Sequence[str] = ()
@@ -165,11 +186,7 @@ def score(
     all its predictions.
     """
     folder, registry = RunFolder(run), _registry(plugin_files, weights or {})
-    record = folder.record
-    preset = Preset(summary="", **msgspec.structs.asdict(record.preset))
-    limits = {split: getattr(preset, split) for split in record.data.splits}
-    context = _context(folder, registry, data or record.data.source, limits, preset, plugin_files=tuple(plugin_files))
-    folder.check(context.run_record())
+    context = _context_to_score(folder, registry, data, tuple(plugin_files))
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.has_weights]
         lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
@@ -187,41 +204,101 @@ def score(
     return folder
 
 
+def score_protocols(
+    run: str | Path, names: Sequence[str], data: str | None = None, plugin_files: Sequence[Path] = ()
+) -> RunFolder:
+    """Score the predictions that a run has kept under other protocols, "all" or by name, and under its own.
+
+    No network, no training: what is fed and predicted stays as it is, `on_input_of` the run's protocol. Raises
+    UserError, with nothing changed, for an unknown protocol, for other images, and unless every finished cell has kept
+    all its predictions.
+    """
+    folder, registry = RunFolder(run), plugins.load(plugin_files)
+    every = list(registry.specs["protocol"])
+    protocols = registry.find("protocol", every if "all" in names else names)
+    context = _context_to_score(folder, registry, data, tuple(plugin_files))
+    protocols = [context.protocol, *(p.on_input_of(context.protocol) for p in protocols)]
+    protocols = list({protocol.id: protocol for protocol in protocols}.values())
+    with folder.held():
+        cells = [cell for cell in folder.cells() if cell.status == DONE]
+        if lacking := [cell.model for cell in cells if not _keeps_all(context, cell)] or (
+            [] if cells else ["any model"]
+        ):
+            raise UserError(
+                f"{folder.path} has not kept all predictions of {', '.join(dict.fromkeys(lacking))}; nothing was "
+                "scored: `colorbench run` with the same options, without --predictions, makes and keeps them"
+            )
+        tables = []
+        for cell in cells:
+            cell_dir = folder.cell_dir(cell.model, cell.seed)
+            tables.append(score_under(protocols, cell_dir, cell, context.data.splits["test"], context.protocol))
+            say(f"{cell.model} seed {cell.seed}: scored under {', '.join(protocol.name for protocol in protocols)}")
+        content, record = files.to_parquet(pd.concat(tables, ignore_index=True)), folder.record
+        keys = {cell_name(cell.model, cell.seed): (cell.predicted_by, cell.scored_by) for cell in cells}
+        record.others = OtherProtocols([protocol_record(protocol) for protocol in protocols], keys)
+        record.files[files.PROTOCOLS] = files.sha256(content)
+        files.write_aside(folder.path / files.PROTOCOLS, content)
+        folder.write(record)
+    return folder
+
+
 def evaluate(
-    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (), command: str = "evaluate",
-    weights: Mapping[str, Path] | None = None,
+    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (),
+    weights: Mapping[str, Path] | None = None, protocol: str | None = None,
 ) -> RunFolder:  # fmt: skip
-    """Score every trained cell of `run` on the test images of `data`, at the run's size and under its protocol.
+    """Score every trained cell of `run` on the test images of `data`, at the run's size, under its protocol or another.
 
     `weights` are files for metrics, by name. Returns the run folder that holds the scores, `out` or a folder inside
     `run`; a model that fails on them, or is not installed, is a cell with its reason. Raises UserError when the run was
-    made under another protocol, or has nothing finished.
+    made under a protocol that is none of this version and no other is named, for an unknown one, and when the run has
+    nothing finished.
     """
     source, registry = RunFolder(run), _registry(plugin_files, weights or {})
     record = source.record
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
-    if record.protocol.id != (protocol := replace(COLORBENCH, size=preset.size)).id:
-        raise UserError(
-            f"{source.path} was made under protocol {record.protocol.id}, this is {protocol.id}; "
-            "train it again to compare under one protocol"
-        )
+    chosen = registry.find("protocol", [protocol])[0] if protocol else protocol_of(record.protocol)
     cells = [cell for cell in source.cells() if cell.has_weights]
     if not cells:
         raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
-    target = RunFolder(out or source.path / "evaluations" / dataset_name(data))
-    context = _context(target, registry, data, {"test": None}, preset, plugin_files=tuple(plugin_files))
+    target = RunFolder(out or source.path / "evaluations" / "-".join([dataset_name(data), *filter(None, [protocol])]))
+    context = _context(target, registry, data, {"test": None}, preset, chosen, plugin_files=tuple(plugin_files))
+    options = {
+        "--out": [out], "--protocol": [protocol], "--plugin": plugin_files,
+        "--weights": [f"{name}={file}" for name, file in (weights or {}).items()],
+    }  # fmt: skip
+    given = [str(word) for option, values in options.items() for value in values if value for word in (option, value)]
     with target.held():
-        _begin_evaluation(context, source, cells, command)
+        _begin_evaluation(
+            context, source, cells, shlex.join(["colorbench", "evaluate", str(run), "--data", data, *given])
+        )
         for cell in cells:
             _evaluate_cell(context, source, cell)
     return target
 
 
-def _context(
-    folder: RunFolder, registry: Registry, source: str, limits: Mapping[str, int | None], preset: Preset, **others: Any
+def _context_to_score(
+    folder: RunFolder, registry: Registry, data: str | None, plugin_files: tuple[Path, ...]
 ) -> Context:
-    """The context of a command on this machine, its images decoded; `others` are further fields of it."""
-    protocol = replace(COLORBENCH, size=preset.size)
+    """The context of a run that is there. Raises UserError if its images, or its protocol, are others now."""
+    record = folder.record
+    preset = Preset(summary="", **msgspec.structs.asdict(record.preset))
+    limits, protocol = {split: getattr(preset, split) for split in record.data.splits}, protocol_of(record.protocol)
+    source = data or record.data.source
+    context = _context(folder, registry, source, limits, preset, protocol, plugin_files=plugin_files)
+    folder.check(context.run_record())
+    return context
+
+
+def _context(
+    folder: RunFolder, registry: Registry, source: str, limits: Mapping[str, int | None], preset: Preset,
+    protocol: Protocol, **others: Any,
+) -> Context:  # fmt: skip
+    """The context of a command on this machine, its images decoded; `others` are further fields of it.
+
+    Raises UserError for a protocol that the code does not know.
+    """
+    protocol = replace(protocol, size=preset.size)
+    check_protocol(protocol)
     data = decode_all(source, open_splits(source, registry, limits), protocol)
     env = environment(registry.plugins, device.describe())
     return Context(folder, registry, source, data, preset, protocol, env, **others)
@@ -250,7 +327,7 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     # Of which none is asked for need not be there.
     limits = {split: limit for split in SHARES if (limit := getattr(preset, split)) != 0}
     context = _context(
-        folder, registry, options.data, limits, preset,
+        folder, registry, options.data, limits, preset, registry.find("protocol", [options.protocol])[0],
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
     )  # fmt: skip
     for name in options.models:

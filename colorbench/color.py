@@ -6,10 +6,13 @@ Constants: IEC 61966-2-1 (sRGB), CIE 15 (Lab); the matrix and white point are th
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from colorbench.protocol import COLORBENCH, Protocol
@@ -53,15 +56,48 @@ def luminance(rgb: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
 def recombine(L: Tensor, ab: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
     """The protocol's picture: predicted ab with the true L -> uint8 RGB (B, 3, H, W)."""
     true_L = protocol.choose("recombined_luminance", {"truth": L})
-    rgb = protocol.choose("lab", {"srgb-d65-2deg": _lab_to_rgb})(torch.cat((true_L, ab), dim=1).float())
-    inside = protocol.choose("gamut", {"clip": lambda: rgb.clamp(0, 1)})()
-    return protocol.choose("rounding", {"nearest": torch.round})(inside * 255).to(torch.uint8)
+    picture = _to_bytes(torch.cat((true_L, ab), dim=1), protocol)
+    return protocol.choose("saved_as", {"png": lambda: picture, "jpeg-75": lambda: _through_jpeg(picture, 75)})()
 
 
 def recolored(pictures: Tensor, L: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
     """The protocol's pictures from others: the ab of `pictures`, uint8 RGB (B, 3, H, W), with the true L."""
     _, a, b = bytes_to_lab(pictures, protocol)
     return recombine(L, torch.stack((a, b), dim=1), protocol)
+
+
+def reference(truth: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
+    """What the protocol compares with: true pictures, uint8 RGB (B, 3, H, W) -> the same, or as it changes them.
+
+    Where a picture goes through Lab and back to be truncated, the last bits of float32 decide which of two neighboring
+    levels a value gets.
+    """
+    through_lab = lambda: _to_bytes(torch.stack(bytes_to_lab(truth, protocol), dim=1), protocol)  # noqa: E731
+    picture = protocol.choose("truth", {"as-is": lambda: truth, "through-lab": through_lab})()
+    if protocol.truth_saturation == 1:
+        return picture
+    red, green, blue = picture.float().unbind(1)
+    grey = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]  # ITU-R BT.601, as torchvision has it
+    return _rounded((grey + protocol.truth_saturation * (picture - grey)).clamp_(0, 255), protocol)
+
+
+def _to_bytes(lab: Tensor, protocol: Protocol) -> Tensor:
+    rgb = protocol.choose("lab", {"srgb-d65-2deg": _lab_to_rgb})(lab.float())
+    inside = protocol.choose("gamut", {"clip": lambda: rgb.clamp(0, 1)})()
+    return _rounded(inside * 255, protocol)
+
+
+def _rounded(levels: Tensor, protocol: Protocol) -> Tensor:
+    return protocol.choose("rounding", {"nearest": torch.round, "truncate": torch.floor})(levels).to(torch.uint8)
+
+
+def _through_jpeg(pictures: Tensor, quality: int) -> Tensor:
+    """What is left of pictures in JPEG files of this quality, their colors at half the resolution."""
+    decoded = []
+    for pixels in pictures.permute(0, 2, 3, 1).cpu().numpy():
+        Image.fromarray(pixels).save(file := io.BytesIO(), "JPEG", quality=quality)
+        decoded.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).to(pictures.device)
 
 
 def _linear(rgb: Tensor) -> Tensor:

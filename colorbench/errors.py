@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 
+LONGEST_REASON = 1000  # characters
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a terminal or an editor acts on: control characters, ends of lines, turns of direction; and halves of characters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -22,8 +23,13 @@ def one_line(text: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
+    """What an exception says, in one line of which an end is left out that nobody would read."""
+    try:
+        said = str(error)
+    except Exception:  # an exception of a plugin's own may not even have words
+        said = "it does not say what"
+    line = one_line(f"{type(error).__name__}: {said}".removesuffix(": "))
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
 
 
 class UserError(Exception):

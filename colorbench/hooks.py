@@ -6,6 +6,7 @@ from pathlib import Path
 import pluggy
 
 from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.protocol import Protocol
 
 hookspec, hookimpl = pluggy.HookspecMarker("colorbench"), pluggy.HookimplMarker("colorbench")
 
@@ -26,3 +27,8 @@ def register_metrics(register: Callable[[MetricSpec], None], files: Mapping[str,
 
     `files` has what `--weights NAME=FILE` gives, by name; leave the argument out if no metric of yours takes any.
     """
+
+
+@hookspec
+def register_protocols(register: Callable[[Protocol], None]) -> None:
+    """Call `register` once for each protocol that `--protocol` shall know by name."""

@@ -19,7 +19,7 @@ from colorbench import hooks
 from colorbench.contain import contained
 from colorbench.contract import MetricSpec, ModelSpec
 from colorbench.errors import UserError, reason, refuse_unknown
-from colorbench.protocol import KEYS, SCORES
+from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
 
@@ -78,6 +78,8 @@ def load(
     by name.
     """
     registry = Registry(weights or {}, origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
+    registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
+    registry.origins["protocol", COLORBENCH.name] = "colorbench"
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:

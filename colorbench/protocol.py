@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from colorbench.errors import UserError, refuse_unknown
@@ -21,19 +21,30 @@ SCORES = {  # the columns that every run has, in this order, and what each is
 }
 KEYS = ("image", "model", "seed")  # what a row of scores is about
 _INPUT = ("crop", "resize", "size", "luminance", "near_grey")
+_WORDS = ("summary", "source")  # which change no number
+CONVERSION = ("recombined_luminance", "lab", "gamut", "rounding", "saved_as")  # from L and ab to a picture
+# Forks that came later. At the value that everything had before them they leave an id as it was.
+_LATER = (
+    "saved_as", "truth", "truth_saturation", "error_channels", "error_border", "ssim_window_shape", "ssim_covariance",
+    "ssim_data_range",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Protocol:
     """What is compared, and how: the code reads these fields and has no setting of its own beside them.
 
-    Raises UserError for a value of another type and for a number that is not above 0 and finite. Of a text, the code
-    that reads it knows what it can be: `choose` raises UserError for any other.
+    `summary` and `source`, where its choices were read, are words for the reader and no part of the ids.
+
+    Raises UserError for a value of another type and for a number that is not above 0 and finite (a border may be 0).
+    Of a text, the code that reads it knows what it can be: `choose` raises UserError for any other.
     """
 
     name: str = "colorbench-1"
+    summary: str = "square crop, true L, rounded; MSE and PSNR over RGB, SSIM in a Gaussian window, signed colorfulness"
+    source: str = "colorbench/protocol.py, with the reason of each choice"
     # The input half: from a file to the L that a network sees.
-    crop: str = "center-square"  # the largest square: no shape is distorted, no border is made up
+    crop: str = "center-square"  # the largest square: no shape is distorted ("none"), no border is made up
     resize: str = "pillow-bicubic"  # antialiased, 8 bit; the filters of several other libraries alias
     size: int = 256  # pixels to a side, as the published weights of the field were trained
     luminance: str = "resized-rgb"  # L of the 8-bit picture that is scored, not a resized L
@@ -43,10 +54,18 @@ class Protocol:
     lab: str = "srgb-d65-2deg"  # IEC 61966-2-1 and CIE 15; matrix and white point of skimage.color.rgb2lab
     gamut: str = "clip"  # each channel, as skimage.color.lab2rgb does
     rounding: str = "nearest"  # truncation would cap a perfect result at 52 dB
-    peak: int = 255  # of PSNR and SSIM: 8 bits
-    ssim_channels: str = "rgb"  # their mean; in grey, where L is the true one, hardly an error would be left
-    ssim_window: int = 11  # this and the next four: Wang et al. 2004, whose script cuts the border off, too
-    ssim_sigma: float = 1.5
+    saved_as: str = "png"  # a JPEG loses more than many models differ by
+    truth: str = "as-is"  # not passed through Lab and back, which hides what truncation does to the prediction
+    truth_saturation: float = 1.0  # a factor on the true colors' distance from grey
+    peak: int = 255  # of PSNR: 8 bits
+    error_channels: str = "rgb"  # of MSE and PSNR; in luma, where L is the true one, hardly an error would be left
+    error_border: int = 0  # pixels at each side that MSE and PSNR leave out
+    ssim_channels: str = "rgb"  # their mean; not in grey, for the same reason
+    ssim_window_shape: str = "gaussian"  # this and the next seven: Wang et al. 2004, whose script cuts the border off
+    ssim_window: int = 11  # not of a window as large as the picture
+    ssim_sigma: float = 1.5  # of a Gaussian one
+    ssim_covariance: str = "population"
+    ssim_data_range: int = 255
     ssim_k1: float = 0.01
     ssim_k2: float = 0.03
     ssim_border: str = "valid"
@@ -57,13 +76,19 @@ class Protocol:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, default = getattr(self, field.name), getattr(Protocol, field.name)
-            if type(value) is not type(default) or not (isinstance(value, str) or 0 < value < math.inf):
+            typed = type(value) is type(default)
+            if not typed or not (isinstance(value, str) or 0 < value < math.inf or value == default):
                 raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits of the SHA-256 of all fields."""
-        return self._digest([field.name for field in fields(self)])
+        """12 hexadecimal digits of the SHA-256 of all fields that change a number, and of the name."""
+        return self._digest(["name", *self.settings])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All fields but the name and the words."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", *_WORDS)}
 
     @property
     def input_id(self) -> str:
@@ -73,7 +98,11 @@ class Protocol:
     @property
     def scoring_id(self) -> str:
         """The same, of the scoring half alone."""
-        return self._digest([field.name for field in fields(self) if field.name not in ("name", *_INPUT)])
+        return self._digest([name for name in self.settings if name not in _INPUT])
+
+    def on_input_of(self, other: Protocol) -> Protocol:
+        """The scoring half of this protocol with the input half of `other`."""
+        return replace(self, **{name: getattr(other, name) for name in _INPUT})
 
     def choose(self, field: str, known: Mapping[str, Any]) -> Any:
         """What `known` has under the field's value. Raises UserError with all that is known if it has nothing."""
@@ -81,7 +110,9 @@ class Protocol:
         return known[value]
 
     def _digest(self, names: Iterable[str]) -> str:
-        content = json.dumps({name: getattr(self, name) for name in names}, sort_keys=True)
+        values = {name: getattr(self, name) for name in names}
+        told = {name: v for name, v in values.items() if name not in _LATER or v != getattr(Protocol, name)}
+        content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
-from colorbench.errors import one_line
-from colorbench.protocol import SCORES
+import msgspec
 
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec}
+from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.errors import one_line, reason
+from colorbench.protocol import SCORES, Protocol
+from colorbench.runs.records import FAILED, CellRecord
+
+# What a record says of a model in the model's own words.
+RECORDED = ("refines", "trained_as", "parent", "reference", "anchor", "sees_truth", "published")
+KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
-    r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
+    r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
     r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
     r"|stage|epoch|component|split|metric"
-    r"|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
+    r"|skill|sees_truth|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
 )
 
 
@@ -33,8 +38,21 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         text = getattr(spec, field)
         if not isinstance(text, str) or text != one_line(text):
             raise ValueError(f"the {field} of {kind} {spec.name!r} is {text!r}; one line of plain text is due")
+    if kind == "model":
+        _refuse_unrecorded(spec)
+    if kind == "protocol" and (spec.name == "all" or not re.fullmatch("[a-z0-9][a-z0-9.-]*", spec.name)):
+        raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric":
         _refuse_misfit_metric(spec)
+
+
+def _refuse_unrecorded(spec: ModelSpec) -> None:
+    """Raises ValueError for a model whose record could be written, once it is trained, and not be read again."""
+    given = {"model": spec.name, "seed": 0, "status": FAILED} | {name: getattr(spec, name) for name in RECORDED}
+    try:
+        msgspec.convert(msgspec.to_builtins(given), CellRecord)
+    except (TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
+        raise ValueError(f"model {spec.name!r}: no record can hold it ({reason(error)})") from error
 
 
 def _refuse_misfit_metric(spec: MetricSpec) -> None:

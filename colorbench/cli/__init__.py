@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from colorbench.cli.colorize import colorize
+from colorbench.cli.compare import compare
 from colorbench.cli.evaluate import evaluate
 from colorbench.cli.export import export
 from colorbench.cli.list import list_
@@ -66,5 +67,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, score, merge, export, list_, evaluate, colorize):
+for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize):
     main.add_command(command)

@@ -11,10 +11,12 @@ from colorbench.cli.shared import plugin_option, print_rows
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["models", "datasets", "metrics", "presets", "plugins"]), default="models")
+@click.argument(
+    "what", type=click.Choice(["models", "datasets", "metrics", "protocols", "presets", "plugins"]), default="models"
+)
 @plugin_option
 def list_(what: str, plugin_files: Sequence[str]) -> None:
-    """What there is: models (unless told otherwise), datasets, metrics, presets or plugins."""
+    """What there is: models (unless told otherwise), datasets, metrics, protocols, presets or plugins."""
     from colorbench import plugins
     from colorbench.presets import PRESETS
     from colorbench.protocol import SCORES
@@ -27,6 +29,8 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
         given = [f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) for p in registry.plugins]
         # The longest last: a plugin may register fifty models.
         rows = [(p.name, p.origin, has or "registers nothing") for p, has in zip(registry.plugins, given, strict=True)]
+    elif what == "protocols":
+        rows = [(name, p.id, p.source) for name, p in registry.specs["protocol"].items()]
     else:
         kind = what.removesuffix("s")
         specs = registry.specs[kind].items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ import click
 from colorbench.contract import MODEL_NAME, ModelSpec
 from colorbench.errors import UserError, one_line, refuse_unknown, refuse_unknown_data, without_control
 from colorbench.plugins import Registry, load
+from colorbench.protocol import COLORBENCH
 
 if TYPE_CHECKING:
     from colorbench.api import Options
@@ -27,6 +29,9 @@ plugin_option: Callable[[Any], Any] = click.option(
     "--plugin", "plugin_files", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
     help="A plugin from a plain Python file; may be repeated.",
 )  # fmt: skip
+protocol_option: Callable[[Any], Any] = click.option(
+    "--protocol", metavar="NAME", help="How images are fed and scored: see `colorbench list protocols`."
+)
 weights_option: Callable[[Any], Any] = click.option(
     "--weights", multiple=True, metavar="METRIC=FILE", help="Weights that a metric needs; may be repeated."
 )
@@ -37,17 +42,19 @@ pictures_option: Callable[[Any], Any] = click.option(
 as_is_option: Callable[[Any], Any] = click.option(
     "--as-is", is_flag=True, help="Score such pictures with their own luminance, not with the true one."
 )
+MOST = 2**31 - 1  # of what is counted: tables and records hold no more
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
     click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
     click.option("--data", default="portraits", metavar="DATA", help="A dataset, NAME:ARGUMENT, a folder or a zip."),
     click.option("--preset", default="first", metavar="NAME", help="smoke, first (the default), quick or paper."),
     click.option("--seed", type=click.IntRange(0, 2**63 - 1), multiple=True, help="0; may be repeated."),
-    click.option("--size", type=click.IntRange(16), help="Side of the images in pixels, instead of the preset's."),
+    click.option("--size", type=click.IntRange(16, MOST), help="Side of the images in pixels, not the preset's."),
     click.option("--width", type=click.FloatRange(0, min_open=True), help="Factor on every network's channels."),
-    click.option("--epochs", type=click.IntRange(1), help="Epochs of a single-stage model; others scale along."),
-    click.option("--batch-size", type=click.IntRange(1), help="Images in a training step, over all processes."),
+    click.option("--epochs", type=click.IntRange(1, MOST), help="Epochs of a single-stage model; others scale along."),
+    click.option("--batch-size", type=click.IntRange(1, MOST), help="Images in a training step, over all processes."),
     click.option("--weights", multiple=True, metavar="NAME=FILE", help="A model's instead of a training; a metric's."),
+    protocol_option,
     pictures_option,
     as_is_option,
     click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
@@ -90,23 +97,24 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
             what = ", ".join(plugin.changed)
             click.echo(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", err=True)
     every = [name for name, spec in registry.specs["model"].items() if not spec.parent]
-    names = every if given.models == "all" else _listed(given.models)
+    names = every if given.models == "all" else listed(given.models)
     names += [spec.name for spec in pictures if spec.name not in names]
     names += _ablations(given.ablations, names, registry) if given.ablations else []
-    files = weight_files(given.weights)
+    files, protocol = weight_files(given.weights), given.protocol or COLORBENCH.name
     others = [name for name in files if name not in names and name not in registry.specs["metric"]]
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
+        lambda: registry.find("protocol", [protocol]),
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
+        lambda: _refuse_infinite(given.width),
+        lambda: refuse_empty(out=given.out, ablations=given.ablations, again=given.again, keep=given.keep),
     )
 
     from colorbench.api import Options
     from colorbench.data.splits import dataset_name
 
-    if given.out == "":
-        raise UserError("--out is empty; name a folder")
     overrides = {
         name: arguments[name] for name in ("size", "width", "epochs", "batch_size") if arguments[name] is not None
     }
@@ -117,11 +125,12 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
         seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
+        protocol=protocol,
         pictures=pictures,
         plugin_files=given.plugin_files,
         timing=timing,
-        again=_listed(given.again) if given.again else (),
-        keep=_listed(given.keep) if given.keep else (),
+        again=listed(given.again) if given.again else (),
+        keep=listed(given.keep) if given.keep else (),
         predictions=_count(given.predictions),
         command=command_line(),
     )
@@ -154,7 +163,19 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
-def _listed(text: str) -> list[str]:
+def refuse_empty(**options: str | None) -> None:
+    """Raises UserError naming the options that were given without a word, as by a script whose variable is not set."""
+    if empty := [f"--{name}" for name, value in options.items() if value == ""]:
+        verb = "is" if len(empty) == 1 else "are"
+        raise UserError(f"{', '.join(empty)} {verb} empty; say what is meant, or leave it out")
+
+
+def _refuse_infinite(width: float | None) -> None:
+    if width is not None and not math.isfinite(width):
+        raise UserError(f"--width {width}: give a number, such as 0.5")
+
+
+def listed(text: str) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise UserError(f"{text!r} names nothing; say all, or names with commas between")
@@ -169,7 +190,7 @@ def _ablations(text: str, models: Sequence[str], registry: Registry) -> list[str
             changes.setdefault(name.removeprefix(f"{spec.parent}/"), []).append(name)
     if not changes:
         raise UserError(f"there is no ablation of {', '.join(models)}; leave out --ablations, or name other --models")
-    wanted = list(changes) if text == "all" else _listed(text)
+    wanted = list(changes) if text == "all" else listed(text)
     refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
     return [name for change in wanted for name in changes[change]]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,24 +40,45 @@ def decode_picture(picture: Any, protocol: Protocol, masked: bool) -> Decoded | 
         return " ".join(str(getattr(error, "strerror", None) or error).split())
     except (Exception, SystemExit) as error:  # a dataset is a plugin: it may raise anything
         return " ".join(f"{type(error).__name__}: {error}".split())
-    pixels = CROPS[protocol.crop](pixels, size, RESIZES[protocol.resize])
+    pixels = fitted(pixels, protocol)
     return Decoded(pixels, _is_near_grey(pixels, protocol.near_grey), parts, list(masks))
 
 
-def center_crop_resize(image: np.ndarray, size: int, resampling: Image.Resampling) -> np.ndarray:
-    """uint8 RGB (h, w, 3) -> (size, size, 3): the largest square around the center, resized."""
-    height, width = image.shape[:2]
-    if height == width == size:
-        return image
-    side = min(height, width)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = Image.fromarray(image[top : top + side, left : left + side])
-    return np.asarray(square.resize((size, size), resampling))
+def fitted(image: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """uint8 RGB (h, w, 3) -> (size, size, 3), cropped and resized; an image that is of this size stays as it is."""
+    cropped, size = CROPS[protocol.crop](image), protocol.size
+    return cropped if cropped.shape[:2] == (size, size) else RESIZES[protocol.resize](cropped, size)
+
+
+def _center_square(image: np.ndarray, half: Callable[[float], float]) -> np.ndarray:
+    """The largest square, its corner at `half` of what is left over."""
+    side = min(image.shape[:2])
+    top, left = (int(half((length - side) / 2)) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def _by_pillow(image: np.ndarray, size: int, resampling: Image.Resampling) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size), resampling))
+
+
+def _by_two_neighbors(image: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear between the nearest pixels, however many are left out: without the antialiasing that Pillow has."""
+    planes = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    resized = torch.nn.functional.interpolate(planes, (size, size), mode="bilinear", align_corners=False)
+    return resized[0].permute(1, 2, 0).round().byte().numpy()
 
 
 # What the fields of a protocol may say.
-CROPS: dict[str, Callable[[np.ndarray, int, Image.Resampling], np.ndarray]] = {"center-square": center_crop_resize}
-RESIZES = {"pillow-bicubic": Image.Resampling.BICUBIC}
+CROPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "center-square": partial(_center_square, half=math.floor),
+    "center-square-rounded": partial(_center_square, half=round),  # torchvision's CenterCrop: to even at a half
+    "none": lambda image: image,
+}
+RESIZES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "pillow-bicubic": partial(_by_pillow, resampling=Image.Resampling.BICUBIC),
+    "pillow-bilinear": partial(_by_pillow, resampling=Image.Resampling.BILINEAR),
+    "opencv-bilinear": _by_two_neighbors,
+}
 
 
 def _is_near_grey(image: np.ndarray, limit: float) -> bool:

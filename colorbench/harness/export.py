@@ -22,14 +22,19 @@ from colorbench.protocol import COLORBENCH
 from colorbench.runs.predictions import picture_name
 
 
-def export_pictures(data: str, folder: Path, size: int, plugin_files: Sequence[Path] = ()) -> str:
+def export_pictures(
+    data: str, folder: Path, size: int, plugin_files: Sequence[Path] = (), protocol_name: str = COLORBENCH.name
+) -> str:
     """Write folder/input and folder/truth: the test images of `data` as the protocol feeds them, and says how many.
 
-    Raises UserError if the folder is not empty or cannot be written, or for data that cannot be used.
+    Raises UserError if the folder is not empty or cannot be written, for data that cannot be used, and for an unknown
+    protocol.
     """
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; name another one")
-    registry, protocol = plugins.load(plugin_files), replace(COLORBENCH, size=size)
+    registry = plugins.load(plugin_files)
+    fed = replace(registry.find("protocol", [protocol_name])[0], size=size)
+    protocol = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
     images = decode_all(data, open_splits(data, registry, {"test": None}), protocol).splits["test"]
     for start in range(0, len(images), BATCH):
         truth = np.array(images.pixels[start : start + BATCH])

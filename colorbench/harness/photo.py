@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from colorbench.color import recombine
 from colorbench.data.loader import to_lab
 from colorbench.data.sources import decode
-from colorbench.errors import UserError
+from colorbench.errors import UserError, one_line
 from colorbench.harness.networks import PUBLISHED_SIZE
 from colorbench.harness.predict import colorize
 from colorbench.harness.trained import load_model
@@ -39,9 +39,10 @@ def colorize_file(
     size = RunFolder(run).record.preset.size if run else PUBLISHED_SIZE
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # Pillow refuses from twice as many on
     try:
-        image = decode(photo.read_bytes())
+        image = decode(_content(photo))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {photo}: {getattr(error, 'strerror', None) or error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {one_line(str(photo))}: {why}; name another photo") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     png = io.BytesIO()
@@ -52,6 +53,13 @@ def colorize_file(
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; name another file with --out") from error
     return out
+
+
+def _content(photo: Path) -> bytes:
+    """Raises OSError or ValueError for what is no file: reading from a pipe or a device might never end."""
+    if os.path.exists(photo) and not os.path.isdir(photo) and not os.path.isfile(photo):
+        raise ValueError("it is a pipe or a device")
+    return photo.read_bytes()
 
 
 def _refuse_out(out: Path, photo: Path) -> None:

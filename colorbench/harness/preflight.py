@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from colorbench.color import bytes_to_lab
+from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.contract import Batch, ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import to_lab
@@ -21,7 +21,7 @@ from colorbench.harness.elsewhere import matched
 from colorbench.harness.networks import build, build_published, trained_state
 from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
-from colorbench.metrics import Pair, score_batch
+from colorbench.metrics import Pair, score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
@@ -84,6 +84,18 @@ def check_weights(request: PublishedRequest) -> None:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{request.model!r} cannot be built for --weights {request.file}: {reason(error)}") from error
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Score a grey picture under a protocol. Raises UserError if one of its fields says what the code does not know, or
+    if nothing is left to score at its size."""
+    L = torch.full((1, 1, protocol.size, protocol.size), 50.0)
+    picture = recombine(L, torch.cat((L, L), dim=1), protocol)
+    luminance(picture, protocol)
+    try:
+        score(picture, picture, protocol=protocol)
+    except ValueError as error:
+        raise UserError(f"protocol {protocol.name} at {protocol.size} px: {error}; take larger images") from error
 
 
 def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:

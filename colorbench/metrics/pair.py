@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from colorbench.color import Planes, bytes_to_lab
+from colorbench.color import Planes, bytes_to_lab, reference
 from colorbench.protocol import COLORBENCH, Protocol
 
 
 @dataclass(frozen=True)
 class Pair:
     """Predicted and true pictures, uint8 RGB (B, 3, H, W); parts: bool (B, H, W) by name; attention: float32
-    (B, 1, h, w) in 0..1; all on one device. Raises ValueError for another type or unequal shapes.
+    (B, 1, h, w) in 0..1; all on one device. `truth` becomes what the protocol compares with. Raises ValueError for
+    another type or unequal shapes.
 
     Every tuple of what is computed of them is (predicted, true).
     """
@@ -34,16 +35,18 @@ class Pair:
                 raise ValueError(f"{name} is {found}; scores need uint8 RGB of shape (B, 3, H, W)")
         if (given := tuple(self.predicted.shape)) != (due := tuple(self.truth.shape)):
             raise ValueError(f"predicted {given} and truth {due} differ in shape")
+        object.__setattr__(self, "truth", reference(self.truth, self.protocol))
 
     def chunks(self) -> Iterator[Pair]:
         """On a CPU image by image: what is computed stays in its cache, and no score depends on the batch."""
         size = 1 if self.truth.device.type == "cpu" else len(self.truth)
+        protocol = replace(self.protocol, truth="as-is", truth_saturation=1.0)  # whose truth it is by now
         for start in range(0, len(self.truth), size):
             place = slice(start, start + size)
             predicted, truth = (images[place].contiguous() for images in (self.predicted, self.truth))
             parts = {name: mask[place] for name, mask in self.parts.items()}
             attention = None if self.attention is None else self.attention[place]
-            yield Pair(predicted, truth, parts, attention, self.protocol)
+            yield Pair(predicted, truth, parts, attention, protocol)
 
     @cached_property
     def values(self) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ _TINY = 1e-30  # keeps a division from 0 / 0 where a grey has no hue
 def standard_scores(pair: Pair) -> dict[str, Tensor]:
     """The columns of `protocol.SCORES`, each float64 (B,) on the CPU."""
     protocol, (predicted, truth) = pair.protocol, pair.values
-    mse = mean(pair.squared_error)
+    mse = mean(_squared_error(pair))
     colorfulness, true_colorfulness = (_colorfulness(images, protocol) for images in (predicted, truth))
     return {
         "mse": mse,
@@ -33,6 +33,22 @@ def standard_scores(pair: Pair) -> dict[str, Tensor]:
     }
 
 
+def _squared_error(pair: Pair) -> Tensor:
+    """(B, C, H, W) over the protocol's channels, without its border. Raises ValueError where nothing is left."""
+    channels = {"rgb": lambda: pair.squared_error, "luma-bt601-bgr": lambda: _luma_of_bgr(*pair.values).square_()}
+    error, border = pair.protocol.choose("error_channels", channels)(), pair.protocol.error_border
+    height, width = error.shape[2:]
+    if 2 * border >= min(height, width):
+        raise ValueError(f"a border of {border} pixels leaves nothing of {(height, width)}")
+    return error[..., border : height - border, border : width - border]
+
+
+def _luma_of_bgr(predicted: Tensor, truth: Tensor) -> Tensor:
+    """The difference in the luma of ITU-R BT.601 in 16..235, with the weights of red and blue exchanged."""
+    red, green, blue = (predicted - truth).split(1, dim=1)
+    return (65.738 * blue + 129.057 * green + 25.064 * red) / 256
+
+
 def _ssim(sums: Tensor, differences: Tensor, protocol: Protocol) -> Tensor:
     """Wang et al. 2004, (13): mean of (2 m1 m2 + c1) (2 s12 + c2) / ((m1^2 + m2^2 + c1) (s1^2 + s2^2 + c2)).
 
@@ -40,10 +56,11 @@ def _ssim(sums: Tensor, differences: Tensor, protocol: Protocol) -> Tensor:
     (mS^2 + mD^2) / 2, and so for the variances. That takes four weighted means, not five, and of equal pictures it
     is exactly 1.
     """
-    sums, differences = protocol.choose("ssim_channels", {"rgb": (sums, differences)})
-    (mS, vS), (mD, vD) = (_local_moments(images, protocol) for images in (sums, differences))
+    channels = {"rgb": lambda images: images, "joined": lambda images: images.flatten(1, 2)[:, None]}
+    joined = protocol.choose("ssim_channels", channels)
+    (mS, vS), (mD, vD) = (_local_moments(joined(images), protocol) for images in (sums, differences))
     mS, mD = mS.square_(), mD.square_()
-    c1, c2 = (2 * (k * protocol.peak) ** 2 for k in (protocol.ssim_k1, protocol.ssim_k2))
+    c1, c2 = (2 * (k * protocol.ssim_data_range) ** 2 for k in (protocol.ssim_k1, protocol.ssim_k2))
     above = (mS - mD).add_(c1).mul_((vS - vD).add_(c2))
     return mean(above.div_(mS.add_(mD).add_(c1)).div_(vS.add_(vD).add_(c2)))
 
@@ -55,15 +72,25 @@ def _local_moments(images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor]:
     centered = images - shift
     blur = protocol.choose("ssim_border", {"valid": _blur_inside})
     local = blur(centered, protocol)
-    return local + shift, blur(centered.square_(), protocol).addcmul_(local, local, value=-1)
+    variance = blur(centered.square_(), protocol).addcmul_(local, local, value=-1)
+    count = protocol.ssim_window**2
+    sample = {"population": lambda: variance, "sample": lambda: variance.mul_(count / (count - 1))}
+    return local + shift, protocol.choose("ssim_covariance", sample)()
 
 
 def _blur_inside(images: Tensor, protocol: Protocol) -> Tensor:
-    """Gaussian means of (B, C, H, W), where the window lies inside. Raises ValueError where it never does."""
+    """Weighted means of (B, C, H, W), where the window lies inside. Raises ValueError where it never does."""
     window, middle = protocol.ssim_window, (protocol.ssim_window - 1) / 2
+    shapes = {
+        "gaussian": lambda i: math.exp(-(((i - middle) / protocol.ssim_sigma) ** 2) / 2),
+        "uniform": lambda i: 1.0,
+        "whole": None,
+    }
+    if (weight := protocol.choose("ssim_window_shape", shapes)) is None:
+        return images.double().mean((2, 3), keepdim=True).to(images.dtype)
     if min(images.shape[2:]) < window:
         raise ValueError(f"SSIM needs sides of {window} pixels or more, not {tuple(images.shape[2:])}")
-    weights = [math.exp(-(((i - middle) / protocol.ssim_sigma) ** 2) / 2) for i in range(window)]
+    weights = [weight(i) for i in range(window)]
     for dim in (2, 3):  # sums, since convolutions of a GPU may be TF32, and those of a CPU copy before they are faster
         size = images.shape[dim] - window + 1
         blurred = images.narrow(dim, 0, size) * (weights[0] / sum(weights))
@@ -78,7 +105,8 @@ def _colorfulness(images: Tensor, protocol: Protocol) -> Tensor:
     means of rg = R - G and yb = (R + G) / 2 - B. About 0 for grey, 109 for extremely colorful."""
     red, green, blue = images.unbind(1)
     variance = square = torch.zeros(len(images), dtype=torch.float64)
-    for opponent in protocol.choose("colorfulness_opponents", {"signed": (red - green, (red + green) / 2 - blue)}):
+    side = protocol.choose("colorfulness_opponents", {"signed": lambda opponent: opponent, "absolute": torch.abs})
+    for opponent in map(side, (red - green, (red + green) / 2 - blue)):
         middle = mean(opponent)
         square = square + middle.square()
         variance = variance + mean((opponent - middle.to(opponent)[:, None, None]).square_())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pandas as pd
 
 from colorbench.errors import UserError
-from colorbench.report import details, figures, pictures
-from colorbench.report.comparison import compare, parent_of
+from colorbench.report import comparison, details, figures, pictures, protocols
+from colorbench.report.comparison import parent_of
 from colorbench.report.curve import CURVE, curves, draw
 from colorbench.report.markdown import render, render_ablations
 from colorbench.report.results import read
 from colorbench.runs.folder import RunFolder, write_aside
 
+PROTOCOLS = "protocols.md"
 LOSSES, ABLATION_LOSSES = "losses.png", "losses-ablations.png"
 
 
@@ -23,13 +24,14 @@ def write(folder: RunFolder) -> str:
     Ablations, models named parent/change, have a table of their own: ablations.csv and ablations.md, with
     losses-ablations.png, and base-curve.png if some of them differ in how long the base of a refiner was trained.
 
-    What lies behind the scores is in details.csv and details.md, which the returned Markdown leaves out.
+    What lies behind the scores is in details.csv and details.md, and what other protocols make of the same predictions
+    in protocols.csv and protocols.md, which the returned Markdown leaves out.
 
     Details or a figure with nothing to show are not written, and those of an earlier report are removed. Raises
     UserError when a file of the folder is damaged or the folder cannot be written.
     """
     results = read(folder)
-    frame = compare(results)
+    frame = comparison.compare(results)
     ablated = frame["model"].map(parent_of) != ""
     main = _rows(frame, ~ablated).drop(columns=[name for name in frame if str(name).startswith("parent")])
     order = list(main["model"])
@@ -48,6 +50,10 @@ def write(folder: RunFolder) -> str:
     files |= {"details.csv": None, "details.md": None}
     if not detailed.empty:
         files |= {"details.csv": _csv(detailed), "details.md": details.render(detailed, results)}
+    compared = protocols.summarize(results, [*order, *frame.loc[ablated, "model"]])
+    files |= {"protocols.csv": None, PROTOCOLS: None}
+    if not compared.empty:
+        files |= {"protocols.csv": _csv(compared), PROTOCOLS: protocols.render(compared, results)}
     try:
         for name, content in files.items():
             if content is None:

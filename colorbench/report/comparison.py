@@ -16,8 +16,7 @@ from colorbench.runs.records import DONE, CellRecord
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
-# 97.5 % quantiles of Student's t for so many seeds; more seeds than that use the last.
-STUDENT = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+NO_DIFFERENCE, ONE_SEED = "no clear difference", "one seed: no verdict"
 COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "base_images_seen", "batch_n")
 
 
@@ -25,13 +24,15 @@ def compare(results: Results) -> pd.DataFrame:
     """A row per model that the record names: worst MSE first, those without scores last.
 
     Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
-    those over the set included, PSNR also `psnr_pooled` and `psnr_batch8`; `SCORE_infinite`, how many images were left
-    out of a mean, where there are any; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in
-    `reference`, `psnr_gain` in dB and `ssim_gain` with their ends, and `wins_percent` of the images; the same over the
-    parent of an ablation (`parent_gain_percent`, ...), with `parent_verdict`, and over what it refines
-    (`base_gain_percent`, ...), with `base_images_seen`, the images that the base saw in training; costs, rates in
-    images per second (`train_1`, `infer_n`: at batch 1 and at `batch_n`); and last what was run on what, so that rows
-    of several runs can be put together. What a row has no value for is empty.
+    `psnr_pooled`, too, and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there are
+    any; `skill`, 1 - MSE / MSE of the model whose `anchor` is "floor", and `to_bound_percent`, where its MSE stands
+    between that and the "bound"; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in
+    `reference`, `psnr_gain` in dB and `ssim_gain` with their ends, and `wins_percent` of the pairs of seed and image;
+    the same over the parent of an ablation (`parent_gain_percent`, ...), with `parent_p`, which Holm corrected over all
+    ablations, and `parent_verdict`, and over what it refines (`base_gain_percent`, ...), with `base_images_seen`, the
+    images that the base saw in training; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
+    `batch_n`); and last what was run on what, so that rows of several runs can be put together. What a row has no value
+    for is empty.
     """
     scores = _scores(results)
     models = list(results.models)
@@ -43,6 +44,9 @@ def compare(results: Results) -> pd.DataFrame:
     )
     frame = pd.concat([pd.DataFrame(rows, index=models) for rows in blocks], axis=1)
     frame = frame.astype({name: "Int64" for name in COUNTS if name in frame})
+    if "parent_p" in frame:
+        frame["parent_p"] = statistics.holm(frame["parent_p"])
+        frame["parent_verdict"] = [_verdict(row) for _, row in frame.iterrows()]
     if "mse" not in frame:
         return frame.reset_index(drop=True)
     return frame.sort_values("mse", ascending=False, na_position="last", kind="stable", ignore_index=True)
@@ -68,34 +72,53 @@ def outcome(cell: CellRecord) -> str:
 def _standing(results: Results, model: str) -> dict[str, Any]:
     cells, done = results.cells(model), results.cells(model, done=True)
     kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
+    kept |= {"sees_truth": "yes"} if any(cell.sees_truth for cell in cells) else {}
     made = {"made": "elsewhere"} if any("pictures" in cell.made_from for cell in cells) else {}
     return {"model": model, "status": status(cells), **kept, **made, "seeds_done": len(done), "seeds_asked": len(cells)}
 
 
 def _scores(results: Results) -> dict[str, dict[str, Any]]:
-    """By model, the statistics of its images' scores, each image's first averaged over the seeds that are done."""
+    """By model, the statistics of its images' scores."""
     if results.scores.empty:
         return {}
     cells = statistics.by_cell(results.scores, [*SCORES, *results.extra])
-    others = {model: _others(results, model, cells) for model in cells}
-    pairs = [(model, other) for model in cells for other in (model, *others[model].values())]
-    samples = statistics.paired(cells, pairs)
-    mse = {model: {seed: rows["mse"].mean() for seed, rows in seeds.items()} for model, seeds in cells.items()}
+    ends = [anchored(results, "floor"), anchored(results, "bound")]
     rows = {}
     for model in cells:
-        row = rows[model] = _means(samples[model, model][0]) | {"mse_seed_sd": _spread([*mse[model].values()])}
+        row = rows[model] = _means(statistics.paired(cells, model)[0]) | _on_scale(cells, model, ends)
         row |= _over_set(results.set_scores, model)
-        for relation, other in others[model].items():
+        for relation, other in _others(results, model, cells).items():
             prefix = "" if relation == "reference" else f"{relation}_"
-            gains = _gain(*samples[model, other]) if (model, other) in samples else {}
-            row |= {relation: other} | {f"{prefix}{name}": value for name, value in gains.items()}
+            row[relation] = other
+            if both := statistics.paired(cells, model, other):
+                row |= {f"{prefix}{name}": value for name, value in _gain(*both).items()}
+            if both and relation == "parent":
+                row["parent_p"] = _p(*both)
             if relation == "base":
                 row["base_images_seen"] = results.cells(other, done=True)[0].images_seen
-            if prefix:
-                row[f"{prefix}seed_noise_percent"] = _seed_noise(mse[model], mse[other])
-            if relation == "parent" and gains:
-                row["parent_verdict"] = _verdict(row)
     return rows
+
+
+def anchored(results: Results, anchor: str) -> str:
+    """The first model with scores of this anchor, "floor" or "bound"; "" if there is none."""
+    return next((cell.model for cell in results.outcomes if cell.status == DONE and cell.anchor == anchor), "")
+
+
+def _on_scale(cells: statistics.Cells, model: str, ends: Sequence[str]) -> dict[str, float]:
+    """How far the model is above the floor, and on the way from there to the bound, as far as there are these two."""
+    row: dict[str, float] = {}
+    for names, name, statistic in ((ends[:1], "skill", _skill), (ends, "to_bound_percent", _to_bound)):
+        if all(names) and (found := statistics.paired(cells, model, *names)):
+            row |= statistics.estimate([columns["mse"] for columns in found], statistic).fields(name)
+    return row
+
+
+def _skill(mse: Any, floor: Any) -> Any:
+    return statistics.gain(mse, floor) / 100
+
+
+def _to_bound(mse: Any, floor: Any, bound: Any) -> Any:
+    return np.where(floor > bound, 100 * (floor - mse) / (floor - bound), np.nan)
 
 
 def _others(results: Results, model: str, scored: Container[str]) -> dict[str, str]:
@@ -116,29 +139,18 @@ def family_of(model: str) -> str:
     return parent_of(model) or model
 
 
-def _seed_noise(mse: Mapping[int, float], other: Mapping[int, float]) -> float:
-    """Half of the 95 % interval, over seeds, of the difference in mean MSE, in percent of the other's.
-
-    A smaller difference may be the seeds' doing. Student's t, since seeds are few. NaN below two common seeds.
-    """
-    common = mse.keys() & other.keys()
-    if len(common) < 2:
-        return np.nan
-    error = _spread([mse[seed] - other[seed] for seed in common]) / len(common) ** 0.5
-    return float(100 * STUDENT[min(len(common), max(STUDENT))] * error / np.mean([other[seed] for seed in common]))
-
-
-def _means(sample: statistics.Sample) -> dict[str, Any]:
-    """One model's scores."""
-    row: dict[str, Any] = {"images": len(sample.values)}
-    for metric, values in sample.values.items():
-        row |= statistics.with_ends(str(metric), sample.means[metric], len(values))
-        if infinite := int(np.isinf(values).sum()):
+def _means(own: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """One model's scores, each (S, I)."""
+    row: dict[str, Any] = {"images": own["mse"].shape[1]}
+    for metric, values in own.items():
+        row |= statistics.estimate([values]).fields(metric)
+        if infinite := int(np.isinf(values).any(0).sum()):
             row[f"{metric}_infinite"] = infinite
         if metric == "psnr":
-            mse = sample.values["mse"].to_numpy()
-            row |= {"psnr_pooled": float(statistics.psnr(mse.mean())), "psnr_batch8": statistics.psnr_batched(mse)}
-    return row
+            row |= statistics.estimate([own["mse"]], statistics.psnr).fields("psnr_pooled")
+            row["psnr_batch8"] = statistics.psnr_batched(own["mse"].mean(0))
+    means = own["mse"].mean(1)
+    return row | {"mse_seed_sd": means.std(ddof=1) if len(means) > 1 else np.nan}
 
 
 def _over_set(set_scores: pd.DataFrame, model: str) -> dict[str, float]:
@@ -153,32 +165,27 @@ def _over_set(set_scores: pd.DataFrame, model: str) -> dict[str, float]:
     return row
 
 
-def _gain(own: statistics.Sample, other: statistics.Sample) -> dict[str, float]:
+def _gain(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Of MSE what it is smaller by, in percent of the other's; of PSNR and SSIM the difference."""
-    images = len(own.values)
-    row = statistics.with_ends("gain_percent", statistics.gain(own.means["mse"], other.means["mse"]), images)
-    row["wins_percent"] = 100 * float((own.values["mse"] < other.values["mse"]).mean())
+    row = statistics.estimate([own["mse"], other["mse"]], statistics.gain).fields("gain_percent")
+    row["wins_percent"] = 100 * float((own["mse"] < other["mse"]).mean())
     for metric in ("psnr", "ssim"):
-        row |= statistics.with_ends(f"{metric}_gain", own.means[metric] - other.means[metric], images)
+        row |= statistics.estimate([own[metric], other[metric]], np.subtract).fields(f"{metric}_gain")
     return row
 
 
-def _verdict(row: Mapping[str, Any]) -> str | None:
-    """What may be said of an ablation's gain over its parent: the seeds come first, then the test images."""
-    gain, noise = row["parent_gain_percent"], row["parent_seed_noise_percent"]
-    if np.isnan(gain):
-        return None
-    if abs(gain) <= noise:
-        return "inside seed noise"
-    if row["parent_gain_percent_low"] <= 0 <= row["parent_gain_percent_high"]:
-        return "no clear difference"
-    if np.isnan(noise):
-        return "one seed: its noise is unknown"
-    return "better" if gain > 0 else "worse"
+def _p(own: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    """Of no gain in MSE; NaN with one seed, which tells nothing of the others."""
+    return statistics.estimate([own["mse"], other["mse"]], statistics.gain).p() if len(own["mse"]) > 1 else np.nan
 
 
-def _spread(means: list[float]) -> float:
-    return float(np.std(means, ddof=1)) if len(means) > 1 else np.nan
+def _verdict(row: pd.Series) -> str | None:
+    """What may be said of an ablation's gain over its parent; None without a gain."""
+    if pd.isna(row["parent_p"]):
+        return None if pd.isna(row["parent_gain_percent"]) else ONE_SEED
+    if row["parent_p"] > 1 - statistics.CONFIDENCE:
+        return NO_DIFFERENCE
+    return "better" if row["parent_gain_percent"] > 0 else "worse"
 
 
 def _cost(results: Results, model: str) -> dict[str, Any]:

@@ -24,12 +24,12 @@ from colorbench.runs.records import CellRecord
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
 CURVE = "base-curve.png"
 CURVE_CAPTION = (
-    "MSE gain of a refiner over its own base, and the MSE of both, by images that the base saw in training; thick: the "
-    "95 % interval over the test images, thin: over the seeds, where there are several"
+    "MSE gain of a refiner over its own base, with its 95 % interval, and the MSE of both, by images that the base saw "
+    "in training"
 )
 POINT = {
     "base_images_seen": "images", "base_gain_percent": "gain", "base_gain_percent_low": "low",
-    "base_gain_percent_high": "high", "base_seed_noise_percent": "noise", "mse": "refined_mse",
+    "base_gain_percent_high": "high", "mse": "refined_mse",
 }  # fmt: skip
 
 
@@ -38,8 +38,7 @@ class Curve:
     """A refiner on bases that differ in nothing but their training, the least trained first.
 
     Each point has the `images` that the base saw, the `gain` over it in percent with its ends `low` and `high`, the
-    `base_mse` and the `refined_mse`; `noise` is half of the gain's 95 % interval over the seeds, in percent, NaN of one
-    seed, and `epochs` how often the base saw the whole training split, below 1 for a part of it.
+    `base_mse` and the `refined_mse`, and `epochs`, how often the base saw the whole training split, below 1 for a part.
     `published` is the gain in percent that papers print for the two, NaN if they do not.
     """
 
@@ -130,9 +129,6 @@ def _draw_gains(axes: Axes, curve: Curve) -> None:
     for point in curve.points:
         axes.plot(point.images, point.gain, "o", color=COLORS[0], markersize=5)
         axes.vlines(point.images, point.low, point.high, color=COLORS[0], linewidth=2.4)
-        if not np.isnan(point.noise):
-            seeds = point.gain - point.noise, point.gain + point.noise
-            axes.vlines(point.images, *seeds, color=COLORS[0], linewidth=0.6)
     axes.axhline(0, color=GREY, linewidth=0.8)
     if not np.isnan(curve.published):
         label = f"published: {curve.published:.1f} %, on other data"

@@ -15,6 +15,7 @@ from colorbench.report.results import Results
 
 SHARE = "share_"  # how the column of a part's share of the pixels begins
 CORRELATION = "attention_correlation"
+NOTHING = statistics.Estimate(np.nan)
 TERMS = (
     "chroma_true", "chroma_predicted", "chroma_true_squared", "chroma_product", "cool_share", "cool_recalled_share",
     "lip_contrast_true", "lip_contrast_product",
@@ -39,31 +40,25 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     too); then `chroma_slope`, `cool_recall` in percent, `lip_contrast`, `attention_correlation` and, for each part,
     `mse_PART` and the gain in it over the two, `base_gain_PART_percent` and `parent_gain_PART_percent`; each of these
     is followed by the ends of its interval, `_low` and `_high`.
-    A quotient over 0 is empty, and so is its interval if that happens in any resample.
+    A quotient over 0 is empty, and so is its interval if that happens with one value left out.
     """
     parts = _parts(results.details)
-    cells = _terms(results.details, parts)
+    cells, numbers = _terms(results.details, parts), _numbers(parts)
     models = [model for model in order if model in cells]
-    if not models:
-        return pd.DataFrame()
-    bases = {model: results.cells(model, done=True)[0].refines or "" for model in models}
-    others = {model: {"base": bases[model], "parent": parent_of(model)} for model in models}
-    pairs = [(model, other) for model in models for other in (model, *others[model].values())]
-    samples = {
-        pair: [_numbers(sample, parts) for sample in both] for pair, both in statistics.paired(cells, pairs).items()
-    }
-    images, rows = len(next(iter(cells[models[0]].values()))), []
+    rows = []
     for model in models:
-        row: dict[str, Any] = {"model": model, "images": images}
+        (own,) = statistics.paired(cells, model)
+        row: dict[str, Any] = {"model": model, "images": own[CORRELATION].shape[1]}
         if results.kept.keys() & {*models}:
             row["kept"] = "; ".join(results.kept.get(model, ())) or None
-        row |= {over: other if other in models else None for over, other in others[model].items()}
-        for name, means in samples[model, model][0].items():
-            row |= statistics.with_ends(name, means, images)
-            for over, other in others[model].items() if name.startswith("mse_") else ():
-                both = samples.get((model, other))
-                gain = statistics.gain(*(numbers[name] for numbers in both)) if both else means * np.nan
-                row |= statistics.with_ends(f"{over}_gain_{name.removeprefix('mse_')}_percent", gain, images)
+        others = {"base": results.cells(model, done=True)[0].refines or "", "parent": parent_of(model)}
+        row |= {over: other if other in models else None for over, other in others.items()}
+        for name, (statistic, *terms) in numbers.items():
+            row |= statistics.estimate([own[term] for term in terms], statistic).fields(name)
+            for over, other in others.items() if name.startswith("mse_") else ():
+                both = statistics.paired(cells, model, other)
+                gain = statistics.estimate([each[term] for each in both for term in terms], _gain) if both else NOTHING
+                row |= gain.fields(f"{over}_gain_{name.removeprefix('mse_')}_percent")
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -98,21 +93,26 @@ def _terms(details: pd.DataFrame, parts: Sequence[str]) -> statistics.Cells:
     return statistics.by_cell(terms.fillna({CORRELATION: 0}), [*names, CORRELATION, "correlated"])
 
 
-def _numbers(sample: statistics.Sample, parts: Sequence[str]) -> dict[str, pd.Series]:
-    """The numbers of one model, each of all images and of the resamples, as `Sample.means` has them."""
-    means = sample.means
-    true, predicted = means["chroma_true"], means["chroma_predicted"]
-    covariance = means["chroma_product"] - true * predicted
+def _numbers(parts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """By number, what it is of the means of which terms."""
     return {
-        "chroma_slope": _quotient(covariance, means["chroma_true_squared"] - true**2),
-        "cool_recall": 100 * _quotient(means["cool_recalled_share"], means["cool_share"]),
-        "lip_contrast": _quotient(means["lip_contrast_product"], means["lip_contrast_true"]),
-        CORRELATION: _quotient(means[CORRELATION], means["correlated"]),
-    } | {f"mse_{part}": _quotient(means[f"squared_error_{part}"], means[f"share_{part}"]) for part in parts}
+        "chroma_slope": (_slope, "chroma_product", "chroma_true", "chroma_predicted", "chroma_true_squared"),
+        "cool_recall": (lambda recalled, cool: 100 * _quotient(recalled, cool), "cool_recalled_share", "cool_share"),
+        "lip_contrast": (_quotient, "lip_contrast_product", "lip_contrast_true"),
+        CORRELATION: (_quotient, CORRELATION, "correlated"),
+    } | {f"mse_{part}": (_quotient, f"squared_error_{part}", f"share_{part}") for part in parts}
 
 
-def _quotient(above: pd.Series, below: pd.Series) -> pd.Series:
-    return (above / below).where(below > 0)
+def _quotient(above: Any, below: Any) -> Any:
+    return np.where(below > 0, above / below, np.nan)
+
+
+def _slope(product: Any, true: Any, predicted: Any, true_squared: Any) -> Any:
+    return _quotient(product - true * predicted, true_squared - true**2)
+
+
+def _gain(error: Any, share: Any, other_error: Any, other_share: Any) -> Any:
+    return statistics.gain(_quotient(error, share), _quotient(other_error, other_share))
 
 
 def _colors() -> list[Column]:
@@ -131,14 +131,13 @@ def _gains(parts: Sequence[str], over: str) -> list[Column]:
 
 
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    yield from notes.intervals(frame["model"], results)
     yield (
-        f"{notes.INTERVALS} All is pooled over the pixels of all images before it is divided; lip contrast over the "
-        "images, and the correlation is a mean."
+        "All is pooled over seeds and the pixels of all images before it is divided; lip contrast over the images, and "
+        "the correlation is a mean."
     )
-    if results.details["seed"].nunique() > 1:
-        yield "What is pooled is first averaged over the seeds, image by image."
     yield from (said for column, said in MEANINGS.items() if frame[column].notna().any())
     if _parts(results.details):
         yield "MSE by part: the mean squared RGB error (0..255) over the pixels of the part in all images together."
         if frame[["base", "parent"]].notna().any(axis=None):
-            yield "A gain is paired: the same images, resamples of them and seeds for both models."
+            yield "A gain is paired: the same images and seeds for both models."

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from colorbench.errors import CONTROL, UserError, reason
 from colorbench.protocol import KEYS, SCORES
-from colorbench.runs.folder import DETAILS, LOSSES, SET_SCORES
+from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS, SET_SCORES
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.specs import is_metric_name
 
@@ -25,10 +25,11 @@ OF_DETAILS = "details."  # how the columns of details begin in the scores of a p
 REQUIRED = {
     SCORES_FILE: (*KEYS, *SCORES),
     DETAILS: KEYS,
+    PROTOCOLS: (*KEYS, "protocol", *SCORES),
     LOSSES: ("model", "seed", "stage", "epoch", "component", "split", "value"),
     SET_SCORES: ("model", "seed", "metric", "value", "low", "high", "images"),
 }
-WORDS = ("model", "image", "stage", "component", "split", "metric")
+WORDS = ("model", "image", "stage", "component", "split", "metric", "protocol")
 LARGEST = float(np.finfo(np.float32).max)
 WHOLE = ("seed", "epoch", "images")
 RANGES = {

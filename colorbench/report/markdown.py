@@ -185,6 +185,8 @@ def _more(frame: pd.DataFrame, results: Results) -> list[Column]:
     delta = number("colorfulness, predicted − true → 0", "colorfulness_delta", "+,.1f", ends=True)  # noqa: RUF001
     return [
         MODEL,
+        number("skill ↑", "skill", ",.3f", ends=True, best=max),
+        number("to the bound, % ↑", "to_bound_percent", ",.1f", ends=True, best=max),
         number("PSNR of the mean MSE, dB ↑", "psnr_pooled", ",.2f", best=max),
         number("PSNR by batches of 8, dB ↑", "psnr_batch8", ",.2f", best=max),
         number(f"PSNR gain over {over}, dB ↑", "psnr_gain", "+,.2f", ends=True, best=max),
@@ -272,7 +274,8 @@ def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
     cells = pd.Series([NONE if pd.isna(x) else escaped(column.show(x, row)) for x, (_, row) in values], frame.index)
     if column.badness is None:
         return list(cells)
-    rivals = frame.loc[frame["parameters"].ne(0).fillna(True), column.name].dropna().map(column.badness)
+    rival = frame["parameters"].ne(0).fillna(True) & (frame["sees_truth"].isna() if "sees_truth" in frame else True)
+    rivals = frame.loc[rival, column.name].dropna().map(column.badness)
     value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
     best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 import pandas as pd
 
-from colorbench.report.comparison import FEWEST_ROUNDS, UNSTEADY_IQR, outcome
+from colorbench.report.comparison import FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
 from colorbench.report.results import Results
-from colorbench.report.statistics import RESAMPLES
 from colorbench.runs.identity import differences
 from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
 PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
     "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
-)
-INTERVALS = (
-    f"In brackets: 95 % percentile bootstrap intervals ({RESAMPLES:,} resamples of the test images). They cover the "
-    "choice of test images, not what another training seed would change."
 )
 MOST_NAMES = 3  # files, or models, of one kind that a note names
 
@@ -62,14 +57,45 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
 def of_ablations(frame: pd.DataFrame, results: Results) -> list[str]:
     """The sentences under the table of ablations, of which `frame` has the rows."""
     return [
-        f"The gain is in MSE, paired, with a 95 % percentile bootstrap interval ({RESAMPLES:,} resamples of the test "
-        "images); below zero the ablation is worse than its parent.",
-        "Costs and speeds are multiples of the parent's.",
-        "Inside seed noise: the difference is below half of its 95 % interval over the seeds (Student's t). Where many "
-        "ablations are compared at once, some differences will seem clear by chance.",
+        *_remaining(frame),
+        *intervals(frame["model"], results),
+        "The gain is in MSE, paired by image and seed; below zero the ablation is worse than its parent. Costs and "
+        "speeds are multiples of the parent's.",
         *_said(list(frame["model"]), results),
         *of_rows(frame, results),
     ]
+
+
+def _remaining(frame: pd.DataFrame) -> Iterator[str]:
+    """How many of the ablations differ from their parents, and how many would by their intervals alone."""
+    if "parent_p" not in frame or not (tested := frame["parent_p"].notna()).any():
+        return
+    low, high = (frame[f"parent_gain_percent_{end}"] for end in ("low", "high"))
+    alone = (tested & ((low > 0) | (high < 0))).sum()
+    clear = (tested & (frame["parent_verdict"] != NO_DIFFERENCE)).sum()
+    yield (
+        f"Of {_count(tested.sum(), 'row', 'rows')} {clear} {'remains' if clear == 1 else 'remain'} after Holm's "
+        f"correction at 5 %: these are called better or worse. By their intervals alone, as if there were no other "
+        f"rows, {alone} would be."
+    )
+
+
+def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
+    """What the intervals of these rows cover."""
+    seeds = {model: len(results.cells(model, done=True)) for model in models}
+    single = [model for model, count in seeds.items() if count == 1]
+    if max(seeds.values(), default=0) > 1:
+        yield (
+            "In brackets: 95 % intervals over test images and training seeds together: where the number would lie on "
+            "other images of the same source, with other seeds."
+            + (" With two seeds they may be wider than need be, and cover up to 98 %." if 2 in seeds.values() else "")
+        )
+    if single:
+        which = _listed(single) if len(single) < len([*filter(None, seeds.values())]) else "all rows"
+        yield (
+            f"Of one seed: {which}. Their intervals cover the choice of test images alone; what another seed "
+            "would change is unknown."
+        )
 
 
 def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -102,16 +128,20 @@ def published(results: Results) -> list[dict[str, Any]]:
 def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if not (frame["seeds_done"] > 0).any():
         return
-    yield INTERVALS
-    if (frame["seeds_done"] > 1).any():
-        yield "Scores are averaged over the seeds image by image before anything else."
+    yield from intervals(frame["model"], results)
     yield "PSNR is the mean over images; its other two aggregations are under More scores."
     yield from _other_seeds(frame, results)
     if "gain_percent" in frame and frame["gain_percent"].notna().any():
         yield (
-            "The gain is paired: the same images, and the same resamples of them, for both models. An image is won "
-            f"when its MSE is below that of {frame['reference'].dropna().iloc[0]}."
+            "The gain is paired: the same images and seeds for both models. Images are won where the MSE is below that "
+            f"of {frame['reference'].dropna().iloc[0]}, of all images of all seeds."
         )
+    if floor := anchored(results, "floor"):
+        bound = anchored(results, "bound")
+        yield f"Skill: 1 - MSE / MSE of {floor}." + (f" To the bound: 0 % is {floor}, 100 % {bound}." if bound else "")
+    if "sees_truth" in frame:
+        which = ", ".join(frame.loc[frame["sees_truth"].notna(), "model"])
+        yield f"Made from the true colors, which no colorization has, and never in bold: {which}."
 
 
 def _other_seeds(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -158,17 +188,17 @@ def _failures(frame: pd.DataFrame, results: Results) -> Iterator[str]:
 
 
 def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    preset, rows = results.record.preset, frame.set_index("model")
-    for model in (model for model in results.models if model in rows.index):
-        done, row = results.cells(model, done=True), rows.loc[model]
+    preset, models = results.record.preset, [model for model in results.models if model in set(frame["model"])]
+    for model in models:
+        done = results.cells(model, done=True)
         for width in dict.fromkeys(cell.width for cell in done):
             if width != preset.width:
                 yield f"{model} has width {width:g}, not the preset's {preset.width:g}."
         if done and (file := done[0].made_from.get("weights")):
             yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
         if done and (base := done[0].refines):
-            yield f"{model} refines {base}: its training comes on top of that of {base}.{_over_seeds(row)}"
-    yield from _said([model for model in results.models if model in rows.index], results)
+            yield f"{model} refines {base}: its training comes on top of that of {base}."
+    yield from _said(models, results)
 
 
 def _said(models: Sequence[str], results: Results) -> Iterator[str]:
@@ -179,18 +209,6 @@ def _said(models: Sequence[str], results: Results) -> Iterator[str]:
             said.setdefault(note, []).append(model)
     for note, by in said.items():
         yield f"{_listed(by)}: {note.rstrip('.')}."
-
-
-def _over_seeds(row: Any) -> str:
-    """Whether a refiner's gain is more than the seeds may do; nothing of one seed."""
-    noise = row.get("base_seed_noise_percent")
-    if pd.isna(noise):
-        return ""
-    side = "inside" if abs(row["base_gain_percent"]) <= noise else "outside"
-    return (
-        f" Its gain over {row['base']}, {row['base_gain_percent']:+.1f} %, lies {side} seed noise, {noise:.1f} %: "
-        "half of the 95 % interval over the seeds."
-    )
 
 
 def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:

@@ -13,6 +13,7 @@ from colorbench.report.files import OF_DETAILS
 from colorbench.report.results import Results, read
 from colorbench.runs.folder import (
     LOSSES,
+    PROTOCOLS,
     SAMPLES,
     SCORES,
     SET_SCORES,
@@ -61,6 +62,8 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
     if not details.empty:
         own = {name: f"{OF_DETAILS}{name}" for name in map(str, details) if name not in KEYS}
         scores = scores.merge(details.rename(columns=own), on=[*KEYS], how="left", validate="1:1")
-    frames = {SCORES: scores, SET_SCORES: results.set_scores, LOSSES: results.losses}
+    frames = {
+        SCORES: scores, SET_SCORES: results.set_scores, LOSSES: results.losses, PROTOCOLS: results.protocols,
+    }  # fmt: skip
     # Rows "net@1a2b3c4d" are told apart by the cells' records.
     return {name: f if f.empty else f.assign(model=f["model"].str.partition("@")[0]) for name, f in frames.items()}

@@ -13,7 +13,16 @@ import pandas as pd
 from colorbench.errors import UserError, one_line
 from colorbench.protocol import KEYS, SCORES
 from colorbench.report.files import CELL_ARRAYS, OF_DETAILS, RUN_ARRAYS, read_arrays, read_table
-from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, SET_SCORES, RunFolder, read_checked
+from colorbench.runs.folder import (
+    DETAILS,
+    LOSSES,
+    PROTOCOLS,
+    SAMPLES,
+    SET_SCORES,
+    RunFolder,
+    cell_name,
+    read_checked,
+)  # fmt: skip
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
@@ -31,7 +40,8 @@ class Results:
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
     are the frames of the finished cells, of which some may have no details; `set_scores` has a row per cell and metric
-    over the set. `samples` holds the arrays of the run's
+    over the set; `protocols` has the scores under several protocols, a column, of the cells that are still what they
+    were then. `samples` holds the arrays of the run's
     samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none. `timings`
     are by row.
     """
@@ -43,6 +53,7 @@ class Results:
     scores: pd.DataFrame
     details: pd.DataFrame
     losses: pd.DataFrame
+    protocols: pd.DataFrame
     timings: Mapping[str, Timing]
     samples: Mapping[str, np.ndarray]
     pictures: Mapping[str, Mapping[str, np.ndarray]]
@@ -72,6 +83,9 @@ def read(folder: RunFolder) -> Results:
     scores, details, losses, set_scores = (
         _table(folder, record, done, rows, name) for name in (SCORES_FILE, DETAILS, LOSSES, SET_SCORES)
     )
+    then = record.others.cells if record.others else {}
+    same = [cell for cell in done if then.get(cell_name(cell.model, cell.seed)) == (cell.predicted_by, cell.scored_by)]
+    protocols = _table(folder, record, same, rows, PROTOCOLS)
     samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})
     outcomes = [
         msgspec.structs.replace(
@@ -80,11 +94,14 @@ def read(folder: RunFolder) -> Results:
         for cell in cells
     ]
     _refuse_holes(scores, [cell for cell in outcomes if cell.status == DONE])
-    _refuse_other_images(details, scores)
+    for what, table in (("details", details), *_by_protocol(protocols)):
+        _refuse_other_images(what, table, scores)
     _refuse_doubles(set_scores, scores)
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
     timings = dict(_rows_timed(timings.values(), done, rows))
-    return Results(record, models, outcomes, kept, scores, details, losses, timings, samples, pictures, set_scores)
+    return Results(
+        record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures, set_scores
+    )
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:
@@ -191,14 +208,19 @@ def _refuse_strangers(record: RunRecord, done: Sequence[CellRecord], timings: Ma
             )
 
 
-def _refuse_other_images(details: pd.DataFrame, scores: pd.DataFrame) -> None:
-    """Raises UserError unless all details are of the images that have scores, in the same order."""
-    if details.empty:
+def _by_protocol(protocols: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for name, rows in protocols.groupby("protocol") if len(protocols) else ():
+        yield f"scores under protocol {one_line(str(name))}", rows
+
+
+def _refuse_other_images(what: str, table: pd.DataFrame, scores: pd.DataFrame) -> None:
+    """Raises UserError unless all rows of a table are of the images that have scores, in the same order."""
+    if table.empty:
         return
     images = dict(iter(scores.groupby(["model", "seed"])["image"]))
-    for (model, seed), names in details.groupby(["model", "seed"])["image"]:
+    for (model, seed), names in table.groupby(["model", "seed"])["image"]:
         if list(names) != list(images.get((model, seed), ())):
-            raise UserError(f"{model} seed {seed}: its details are of other images than its scores; restore them")
+            raise UserError(f"{model} seed {seed}: its {what} are of other images than its scores; restore them")
 
 
 def _refuse_doubles(set_scores: pd.DataFrame, scores: pd.DataFrame) -> None:

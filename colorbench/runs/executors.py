@@ -179,6 +179,8 @@ def _serve(
     set_environment(environ)
     os.chdir(folder)
     sys.stdout = sys.stderr = _Stream(sender, terminal)
+    with contextlib.suppress(OSError):  # what does not ask Python, say a command that a plugin runs, prints there, too
+        os.dup2(2, 1)
     if count:
         import torch
 
@@ -198,9 +200,8 @@ def _portable(error: BaseException) -> Exception:
     """The same error as one that can be pickled, whatever a plugin has raised; `traceback` says from where."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return OSError(error.errno, error.strerror, error.filename)
-    portable: Any = UserError(str(error))
-    if not isinstance(error, UserError):  # a plugin may raise KeyboardInterrupt: then its process has ended
-        portable = (RuntimeError if isinstance(error, Exception) else EndedError)(reason(error))
+    kind: Any = RuntimeError if isinstance(error, Exception) else EndedError  # a plugin may raise KeyboardInterrupt
+    portable: Any = UserError(str(error)) if isinstance(error, UserError) else kind(reason(error))
     portable.traceback = traceback.format_exc().encode(errors="backslashreplace")
     return portable
 

@@ -13,6 +13,7 @@ cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what
                    samples.npz       pictures for the figures: the first predictions and the worst
                    training.pt       how far an unfinished training has got
 cells/MODEL/seed-N.new/              the same cell made again, until it takes the old one's place
+protocols.parquet                    a row per test image of each cell under each protocol that it was scored under, too
 timing/MODEL.json                    throughput and memory
 
 A published run has one file of each kind of scores and of losses for all its cells, and neither weights nor
@@ -53,7 +54,7 @@ RECORD, CELL, TRAINING = "record.json", "cell.json", "training.pt"
 WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "scores.parquet", "details.parquet"
 SET_SCORES = "set_scores.parquet"
 PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
-TRACEBACK = "traceback.txt"
+TRACEBACK, PROTOCOLS = "traceback.txt", "protocols.parquet"
 AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
 REFUSED = {
     stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -267,7 +268,7 @@ def promote(new: Path) -> Path:
 
 def remove_litter(folder: Path) -> None:
     """Remove what a killed process was writing aside. Only for whoever holds the run."""
-    names = "|".join([*map(re.escape, (TRAINED_ON, *CELL_FILES)), r"[a-z0-9.-]+\.(json|csv|md|png)"])
+    names = "|".join([*map(re.escape, (TRAINED_ON, PROTOCOLS, *CELL_FILES)), r"[a-z0-9.-]+\.(json|csv|md|png)"])
     for file in (*folder.glob(".*.*"), *folder.glob("timing/**/.*.*")):
         if re.fullmatch(rf"\.({names})\.\d+", file.name):
             file.unlink(missing_ok=True)
@@ -320,5 +321,8 @@ def write_aside(file: Path, content: str | bytes) -> None:
     try:
         aside.write_bytes(content.encode() if isinstance(content, str) else content)
         aside.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # a full disk names no file: whoever reads of it asks which disk
+        raise
     finally:
         aside.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import msgspec
 from colorbench.contract import ModelSpec, Stage
 from colorbench.errors import UserError, reason, without_control
 from colorbench.runs.predictions import file_sha256
-from colorbench.runs.records import CellRecord
+from colorbench.runs.records import CellRecord, cleaned, refuse_hostile
 
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
@@ -73,6 +73,7 @@ def option_fields(spec: ModelSpec) -> dict[str, Any]:
         for name, value in spec.options.items():
             fields[name] = canonical(value)
             msgspec.json.encode(fields[name])
+            _refuse_deep(fields[name])
     except Exception as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
@@ -151,7 +152,14 @@ def stage_fields(stage: Stage) -> dict[str, Any]:
     """A stage as the record keeps it. Its decay counts by its values: a partial or a lambda has no name to go by."""
     values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
     fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
-    return canonical(fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"})  # type: ignore[no-any-return]
+    found: dict[str, Any] = canonical(fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"})
+    _refuse_deep(found)
+    return found
+
+
+def _refuse_deep(value: Any) -> None:
+    """Raises ValueError for an option or stage of more levels than a record may have, in which it is three deep."""
+    refuse_hostile(cleaned(value), level=3)
 
 
 def _name_of(function: Callable[..., Any]) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from colorbench.errors import UserError
 from colorbench.runs.folder import (
     CELL,
+    PROTOCOLS,
     SCORES,
     TRACEBACK,
     TRAINED_ON,
@@ -154,9 +155,12 @@ def _copy(source: RunFolder, record: RunRecord, cells: Cells, target: RunFolder)
     """Copy the cells that are taken from a run, and its records. Returns the files that are not what a record says."""
     own = {key: cell for key, (owner, cell) in cells.items() if owner is source}
     kept = {name: why for name, why in record.kept.items() if name in {cell_name(*key) for key in own}}
-    files = {name: read_checked(source.path / name, checksum) for name, checksum in record.files.items()}
+    # What other protocols made of the predictions of one run is for `colorbench score` to make anew of all.
+    whole = {name: checksum for name, checksum in record.files.items() if name != PROTOCOLS}
+    files = {name: read_checked(source.path / name, checksum) for name, checksum in whole.items()}
     metrics = (target.record.metrics if target.exists() else {}) | record.metrics
-    target.begin(msgspec.structs.replace(record, cells=[*own], kept=kept, metrics=metrics), files)
+    asked = msgspec.structs.replace(record, cells=[*own], kept=kept, files=whole, others=None, metrics=metrics)
+    target.begin(asked, files)
     known = target.timings()
     for model, timing in source.timings().items():
         if model not in known or known[model].failed:

@@ -48,8 +48,8 @@ from colorbench.runs.records import (
     MadeFrom,
     MetricRecord,
     PresetRecord,
-    ProtocolRecord,
     RunRecord,
+    protocol_record,
 )
 
 READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored", "stale", "resumable", "missing"
@@ -127,9 +127,8 @@ class Context:
     def run_record(self) -> RunRecord:
         """What the folder's record has to say of this command; the cells it asks for are still to be added."""
         preset = {key: value for key, value in dataclasses.asdict(self.preset).items() if key != "summary"}
-        settings = {key: value for key, value in dataclasses.asdict(self.protocol).items() if key != "name"}
         return RunRecord(
-            protocol=ProtocolRecord(self.protocol.id, self.protocol.name, settings),
+            protocol=protocol_record(self.protocol),
             data=DataRecord(source=self.source, **self.data.record()),
             preset=PresetRecord(**preset),
             environments={environment_key(self.environment): self.environment},

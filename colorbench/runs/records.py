@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from colorbench.contract import MODEL_NAME, Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
+from colorbench.protocol import Protocol
 
 DONE, TRAINED, FAILED, SKIPPED = "done", "trained", "failed", "skipped"
 INTERRUPTED, MISSING = "interrupted", "missing"  # of a cell without a record
@@ -134,10 +135,20 @@ class DataRecord(Struct, forbid_unknown_fields=True):
     source: str = ""
 
 
-class ProtocolRecord(Struct, forbid_unknown_fields=True):
+class ProtocolRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
     id: str
     name: str
     settings: dict[str, str | int | float | bool] = {}
+    summary: str = ""
+    source: str = ""
+
+
+class OtherProtocols(Struct, forbid_unknown_fields=True):
+    """What protocols.parquet holds: under which protocols the cells ("NAME/seed-0") were scored, by what a cell was
+    then: its `predicted_by` and `scored_by`."""
+
+    protocols: list[ProtocolRecord]
+    cells: dict[str, tuple[Key, Key]]
 
 
 class PresetRecord(Struct, forbid_unknown_fields=True):
@@ -214,6 +225,7 @@ class RunRecord(Record, kw_only=True):
     scoring: Key = ""
     metrics: dict[str, MetricRecord] = {}
     kept: dict[str, list[str]] = {}
+    others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}
 
 
@@ -246,24 +258,48 @@ class Timing(Record, kw_only=True):
 R = TypeVar("R", bound=Record)
 
 
+def protocol_record(protocol: Protocol) -> ProtocolRecord:
+    """The protocol as records keep it."""
+    return ProtocolRecord(protocol.id, protocol.name, protocol.settings, protocol.summary, protocol.source)
+
+
+def protocol_of(record: ProtocolRecord) -> Protocol:
+    """The protocol that a record keeps. Raises UserError if it is none of this version."""
+    try:
+        protocol = Protocol(record.name, record.summary, record.source, **record.settings)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(
+            f"protocol {record.name} has other fields ({reason(error)}); run it with its version"
+        ) from error
+    if protocol.id != record.id:
+        raise UserError(f"protocol {record.name} ({record.id}) is {protocol.id} here; run it with its version")
+    return protocol
+
+
 def legs(made_from: MadeFrom) -> list[Leg]:
     """The stages of a cell. Raises ValueError for those of no training."""
     return msgspec.convert(made_from.get("stages", []), list[Leg])
 
 
 def encode(record: Record) -> bytes:
-    """The record as indented JSON under a fresh checksum, its texts without control characters."""
-    tree = _cleaned(msgspec.to_builtins(record))
+    """The record as indented JSON under a fresh checksum, its texts without control characters.
+
+    Raises UserError for one that `decode` would refuse: it would lock its owner out.
+    """
+    tree = cleaned(msgspec.to_builtins(record))
     record.checksum = tree["checksum"] = checksum_of(tree)
-    return msgspec.json.format(msgspec.json.encode(tree), indent=2) + b"\n"
+    content = msgspec.json.encode(tree)
+    try:
+        _parsed(content, type(record))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"no record can hold what was asked for ({reason(error)}); ask for something else") from error
+    return msgspec.json.format(content, indent=2) + b"\n"
 
 
 def decode(file: Path, kind: type[R]) -> R:
     """Read a record. Raises UserError naming the file and what is wrong with it, FileNotFoundError if it is absent."""
     try:
-        tree = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-        _refuse_hostile(tree)
-        record = msgspec.convert(tree, type=kind)
+        tree, record = _parsed(file.read_bytes(), kind)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -275,25 +311,32 @@ def decode(file: Path, kind: type[R]) -> R:
     return record
 
 
+def _parsed(content: bytes, kind: type[R]) -> tuple[dict[str, Any], R]:
+    """The fields as they stand there, and the record. Raises ValueError, or RecursionError, for what is none."""
+    tree = msgspec.json.decode(content, type=dict[str, Any])
+    refuse_hostile(tree)
+    return tree, msgspec.convert(tree, type=kind)
+
+
 def checksum_of(tree: dict[str, Any]) -> str:
     """Of the fields as they stand in the file: a field that later versions add changes no record that is there."""
     return hashlib.sha256(msgspec.json.encode(tree | {"checksum": ""})).hexdigest()
 
 
-def _cleaned(value: Any) -> Any:
-    """The same tree with the text of plugins, files and exceptions as `_refuse_hostile` lets it pass."""
+def cleaned(value: Any) -> Any:
+    """The same tree with the text of plugins, files and exceptions as `refuse_hostile` lets it pass."""
     if isinstance(value, str):
         return without_control(value)
     if isinstance(value, dict):
-        return {_cleaned(key): _cleaned(item) for key, item in value.items()}
-    return [_cleaned(item) for item in value] if isinstance(value, list) else value
+        return {cleaned(key): cleaned(item) for key, item in value.items()}
+    return [cleaned(item) for item in value] if isinstance(value, list) else value
 
 
-def _refuse_hostile(value: Any, level: int = 0) -> None:
+def refuse_hostile(value: Any, level: int = 0) -> None:
     """Raises ValueError for text that a terminal would act on, and for a tree of too many levels."""
     if level > DEEPEST:
         raise ValueError(f"more than {DEEPEST} levels")
     if isinstance(value, str) and CONTROL.search(value):
         raise ValueError(f"control characters in {value[:60]!r}")
     for item in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _refuse_hostile(item, level + 1)
+        refuse_hostile(item, level + 1)

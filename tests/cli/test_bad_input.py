@@ -1,5 +1,6 @@
 """Bad input gets one clear line that names the thing, the reason and the remedy, and nothing is lost."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,35 @@ def test_a_folder_that_becomes_unwritable_is_one_line(bench, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--width", "nan", "--width nan: give a number"),
+        ("--width", "inf", "--width inf: give a number"),
+        ("--epochs", 10**20, "not in the range"),
+        ("--batch-size", 10**20, "not in the range"),
+        ("--size", 10**20, "not in the range"),
+        ("--out", "", "--out is empty"),
+        ("--again", "", "--again is empty"),
+        ("--keep", "", "--keep is empty"),
+        ("--ablations", "", "--ablations is empty"),
+    ],
+)
+def test_what_no_record_can_hold_and_an_empty_word_are_refused_at_once(colorbench, tmp_path, option, value, message):
+    result = colorbench("run", "--models", "grey", "--preset", "smoke", "--out", tmp_path / "run", option, value)
+    assert result.exit_code == 2
+    assert message in one_line(result)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("arguments", [("score", "--data", ""), ("evaluate", "--data", "portraits", "--out", "")])
+def test_an_empty_word_is_not_taken_for_a_default(colorbench, arguments, tmp_path):
+    verb, *options = arguments
+    result = colorbench(verb, tmp_path, *options)
+    assert result.exit_code == 2
+    assert f"{options[-2]} is empty" in one_line(result)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("report", "absent"), "no run folder"),
@@ -124,6 +154,11 @@ def test_a_photo_that_cannot_be_read_is_one_line(colorbench, smoke_run, tmp_path
         result = colorbench("colorize", photo, "--model", "grey", "--run", smoke_run[1])
         assert result.exit_code == 2
         assert message in one_line(result)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for photo, message in (("pipe.jpg", "pipe.jpg: it is a pipe or a device"), ("a\n.jpg", "a .jpg: No such file")):
+        result = colorbench("colorize", tmp_path / photo, "--model", "grey", "--run", smoke_run[1])
+        assert message in one_line(result)
+        assert len(result.stderr.splitlines()) == 1
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     result = colorbench(
         "colorize", tmp_path / "a.jpg", "--model", "grey", "--run", smoke_run[1], "--out", tmp_path / "a.jpg" / "b.png"

@@ -12,7 +12,7 @@ from PIL import Image
 from colorbench.contract import DatasetSpec
 from colorbench.data import decode
 from colorbench.data.cache import decode_all
-from colorbench.data.decode import center_crop_resize
+from colorbench.data.decode import fitted
 from colorbench.data.sources import FilePicture, pictures
 from colorbench.data.splits import open_splits
 from colorbench.errors import UserError
@@ -125,7 +125,7 @@ def test_another_size_is_another_entry(photo_zip, registry):
 def test_the_resize_rule_is_center_crop_and_pillow_bicubic():
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     expected = Image.fromarray(image[:, 10:60]).resize((16, 16), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(center_crop_resize(image, 16, Image.Resampling.BICUBIC), np.asarray(expected))
+    np.testing.assert_array_equal(fitted(image, at(16)), np.asarray(expected))
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def test_seeds_are_averaged_by_image(tmp_path):
     assert row["chroma_slope"] == pytest.approx(np.mean(slopes))
     both = pd.concat(frames)["attention_correlation"]
     assert row["attention_correlation"] == pytest.approx(both.mean())  # of 110 values, 10 are absent
-    assert "averaged over the seeds" in (tmp_path / "details.md").read_text()
+    assert "pooled over seeds and the pixels" in (tmp_path / "details.md").read_text()
 
 
 def test_the_gain_over_the_base_is_paired(tmp_path):

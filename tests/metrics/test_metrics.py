@@ -11,7 +11,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from colorbench import MetricSpec, score
-from colorbench.color import luminance, recombine, rgb_to_lab
+from colorbench.color import recombine, rgb_to_lab
 from colorbench.errors import UserError
 from colorbench.metrics import score_batch
 from colorbench.metrics.pair import Pair
@@ -154,32 +154,17 @@ def test_pictures_stored_with_channels_last_score_the_same():
     pd.testing.assert_frame_equal(score(*last), score(predicted, truth), check_exact=True)
 
 
-CHANGED = {"size": 64, "near_grey": 4.0, "peak": 1023, "ciede2000_kl": 2.0, "colorfulness_mean_weight": 0.5}
-CHANGED |= {"ssim_window": 7, "ssim_sigma": 1.0, "ssim_k1": 0.02, "ssim_k2": 0.05}
-READ_BY_THE_DATA = ("crop", "resize", "size", "near_grey")
-
-
-def _scored(protocol):
-    truth = _kinds()["smooth"][1]
-    L = luminance(truth, protocol)
-    ab = rgb_to_lab(truth / 255)[:, 1:] * 0.8 + 5
-    return score(recombine(L, ab, protocol), truth, protocol=protocol)
+HALVES = {"name": 0, "summary": 0, "source": 0}  # changed: 1 the input half, 2 the scoring half
+HALVES |= dict.fromkeys(("crop", "resize", "size", "luminance", "near_grey"), 1)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])
-def test_every_field_changes_the_id_and_a_score_or_is_refused(field):
-    changed = replace(COLORBENCH, **{field: CHANGED.get(field, "another")})
-    assert changed.id != COLORBENCH.id
+def test_every_field_belongs_to_a_half(field):
+    value = getattr(COLORBENCH, field)
+    changed = replace(COLORBENCH, **{field: "another" if isinstance(value, str) else type(value)(value + 1)})
+    assert (changed.id != COLORBENCH.id) == (field not in ("summary", "source"))
     halves = (changed.input_id != COLORBENCH.input_id) + 2 * (changed.scoring_id != COLORBENCH.scoring_id)
-    assert halves == (0 if field == "name" else 1 if field in ("luminance", *READ_BY_THE_DATA) else 2)
-    if field == "name" or field in READ_BY_THE_DATA:
-        return
-    if isinstance(getattr(COLORBENCH, field), str):
-        known = getattr(COLORBENCH, field)
-        with pytest.raises(UserError, match=f"unknown {field} in protocol colorbench-1: 'another'.*{known}"):
-            _scored(changed)
-    else:
-        assert not _scored(changed).equals(_scored(COLORBENCH))
+    assert halves == HALVES.get(field, 2)
 
 
 def test_the_protocol_has_the_id_of_its_published_tables():

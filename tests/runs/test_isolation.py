@@ -17,7 +17,7 @@ import torch
 from conftest import TINY, call, jpeg, one_line
 
 from colorbench import plugins
-from colorbench.errors import UserError
+from colorbench.errors import LONGEST_REASON, UserError
 from colorbench.runs import executors
 
 ROWDY = """
@@ -225,6 +225,19 @@ def test_a_metric_cannot_take_the_name_of_a_column(fresh, name):
     assert f"metric '{name}'" in one_line(result)
 
 
+@pytest.mark.parametrize(
+    "field",
+    ['anchor="ceiling"', "reference=1", 'refines="Bad Name"', "trained_as=3", "published={}"],
+)
+def test_a_model_that_no_record_can_hold_is_refused_before_it_trains(fresh, field):
+    fresh.change("OPTIONS))", f"OPTIONS, {field}))")
+    result = fresh()
+    assert result.exit_code == 2
+    assert "model 'tiny': no record can hold it" in one_line(result)
+    assert f"$.{field.partition('=')[0]}" in one_line(result)
+    assert not fresh.run.exists()
+
+
 @pytest.mark.parametrize("summary", ["two\\nlines", "\\x1b[31mred", "a\\tb", "a\\u202eb"])
 def test_control_characters_in_a_summary_are_refused(fresh, summary):
     fresh.change('"tiny", "a test"', f'"tiny", "{summary}"')
@@ -298,6 +311,31 @@ def _interrupt(_):
 def test_an_interrupt_by_a_plugin_ends_its_own_process_alone():
     with pytest.raises(executors.EndedError, match="KeyboardInterrupt"):
         executors.call(_interrupt, None)
+
+
+class _WordlessError(Exception):
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+def _raise(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(_WordlessError(), "^_WordlessError: it does not say what$"), (ValueError("z" * 10**6), "^ValueError: z+…$")],
+)
+def test_an_exception_without_words_or_with_a_million_is_one_line(error, said):
+    with pytest.raises(RuntimeError, match=said) as raised:
+        executors.call(_raise, error)
+    assert len(str(raised.value)) <= LONGEST_REASON
+
+
+def test_what_a_command_that_a_plugin_runs_prints_is_no_line_of_the_table():
+    script = "import os; from colorbench.runs import executors; executors.call(os.system, 'echo printed')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "printed\n")
 
 
 def test_a_server_that_was_killed_is_started_anew():

@@ -16,11 +16,11 @@ import pytest
 import torch
 from conftest import call, contents, jpegs, one_line
 
-from colorbench import ModelSpec, load_model, plugins
+from colorbench import ModelSpec, Stage, load_model, plugins
 from colorbench.code import plugin_code
 from colorbench.errors import UserError
 from colorbench.harness import throughput
-from colorbench.runs.identity import canonical, option_fields
+from colorbench.runs.identity import canonical, option_fields, stage_fields
 
 FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
 
@@ -157,6 +157,16 @@ def test_an_option_that_nothing_tells_from_another_is_refused(make):
         UserError, match=r"^m: option 'lock' cannot be compared from run to run \(TypeError: cannot pickle"
     ):
         option_fields(ModelSpec("m", "", None, None, {"size": 1, "lock": make()}))
+
+
+def test_an_option_too_deep_for_a_record_is_refused():
+    deep = {}
+    for _ in range(150):
+        deep = {"a": deep}
+    with pytest.raises(UserError, match=r"^m: option 'deep' cannot be compared from run to run .*levels"):
+        option_fields(ModelSpec("m", "", None, None, {"deep": deep}))
+    with pytest.raises(ValueError, match="levels"):
+        stage_fields(Stage("train", 1, settings=deep))
 
 
 def test_such_an_option_stops_the_run_before_it_begins(fresh):

@@ -44,6 +44,13 @@ def test_control_characters_of_others_are_escaped_when_written(tmp_path):
     assert canonical(made["options"]["\ud800 \x1b[31m red\n\x9b2J \u202e tab\t\u2028"]) == [record.notes[0]]
 
 
+@pytest.mark.parametrize("fields", [{"width": float("nan")}, {"parameters": 2**63}, {"anchor": "top"}])
+def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path, fields):
+    with pytest.raises(UserError, match="no record can hold what was asked for"):
+        write_cell(tmp_path, CellRecord(model="net", seed=0, status="failed", **fields))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"reason": "\x1b[2J"}, {"notes": ["a\nb"]}, {"origin": "\x9b31m"}, {"made_from": {"options": {"\x07": 1}}}],

@@ -1,0 +1,27 @@
+"""`colorbench compare`"""
+
+import sys
+
+import click
+
+
+@click.command()
+@click.argument("a", metavar="RUN_A")
+@click.argument("b", metavar="RUN_B")
+@click.option("--fail-on", type=click.Choice(["worse"]), help="Exit with 1 if any row is worse or newly failing in B.")
+def compare(a: str, b: str, fail_on: str | None) -> None:
+    """Print what got better or worse from one run to another, a row per model, and what fails now.
+
+    They must agree in protocol, data and preset. Published runs will do. Nothing is written.
+
+    \b
+    colorbench compare results/before results/after --fail-on worse
+    """
+    from colorbench.report.compare import FAILING, WORSE, compare, render
+    from colorbench.runs.folder import RunFolder
+
+    before, after = RunFolder(a), RunFolder(b)
+    frame = compare(before, after)
+    click.echo(render(frame, before, after))
+    if fail_on and frame["verdict"].isin([WORSE, FAILING]).any():
+        sys.exit(1)
