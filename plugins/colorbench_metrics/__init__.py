@@ -15,14 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from colorbench.contract import MetricSpec
 from colorbench.hooks import hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from torch import Tensor
 
 # As torch.hub caches them. The digits before the ending are the first of the file's SHA-256.
