@@ -56,7 +56,7 @@ def results(
         for name in models
     ]
     empty, record = pd.DataFrame(), FakeRun.record_of([*models], (0,))
-    return Results(record, [*models], done, {}, empty, empty, empty, {}, samples=kept, pictures=models)
+    return Results(record, [*models], done, {}, empty, empty, empty, empty, {}, samples=kept, pictures=models)
 
 
 def drawn(name: str, run: Results) -> np.ndarray:
