@@ -41,9 +41,8 @@ class Results:
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
     are the frames of the finished cells, of which some may have no details; `set_scores` has a row per cell and metric
     over the set; `protocols` has the scores under several protocols, a column, of the cells that are still what they
-    were then. `samples` holds the arrays of the run's
-    samples.npz, and `pictures` those of each row's first finished seed; both are empty if the run kept none. `timings`
-    are by row.
+    were then. `samples` holds the arrays of the run's samples.npz, and `pictures` those of each row's first finished
+    seed; both are empty if the run kept none. `timings` are by row.
     """
 
     record: RunRecord

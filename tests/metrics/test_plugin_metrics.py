@@ -104,7 +104,8 @@ def test_rebalancing_weighs_rare_colors_more():
 def test_the_colorfulness_difference_is_of_the_means():
     spec = plugins.load().metrics["colorfulness_difference"]
     rng = np.random.default_rng(0)
-    predicted, truth = (torch.from_numpy(rng.integers(0, high, (4, 3, 16, 16)).astype(np.uint8)) for high in (99, 256))
+    brightest = np.array([[99, 256, 60, 99], [256, 99, 256, 256]]).reshape(2, 4, 1, 1, 1)  # one is more colorful
+    predicted, truth = torch.from_numpy((rng.random((2, 4, 3, 16, 16)) * brightest).astype(np.uint8))
     scored = score_batch(Pair(predicted, truth), [spec])
     row = join([spec], scored.features, scored.scores).iloc[0]
     means = [score_batch(Pair(images, images)).scores["colorfulness"].mean() for images in (predicted, truth)]
