@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +231,11 @@ def score_protocols(
             )
         tables = []
         for cell in cells:
-            cell_dir = folder.cell_dir(cell.model, cell.seed)
-            tables.append(score_under(protocols, cell_dir, cell, context.data.splits["test"], context.protocol))
+            scored = partial(score_under, protocols, folder.cell_dir(cell.model, cell.seed), cell, context.protocol)
+            try:
+                tables.append(executors.call(scored, context.data.splits["test"]))
+            except executors.EndedError as error:
+                raise UserError(f"{cell.model} seed {cell.seed}: not scored: {error}; score again") from error
             say(f"{cell.model} seed {cell.seed}: scored under {', '.join(protocol.name for protocol in protocols)}")
         content, record = files.to_parquet(pd.concat(tables, ignore_index=True)), folder.record
         keys = {cell_name(cell.model, cell.seed): (cell.predicted_by, cell.scored_by) for cell in cells}

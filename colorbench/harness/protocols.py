@@ -19,7 +19,7 @@ from colorbench.runs.records import CellRecord
 
 
 def score_under(
-    protocols: Iterable[Protocol], cell_dir: Path, record: CellRecord, images: Images, own: Protocol
+    protocols: Iterable[Protocol], cell_dir: Path, record: CellRecord, own: Protocol, images: Images
 ) -> pd.DataFrame:
     """Columns model, seed, image, protocol and those of `protocol.SCORES`; by protocol, the images in order.
 

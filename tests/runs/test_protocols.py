@@ -159,6 +159,14 @@ def test_a_published_run_gives_the_same_page(compared, tmp_path):
         assert (copy / name).read_bytes() == (compared.run / name).read_bytes()
 
 
+def test_merged_runs_are_scored_under_protocols_anew(compared, tmp_path):
+    assert call("merge", compared.run, "--out", tmp_path / "merged").exit_code == 0
+    assert call("report", tmp_path / "merged").exit_code == 0
+    assert not (tmp_path / "merged/protocols.md").exists()
+    assert call("score", tmp_path / "merged", "--protocol", "all").exit_code == 0
+    assert (tmp_path / "merged/protocols.csv").read_bytes() == (compared.run / "protocols.csv").read_bytes()
+
+
 def test_others_bring_protocols_by_a_hook(bench):
     file = bench.folder / "ours.py"
     file.write_text(OWN.replace("FURTHER", ""))
