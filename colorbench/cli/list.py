@@ -34,9 +34,9 @@ def list_(what: str, plugin_files: Sequence[str]) -> None:
     else:
         kind = what.removesuffix("s")
         specs = registry.specs[kind].items()
-        rows = [(name, _absence(s) or s.summary, registry.origins[kind, name]) for name, s in specs]
+        rows = [(name, registry.origins[kind, name], _absence(s) or s.summary) for name, s in specs]
         if what == "metrics":
-            rows = [(name, summary, "the protocol") for name, summary in SCORES.items()] + rows
+            rows = [(name, "the protocol", summary) for name, summary in SCORES.items()] + rows
     print_rows(rows)
 
 

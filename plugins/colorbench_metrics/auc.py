@@ -3,7 +3,7 @@
 From the paper (section 3.1): the share of pixels whose predicted ab is within a distance of the true ab, for distances
 of 0 to 150; the area under that curve, as a share of the largest; rebalanced, each pixel weighted by the inverse of its
 color's probability (equation 4 with lambda 0), colors being a grid of 10 in ab whose frequencies in the training images
-are smoothed by a Gaussian of 5. The authors published no code of it.
+are smoothed by a Gaussian of 5. No code of the authors was found.
 
 Ours: distances in steps of 1, joined by straight lines, as others compute it; a color is the nearest point of the grid,
 its neighbors do not share it; the grid covers all of ab, not the 313 points of the paper; a color not seen in training
