@@ -35,10 +35,11 @@ def evaluate(
     \b
     colorbench evaluate results/portraits-first --data old-photos.zip
     """
-    from colorbench import api, report
+    from colorbench import report
+    from colorbench.api.evaluate import evaluate
 
     refuse_empty(out=out)
-    target = api.evaluate(folder, data, out, plugin_files, weight_files(weights), protocol)
+    target = evaluate(folder, data, out, plugin_files, weight_files(weights), protocol)
     click.echo(report.write(target))
     click.echo(f"in {target.path}", err=True)
     exit_if_failed(target.cells())

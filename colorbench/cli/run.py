@@ -21,11 +21,12 @@ def run(no_timing: bool, **arguments: Any) -> None:
     """
     options = options_of(arguments, timing=not no_timing)
 
-    from colorbench import api, report
+    from colorbench import report
+    from colorbench.api import train
     from colorbench.harness.device import world
 
-    folder = api.run(options)
+    folder = train.run(options)
     if world()[0] == 0:
         click.echo(report.write(folder))
         click.echo(f"in {folder.path}", err=True)
-        exit_if_failed(api.outcomes(folder, options))
+        exit_if_failed(train.outcomes(folder, options))

@@ -24,7 +24,7 @@ from colorbench.errors import UserError
 from colorbench.protocol import COLORBENCH
 
 if TYPE_CHECKING:
-    from colorbench.api import Options
+    from colorbench.api.options import Options
 
 
 @click.command()
@@ -53,7 +53,9 @@ def score(
     colorbench score results/portraits-first --plugin my_metric.py
     colorbench score results/portraits-first --protocol all
     """
-    from colorbench import api, report
+    from colorbench import report
+    from colorbench.api import train
+    from colorbench.api.score import score
 
     refuse_empty(data=data, truth=truth, out=settings["out"])
     names = listed(protocol) if protocol else []
@@ -63,26 +65,27 @@ def score(
         if names:
             _under(names, folders[0], data, plugin_files)
             return
-        scored = api.score(folders[0], data, plugin_files, weight_files(weights))
+        scored = score(folders[0], data, plugin_files, weight_files(weights))
         click.echo(report.write(scored))
         exit_if_failed(cell for cell in scored.cells() if cell.has_weights)
         return
     several = len(names) > 1 or "all" in names
     own = COLORBENCH.name if several else protocol
     options = replace(_options(folders, truth, plugin_files, protocol=own, **settings), weights=weight_files(weights))
-    folder = api.run(options)
+    folder = train.run(options)
     click.echo(report.write(folder))
     if several:
         _under(names, folder.path, None, plugin_files)
     click.echo(f"in {folder.path}", err=True)
-    exit_if_failed(api.outcomes(folder, options))
+    exit_if_failed(train.outcomes(folder, options))
 
 
 def _under(names: Sequence[str], run: str | Path, data: str | None, plugin_files: Sequence[Path]) -> None:
     """Score what a run has kept under these protocols, and print protocols.md."""
-    from colorbench import api, report
+    from colorbench import report
+    from colorbench.api.score import score_protocols
 
-    scored = api.score_protocols(run, names, data, plugin_files)
+    scored = score_protocols(run, names, data, plugin_files)
     report.write(scored)
     click.echo((scored.path / report.PROTOCOLS).read_text())
 
@@ -92,7 +95,7 @@ def _options(
     as_is: bool,
 ) -> Options:  # fmt: skip
     """A run of these pictures, and of the models that learn nothing, on the test images alone."""
-    from colorbench.api import Options
+    from colorbench.api.options import Options
     from colorbench.contract import Preset
     from colorbench.data.splits import dataset_name
     from colorbench.plugins import load

@@ -22,7 +22,7 @@ from colorbench.plugins import Registry, load
 from colorbench.protocol import COLORBENCH
 
 if TYPE_CHECKING:
-    from colorbench.api import Options
+    from colorbench.api.options import Options
     from colorbench.runs.records import CellRecord
 
 plugin_option: Callable[[Any], Any] = click.option(
@@ -112,7 +112,7 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         lambda: refuse_empty(out=given.out, ablations=given.ablations, again=given.again, keep=given.keep),
     )
 
-    from colorbench.api import Options
+    from colorbench.api.options import Options
     from colorbench.data.splits import dataset_name
 
     overrides = {

@@ -451,7 +451,8 @@ def test_a_script_without_a_guard_runs_once(tmp_path):
     script.write_text(f"""
 from dataclasses import replace
 from pathlib import Path
-from colorbench.api import Options, run
+from colorbench.api.options import Options
+from colorbench.api.train import run
 from colorbench.presets import PRESETS
 
 print("begun")
