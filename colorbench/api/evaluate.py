@@ -17,9 +17,10 @@ from colorbench.api.common import (
     say_outcome,
     write_outcome,
 )  # fmt: skip
+from colorbench.api.run import Run, reported
 from colorbench.contract import Preset
 from colorbench.data.splits import dataset_name
-from colorbench.errors import UserError
+from colorbench.errors import UserError, refuse_empty
 from colorbench.runs import folder as files
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import predictions_key
@@ -30,14 +31,15 @@ from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord, Trained, 
 def evaluate(
     run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (),
     weights: Mapping[str, Path] | None = None, protocol: str | None = None,
-) -> RunFolder:  # fmt: skip
+) -> Run:  # fmt: skip
     """Score every trained cell of `run` on the test images of `data`, at the run's size, under its protocol or another.
 
-    `weights` are files for metrics, by name. Returns the run folder that holds the scores, `out` or a folder inside
+    `weights` are files for metrics, by name. Returns the run that holds the scores, in `out` or a folder inside
     `run`; a model that fails on them, or is not installed, is a cell with its reason. Raises UserError when the run was
     made under a protocol that is none of this version and no other is named, for an unknown one, and when the run has
     nothing finished.
     """
+    refuse_empty(out=out)
     source, registry = RunFolder(run), load_registry(plugin_files, weights or {})
     record = source.record
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
@@ -58,7 +60,7 @@ def evaluate(
         )
         for cell in cells:
             _evaluate_cell(context, source, cell)
-    return target
+    return reported(target, target.cells(), plugin_files)
 
 
 def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellRecord], command: str) -> None:

@@ -12,8 +12,9 @@ import pandas as pd
 
 from colorbench import plugins
 from colorbench.api.common import ask, load_registry, make_apart, make_context, say
+from colorbench.api.run import Run, reported
 from colorbench.contract import Preset
-from colorbench.errors import UserError
+from colorbench.errors import UserError, refuse_empty
 from colorbench.harness.predict import keeps_all
 from colorbench.harness.preflight import check_metrics
 from colorbench.harness.protocols import score_under
@@ -28,13 +29,14 @@ from colorbench.runs.records import DONE, CellRecord, OtherProtocols, protocol_o
 def score(
     run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = (),
     weights: Mapping[str, Path] | None = None,
-) -> RunFolder:  # fmt: skip
+) -> Run:  # fmt: skip
     """Score anew the predictions that a run has kept: no network, no training.
 
     `data` says where the run's images are, if not where they were; `weights` are files for metrics, by name. Raises
     UserError, with nothing changed, if these are other images, or if a cell that other code has scored has not kept
     all its predictions.
     """
+    refuse_empty(data=data)
     folder, registry = RunFolder(run), load_registry(plugin_files, weights or {})
     context = _context_to_score(folder, registry, data, tuple(plugin_files))
     with folder.held():
@@ -51,12 +53,12 @@ def score(
         record.scoring, record.metrics = asked.scoring, asked.metrics
         folder.write(record)
         rescore(context, cells)
-    return folder
+    return reported(folder, [cell for cell in folder.cells() if cell.has_weights], plugin_files)
 
 
 def score_protocols(
     run: str | Path, names: Sequence[str], data: str | None = None, plugin_files: Sequence[Path] = ()
-) -> RunFolder:
+) -> Run:
     """Score the predictions that a run has kept under other protocols, "all" or by name, and under its own.
 
     No network, no training: what is fed and predicted stays as it is, `on_input_of` the run's protocol. Raises
@@ -92,7 +94,7 @@ def score_protocols(
         record.files[files.PROTOCOLS] = files.sha256(content)
         files.write_aside(folder.path / files.PROTOCOLS, content)
         folder.write(record)
-    return folder
+    return reported(folder, folder.cells(), plugin_files)
 
 
 def _context_to_score(

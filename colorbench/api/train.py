@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Unpack
 
 from colorbench.api.common import (
     ask,
@@ -16,7 +18,8 @@ from colorbench.api.common import (
     say_outcome,
     write_outcome,
 )  # fmt: skip
-from colorbench.api.options import Options
+from colorbench.api.options import Names, Options, Settings, options_of
+from colorbench.api.run import Run, reported
 from colorbench.api.score import check_metrics_apart, rescore
 from colorbench.contract import ModelSpec
 from colorbench.data.splits import SHARES
@@ -75,12 +78,21 @@ class Work:
         return round(pictures + (estimate.weights if estimate else 0))
 
 
-def run(options: Options) -> RunFolder:
-    """Train, score and time every model and seed that is still missing; then the folder is ready for `report.write`.
+def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpack[Settings]) -> Run:
+    """Train, score, time and compare models: `colorbench run`, whose options are the settings (`Settings`).
 
-    A model that fails is a cell with its reason. Raises UserError for what can be told before anything is trained:
-    options, data or weights that do not fit, a folder made under other conditions, cells that are stale.
+        run = colorbench.run("cnn,gan", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
+
+    `models` are names, in a list or with commas between, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
+    zip of images. The same call again does only what is missing. A model that fails is a row with its reason. Raises
+    UserError for what can be told before anything is trained: settings, data or weights that do not fit, a folder made
+    under other conditions, cells that are stale.
     """
+    return train(options_of(models, data, settings))
+
+
+def train(options: Options) -> Run:
+    """Train, score and time every model and seed that is still missing, and write the report."""
     registry = load_registry(options.plugin_files, options.weights, options.models, options.pictures)
     specs = with_needed(registry.find("model", options.models), registry)
     folder, rank = RunFolder(options.out), device.world()[0]
@@ -103,7 +115,9 @@ def run(options: Options) -> RunFolder:
             rescore(context, [cell for cell in others if cell.scored_by != context.scoring])
             if options.timing:
                 time_models(context, specs, options.seeds)
-    return folder
+    if rank == 0:
+        return reported(folder, outcomes(folder, options), options.plugin_files)
+    return Run(folder, [], options.plugin_files)
 
 
 def prepare(options: Options) -> Work:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorbench.cli.shared import options_of, print_rows, run_options
+from colorbench.cli.shared import print_rows, run_options, settings_of
 
 if TYPE_CHECKING:
     from colorbench.api.train import Work
@@ -22,12 +22,11 @@ def plan(**arguments: Any) -> None:
     A cell is one model and seed: done, kept, to be scored, stale (and why), resumable (and how far), or missing. A
     step of each model that is to be trained is timed; the time left out is that of the throughput timings.
     """
-    options = options_of(arguments)
-
     from colorbench.api import train
+    from colorbench.api.options import options_of
     from colorbench.runs.plan import STALE
 
-    work = train.prepare(options)
+    work = train.prepare(options_of(*settings_of(arguments)))
     rows = [
         (cell.spec.name, f"seed {cell.seed}", cell.state, _cost(work, cell), _remark(work, cell)) for cell in work.cells
     ]
