@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
-from colorbench.api.options import Settings, options_of
 from colorbench.api.run import Run
+from colorbench.api.settings import Settings, options_of
 from colorbench.api.train import train
 from colorbench.contract import Preset
 from colorbench.data.splits import dataset_name

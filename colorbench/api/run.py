@@ -65,13 +65,9 @@ class Run:
     """
 
     def __init__(self, folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[str | Path] = ()) -> None:
-        self.folder, self.cells, self.plugins = folder, cells, plugins
+        self.path, self.cells, self.plugins = folder.path, cells, plugins
+        self.folder = RunFolder(folder.path.absolute())  # wherever one goes from here
         self._network = cache(self._load)
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self.folder.path
 
     @cached_property
     def record(self) -> RunRecord:
@@ -101,7 +97,7 @@ class Run:
     @property
     def markdown(self) -> str:
         """The tables as `report` last wrote them into the folder."""
-        files = (self.path / name for name in ("comparison.md", "ablations.md"))
+        files = (self.folder.path / name for name in ("comparison.md", "ablations.md"))
         return "\n".join(file.read_text(encoding="utf-8") for file in files if file.exists())
 
     def report(self) -> str:
@@ -157,7 +153,7 @@ class Run:
     def _load(self, model: str) -> nn.Module:
         from colorbench.harness.trained import load_model
 
-        return load_model(model, run=self.path, plugins=self.plugins)
+        return load_model(model, run=self.folder.path, plugins=self.plugins)
 
     @cached_property
     def _results(self) -> results.Results:

@@ -18,9 +18,9 @@ from colorbench.api.common import (
     say_outcome,
     write_outcome,
 )  # fmt: skip
-from colorbench.api.options import Names, Options, Settings, options_of
 from colorbench.api.run import Run, reported
 from colorbench.api.score import check_metrics_apart, rescore
+from colorbench.api.settings import Names, Options, Settings, options_of
 from colorbench.contract import ModelSpec
 from colorbench.data.splits import SHARES
 from colorbench.errors import UserError, refuse_unknown

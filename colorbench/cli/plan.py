@@ -23,7 +23,7 @@ def plan(**arguments: Any) -> None:
     step of each model that is to be trained is timed; the time left out is that of the throughput timings.
     """
     from colorbench.api import train
-    from colorbench.api.options import options_of
+    from colorbench.api.settings import options_of
     from colorbench.runs.plan import STALE
 
     work = train.prepare(options_of(*settings_of(arguments)))

@@ -44,8 +44,8 @@ def score(
     colorbench score results/portraits-first --plugin my_metric.py
     colorbench score results/portraits-first --protocol all
     """
-    from colorbench.api.options import listed
     from colorbench.api.score import score
+    from colorbench.api.settings import listed
 
     names = listed(protocol) if protocol else []
     if truth is not None:

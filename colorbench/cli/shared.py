@@ -14,8 +14,8 @@ import click
 from colorbench.errors import UserError, without_control
 
 if TYPE_CHECKING:
-    from colorbench.api.options import Names, Settings
     from colorbench.api.run import Run
+    from colorbench.api.settings import Names, Settings
     from colorbench.runs.records import CellRecord
 
 
@@ -94,7 +94,8 @@ def command_line() -> str:
 def settings_of(arguments: dict[str, Any]) -> tuple[Names, str, Settings]:
     """The options of `run` that were given, as `colorbench.run` takes them."""
     given: Any = {name: value for name, value in arguments.items() if value not in (None, (), {})}
-    return given.pop("models"), given.pop("data"), {**given, "command": command_line()}
+    given["command"] = command_line()
+    return given.pop("models"), given.pop("data"), given
 
 
 def show(run: Run) -> None:
