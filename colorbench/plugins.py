@@ -68,7 +68,7 @@ class Registry:
 
 
 def load(
-    files: Iterable[str | Path] = (),
+    files: str | Path | Iterable[str | Path] = (),
     only: Container[str] | None = None,
     pictures: Iterable[ModelSpec] = (),
     weights: Mapping[str, Path] | None = None,
@@ -88,7 +88,7 @@ def load(
         if (only is None or entry.name in only) and entry.name not in _loading:
             origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
-    for file in map(Path, files):
+    for file in map(Path, [files] if isinstance(files, str | Path) else files):
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot load the plugin {file}: {why}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def open_run(path: str | Path, plugins: Sequence[str | Path] = ()) -> Run:
+def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) -> Run:
     """The run in a folder; `plugins` are the files that `run` had, which its models need to color anything.
 
     Raises UserError if the folder holds no run, or a damaged record.
@@ -31,7 +31,7 @@ def open_run(path: str | Path, plugins: Sequence[str | Path] = ()) -> Run:
     return Run(folder, folder.cells(), plugins)
 
 
-def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[str | Path]) -> Run:
+def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[Path]) -> Run:
     """The run in a folder, into which its tables and figures are written."""
     run = Run(folder, cells, plugins)
     run.report()
@@ -64,7 +64,9 @@ class Run:
     again: open it anew. All that reads raises UserError naming the file that is damaged.
     """
 
-    def __init__(self, folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self, folder: RunFolder, cells: Sequence[CellRecord], plugins: str | Path | Sequence[str | Path]
+    ) -> None:
         self.path, self.cells, self.plugins = folder.path, cells, plugins
         self.folder = RunFolder(folder.path.absolute())  # wherever one goes from here
         self._network = cache(self._load)

@@ -61,7 +61,7 @@ class Settings(TypedDict, total=False):
     predictions: int | Literal["all", "none"]
     again: Names
     keep: Names
-    plugins: Sequence[str | Path]
+    plugins: str | Path | Sequence[str | Path]
     timing: bool
     command: str
 
@@ -95,7 +95,8 @@ class Options:
 def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     """What settings stand for. Raises UserError that names all that is wrong with them at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
-    plugin_files = [Path(file) for file in settings.get("plugins", ())]
+    given = settings.get("plugins", ())
+    plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
     registry = load(plugin_files, pictures=pictures)
     _report_faults(registry)

@@ -7,7 +7,7 @@ from colorbench.contract import ModelSpec
 from colorbench.plugins import load
 
 
-def spec(name: str, plugins: Iterable[str | Path] = ()) -> ModelSpec:
+def spec(name: str, plugins: str | Path | Iterable[str | Path] = ()) -> ModelSpec:
     """The model of this name, of an installed plugin or of one of these files.
 
     A plugin that calls it registers a variant of somebody else's model: `register(spec("NAME").variant(...))`. Raises

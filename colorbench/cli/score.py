@@ -50,7 +50,7 @@ def score(
     names = listed(protocol) if protocol else []
     if truth is not None:
         _score_pictures(folders, truth, names, {**settings, "plugins": plugins, "command": command_line()})
-    elif len(folders) > 1 or settings["as_is"] or settings["out"]:
+    elif len(folders) > 1 or settings["as_is"] or settings["out"] is not None:
         raise UserError("pictures are scored against the true ones: say where these are with --truth DATA")
     elif names:
         _under(names, folders[0], data, plugins)

@@ -23,7 +23,7 @@ def load_model(
     run: str | Path | None = None,
     seed: int | None = None,
     device: str | torch.device = "cpu",
-    plugins: Iterable[str | Path] = (),
+    plugins: str | Path | Iterable[str | Path] = (),
 ) -> nn.Module:
     """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
 
