@@ -22,6 +22,8 @@ from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
+_loading: list[str] = []  # the plugins at work, which may ask for the models of the others
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -66,7 +68,7 @@ class Registry:
 
 
 def load(
-    files: Iterable[str | Path] = (),
+    files: str | Path | Iterable[str | Path] = (),
     only: Container[str] | None = None,
     pictures: Iterable[ModelSpec] = (),
     weights: Mapping[str, Path] | None = None,
@@ -83,10 +85,10 @@ def load(
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:
-        if only is None or entry.name in only:
+        if (only is None or entry.name in only) and entry.name not in _loading:
             origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
-    for file in map(Path, files):
+    for file in map(Path, [files] if isinstance(files, str | Path) else files):
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot load the plugin {file}: {why}")
@@ -112,6 +114,7 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
         found[kind, spec.name] = spec
 
     broken = None
+    _loading.append(plugin.name)
     try:
         with contained() as changed:
             manager = pluggy.PluginManager("colorbench")  # one each: what a broken plugin leaves behind goes with it
@@ -124,6 +127,8 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
     except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()
+    finally:
+        _loading.remove(plugin.name)
     for (kind, spec_name), spec in found.items():
         registry.specs[kind][spec_name] = spec
         registry.origins[kind, spec_name] = plugin.origin

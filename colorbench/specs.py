@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.contract import MODEL_NAME, DatasetSpec, MetricSpec, ModelSpec, Published
 from colorbench.errors import one_line, reason
 from colorbench.protocol import SCORES, Protocol
-from colorbench.runs.records import FAILED, CellRecord
 
-# What a record says of a model in the model's own words.
-RECORDED = ("refines", "trained_as", "parent", "reference", "anchor", "sees_truth", "published")
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{MODEL_NAME}\Z")]
+# What a record says of a model in the model's own words, and what it can hold of it.
+RECORDED: Mapping[str, Any] = {
+    "refines": Name | None,
+    "trained_as": Name | None,
+    "parent": Name | None,
+    "reference": bool,
+    "anchor": Literal["", "floor", "bound"],
+    "sees_truth": bool,
+    "published": Published | None,
+}
 KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
@@ -48,11 +57,11 @@ def refuse_misfit(kind: str, spec: Any) -> None:
 
 def _refuse_unrecorded(spec: ModelSpec) -> None:
     """Raises ValueError for a model whose record could be written, once it is trained, and not be read again."""
-    given = {"model": spec.name, "seed": 0, "status": FAILED} | {name: getattr(spec, name) for name in RECORDED}
     try:
-        msgspec.convert(msgspec.to_builtins(given), CellRecord)
+        for field, due in RECORDED.items():
+            msgspec.convert(msgspec.to_builtins(getattr(spec, field)), due)
     except (TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
-        raise ValueError(f"model {spec.name!r}: no record can hold it ({reason(error)})") from error
+        raise ValueError(f"model {spec.name!r}: no record can hold its {field} ({reason(error)})") from error
 
 
 def _refuse_misfit_metric(spec: MetricSpec) -> None:

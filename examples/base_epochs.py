@@ -8,10 +8,7 @@ An undertrained base makes any refiner look good; this shows how much of its gai
 
 from dataclasses import replace
 
-import colorbench_enhanced_unet
-import colorbench_siggraph17
-
-from colorbench import hookimpl
+from colorbench import hookimpl, spec
 
 
 def trained_for(epochs, schedule):
@@ -23,10 +20,7 @@ def trained_for(epochs, schedule):
 
 @hookimpl
 def register_models(register):
-    specs = {}
-    for plugin in (colorbench_siggraph17, colorbench_enhanced_unet):
-        plugin.register_models(lambda spec: specs.update({spec.name: spec}))  # asks the plugin what it would register
-    base, refiner = specs["siggraph17"], specs["enhanced-unet"]
+    base, refiner = spec("siggraph17"), spec("enhanced-unet")
     for epochs in (0.1, 0.3, 1, 3, 10, 30):
         length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
         shown = length.replace(" ", "-")

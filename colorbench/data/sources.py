@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is tried, whatever a file contains
@@ -80,7 +80,7 @@ def decode(data: bytes) -> Image.Image:
         if min(image.size) >= SMALLEST_SIDE:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises a dozen types on broken files; each means the same to us
         raise ValueError(f"broken image: {error or type(error).__name__}") from error

@@ -10,16 +10,18 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from colorbench import plugins
-from colorbench.contract import Batch, Preset
+from colorbench.contract import Batch, Preset, Stage
 from colorbench.data.loader import to_lab
 from colorbench.harness import device
 from colorbench.harness.predict import colorize
@@ -28,11 +30,13 @@ from colorbench.harness.throughput import REQUEST
 from colorbench.harness.trained import load_cell
 from colorbench.runs.folder import RunFolder
 
+Subject = tuple[Accelerator, torch.nn.Module, Stage | None, torch.Tensor, torch.Tensor, int]
+
 request_ = json.loads(os.environ[REQUEST])
 
 
 @pytest.fixture(scope="module")
-def subject():
+def subject() -> Iterator[Subject]:
     """The trained network, its last stage, and a batch of the run's own pictures."""
     accelerator = device.accelerator()
     _warm_up(accelerator)
@@ -50,23 +54,23 @@ def subject():
 
 
 @pytest.mark.parametrize("what", ["infer_1", "infer_n", "step_1", "step_n"])
-def test_speed(benchmark, subject, what):
+def test_speed(benchmark: BenchmarkFixture, subject: Subject, what: str) -> None:
     accelerator, network, stage, L, ab, before = subject
     if what.endswith("_1"):
         L, ab = L[:1], ab[:1]
-    synchronize = torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
+    synchronize: Callable[[], None] = torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
     if what.startswith("infer"):
 
-        def work():
+        def work() -> None:
             colorize(network, L)
             synchronize()
 
     else:
-        stepper = Stepper(network, stage, accelerator)
+        stepper = Stepper(network, stage, accelerator)  # type: ignore[arg-type]  # without a stage it trains nothing
         batch = Batch(L, ab, stage.settings if stage else {})
         network.train()
 
-        def work():
+        def work() -> None:
             if stage:
                 list(stepper.step(batch, 0.0, len(L)))
             synchronize()

@@ -21,8 +21,9 @@ from colorbench.harness.elsewhere import matched
 from colorbench.harness.networks import build, build_published, trained_state
 from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
-from colorbench.metrics import Pair, score, score_batch
+from colorbench.metrics import score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
+from colorbench.metrics.pair import Pair
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import MetricSpec
-from colorbench.metrics import Pair, score_batch
+from colorbench.metrics import score_batch
 from colorbench.metrics.extra import join
+from colorbench.metrics.pair import Pair
 from colorbench.protocol import Protocol
 
 if TYPE_CHECKING:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from colorbench import plugins
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError
 from colorbench.harness.networks import PUBLISHED_SIZE, build, build_published, load_weights
+from colorbench.plugins import Registry, load
 from colorbench.runs.folder import WEIGHTS, RunFolder
 from colorbench.runs.records import CellRecord
 
@@ -22,15 +23,16 @@ def load_model(
     run: str | Path | None = None,
     seed: int | None = None,
     device: str | torch.device = "cpu",
-    registry: plugins.Registry | None = None,
+    plugins: str | Path | Iterable[str | Path] = (),
 ) -> nn.Module:
     """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
 
     Either `weights`, a published state dict at full width, or `run`, a run folder (its first finished seed, or
-    `seed`). Says on standard error if the model's code or options have changed since it was trained. Raises UserError
-    when the model is unknown, was not trained in that run, or the weights do not fit or are damaged.
+    `seed`); `plugins` are files with plugins. Says on standard error if the model's code or options have changed since
+    it was trained. Raises UserError when the model is unknown, was not trained in that run, or the weights do not fit
+    or are damaged.
     """
-    registry = registry or plugins.load()
+    registry = load(plugins)
     folder = RunFolder(run) if run is not None and weights is None else None
     if folder and folder.exists() and name in [cell.model for cell in folder.cells() if "pictures" in cell.made_from]:
         raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
@@ -53,7 +55,7 @@ def load_model(
     return load_cell(folder, name, trained[0], registry).to(device).eval()
 
 
-def load_cell(run: RunFolder, model: str, seed: int, registry: plugins.Registry) -> nn.Module:
+def load_cell(run: RunFolder, model: str, seed: int, registry: Registry) -> nn.Module:
     """The network that a trained cell holds, on its base from the same run.
 
     Raises UserError if either is gone, damaged, or cannot be built.
@@ -71,7 +73,7 @@ def load_cell(run: RunFolder, model: str, seed: int, registry: plugins.Registry)
         raise UserError(f"{model!r} of {run.path} cannot be built again: {error}") from error
 
 
-def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: plugins.Registry) -> nn.Module | None:
+def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: Registry) -> nn.Module | None:
     """What a trained cell was trained on, None if it refines nothing. Raises UserError if `run` holds other weights."""
     if not spec.refines:
         return None

@@ -25,7 +25,7 @@ from colorbench.harness.stepper import Stepper, check_stages, frozen, updates_of
 from colorbench.seeds import seed_for
 
 if TYPE_CHECKING:
-    from timm.utils import ModelEmaV3
+    from timm.utils.model_ema import ModelEmaV3
 
 
 class DivergedError(RuntimeError):
@@ -106,7 +106,7 @@ class Trainer:
         loader = Loader(self.job.train, stage, self.job.batch_size, self.job.seed_of, self.accelerator)
         mean = None
         if stage.average:
-            from timm.utils import ModelEmaV3  # here because it takes seconds to import
+            from timm.utils.model_ema import ModelEmaV3  # here because it takes seconds to import
 
             mean = ModelEmaV3(self.network, decay=stage.average, use_warmup=True)
         return _Running(stage, loader, Stepper(self.network, stage, self.accelerator), mean)

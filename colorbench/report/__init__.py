@@ -33,13 +33,13 @@ def write(folder: RunFolder) -> str:
     results = read(folder)
     frame = comparison.compare(results)
     ablated = frame["model"].map(parent_of) != ""
-    main = _rows(frame, ~ablated).drop(columns=[name for name in frame if str(name).startswith("parent")])
+    main = comparison.without_ablations(frame)
     order = list(main["model"])
     drawn = {LOSSES: figures.losses(results.losses, order), **pictures.draw(results, order)}
     text = render(main, results, [name for name, content in drawn.items() if content])
     files: dict[str, str | bytes | None] = {"comparison.csv": _csv(main), "comparison.md": text, **drawn}
     if ablated.any():
-        members = _rows(frame, ablated | frame["model"].isin(frame["model"].map(parent_of)))
+        members = comparison.ablations_and_parents(frame)
         losses = figures.losses(results.losses, sorted(members["model"]))  # each parent before its ablations
         linked = [ABLATION_LOSSES] if losses else []
         ablations = render_ablations(members, results, lengths := curves(frame, results), linked)
@@ -65,12 +65,6 @@ def write(folder: RunFolder) -> str:
             f"cannot write the report to {folder.path}: {error.strerror}; free space or make it writable"
         ) from error
     return text
-
-
-def _rows(frame: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
-    """The chosen rows; with a column `kept` only if one of them is."""
-    rows = frame[chosen]
-    return rows.drop(columns=["kept"]) if "kept" in rows and rows["kept"].isna().all() else rows
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -134,6 +134,24 @@ def parent_of(model: str) -> str:
     return model.rpartition("/")[0]
 
 
+def without_ablations(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of comparison.csv."""
+    rows = _rows(frame, frame["model"].map(parent_of) == "")
+    return rows.drop(columns=[name for name in frame if str(name).startswith("parent")])
+
+
+def ablations_and_parents(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ablations.csv; none if there is no ablation."""
+    parents = frame["model"].map(parent_of)
+    return _rows(frame, (parents != "") | frame["model"].isin(parents))
+
+
+def _rows(frame: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The chosen rows; with a column `kept` only if one of them is."""
+    rows = frame[chosen]
+    return rows.drop(columns=["kept"]) if "kept" in rows and rows["kept"].isna().all() else rows
+
+
 def family_of(model: str) -> str:
     """The model that an ablation changes; any other model itself."""
     return parent_of(model) or model

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -250,8 +251,7 @@ def _mark(row: Row, name: str) -> str:
 
 def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     """A Markdown table, padded so that it reads in a terminal too. Columns that show nothing are left out."""
-    shown = [(column, _cells(column, frame)) for column in columns]
-    shown = [(column, cells) for column, cells in shown if any(cell != NONE for cell in cells)]
+    shown = _shown_columns(frame, columns)
     widths = [max(map(len, [column.title, *cells])) for column, cells in shown]
 
     def line(cells: Iterable[str]) -> str:
@@ -267,11 +267,27 @@ def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     return "\n".join([line(column.title.strip() for column, _ in shown), line(rule), *map(line, body)])
 
 
-def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
+def html(frame: pd.DataFrame, results: Results) -> str:
+    """The first table of comparison.md, and the line under it, as HTML."""
+    shown = _shown_columns(frame, _headline(frame), lambda value: escape(one_line(value)), "<b>{}</b>")
+    cells = pd.DataFrame({escape(column.title): cells for column, cells in shown})
+    with pd.option_context("display.max_colwidth", None):
+        shown_cells = cells.to_html(index=False, escape=False, border=0)
+    return f"{shown_cells}\n<p>{escape(notes.made_with(results))}</p>"
+
+
+def _shown_columns(
+    frame: pd.DataFrame, columns: Sequence[Column], escape: Callable[[str], str] = escaped, bold: str = "**{}**"
+) -> list[tuple[Column, list[str]]]:
+    shown = [(column, _cells(column, frame, escape, bold)) for column in columns]
+    return [(column, cells) for column, cells in shown if any(cell != NONE for cell in cells)]
+
+
+def _cells(column: Column, frame: pd.DataFrame, escape: Callable[[str], str], bold: str) -> list[str]:
     if column.name not in frame:
         return [NONE] * len(frame)
     values = zip(frame[column.name], frame.iterrows(), strict=True)
-    cells = pd.Series([NONE if pd.isna(x) else escaped(column.show(x, row)) for x, (_, row) in values], frame.index)
+    cells = pd.Series([NONE if pd.isna(x) else escape(column.show(x, row)) for x, (_, row) in values], frame.index)
     if column.badness is None:
         return list(cells)
     rival = frame["parameters"].ne(0).fillna(True) & (frame["sees_truth"].isna() if "sees_truth" in frame else True)
@@ -279,4 +295,5 @@ def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
     value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
     best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])
-    return list(cells.mask(best.reindex(cells.index, fill_value=False), "**" + value + "**" + bracket + ends))
+    emphasized = value.map(bold.format) + bracket + ends
+    return list(cells.mask(best.reindex(cells.index, fill_value=False), emphasized))

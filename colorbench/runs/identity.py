@@ -121,7 +121,7 @@ def _state_of(value: Any) -> Any:
         if not isinstance(numbers, list):
             return numbers
         return {"dtype": str(value.dtype), "shape": [*value.shape], "values": key_of(numbers)}
-    reduced = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)
+    reduced = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)  # type: ignore[no-untyped-call]
     if isinstance(reduced, str):  # a name, as of a built-in function
         return reduced
     return [canonical(list(part) if isinstance(part, Iterator) else part) for part in reduced]

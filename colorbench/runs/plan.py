@@ -410,7 +410,7 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
     source = registry.plugin_of("model", spec.name).source
-    code = plugin_code(source) if source else {}
+    code = plugin_code(source, spec.build, spec.schedule) if source else {}
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}

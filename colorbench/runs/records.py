@@ -9,16 +9,16 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from colorbench.contract import MODEL_NAME, Published
+from colorbench.contract import Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
 from colorbench.protocol import Protocol
+from colorbench.specs import Name
 
 DONE, TRAINED, FAILED, SKIPPED = "done", "trained", "failed", "skipped"
 INTERRUPTED, MISSING = "interrupted", "missing"  # of a cell without a record
 LARGEST = 2**63 - 1  # of the integers in the tables
 DEEPEST = 100  # levels of a record: more would exhaust the stack of whoever walks through it
 
-Name = Annotated[str, Meta(pattern=rf"^{MODEL_NAME}\Z")]
 Status = Annotated[str, Meta(pattern=rf"^({'|'.join((DONE, TRAINED, FAILED, SKIPPED, INTERRUPTED, MISSING))})\Z")]
 Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]

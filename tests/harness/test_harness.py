@@ -104,7 +104,7 @@ def test_what_others_need_comes_first_and_once(registry):
 @pytest.mark.parametrize("given", [{}, {"weights": "a.pth", "run": "b"}])
 def test_load_model_wants_either_weights_or_a_run(registry, given):
     with pytest.raises(UserError, match="either weights=FILE or run=FOLDER"):
-        load_model(next(iter(registry.specs["model"])), registry=registry, **given)
+        load_model(next(iter(registry.specs["model"])), **given)
 
 
 @pytest.mark.parametrize(

