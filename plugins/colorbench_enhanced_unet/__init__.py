@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 VGG16 = "vgg16-397923af.pth"  # as torchvision names it
+BASE_EPOCHS, BASE_IMAGES = 30, 60_000  # of the base's training, in section 4 of the paper
 LOSSES = ("residual", "output", "perceptual", "diversity", "style", "attention")
 
 # One change each; what the options mean is said in `colorbench_enhanced_unet.model.Options`.
@@ -97,7 +98,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             spec.variant("unseen-images"),
             summary="enhanced-unet trained on 40 % of the images, its base on the others: compare it with that base",
             refines="siggraph17/fewer-images",
-            schedule=lambda preset: [replace(stage, part=(0.6, 1.0)) for stage in schedule(preset)],
+            schedule=lambda preset: [on_unseen_images(stage) for stage in schedule(preset)],
         )
     )
     register(
@@ -149,9 +150,9 @@ def schedule(preset: Preset) -> list[Stage]:
     def stage(name: str, epochs: int, images: int, *, noise: bool, attention: bool) -> Stage:
         return Stage(
             name,
-            preset.epochs_of(epochs),
+            preset.epochs_of(epochs, of=BASE_EPOCHS),
             learning_rate=1e-4 / preset.width,  # a narrow network needs the larger steps, as its base does
-            images=preset.images_of(images),
+            images=preset.images_of(images, of=BASE_IMAGES),
             frozen=() if attention else ("attention",),
             settings={"noise": noise, "attention": attention},
         )
@@ -167,7 +168,23 @@ def schedule(preset: Preset) -> list[Stage]:
 
 def at_once(preset: Preset, settings: Mapping[str, Any]) -> Stage:
     """One stage over all images in turn, for as many steps as those of the schedule together."""
-    first, *others = schedule(preset)
-    each = first.images or 1
-    seen = sum(stage.epochs * (stage.images or 0) for stage in (first, *others))
-    return replace(first, name="at once", epochs=round(seen / each), rolling=True, frozen=(), settings=settings)
+    stages = schedule(preset)
+    counts = [stage.images for stage in stages if isinstance(stage.images, int)]
+    epochs = round(sum(stage.epochs * count for stage, count in zip(stages, counts, strict=True)) / counts[0])
+    return replace(stages[0], name="at once", epochs=epochs, images=in_turn(counts[0]), frozen=(), settings=settings)
+
+
+def in_turn(each: int) -> Callable[[int, int], list[int]]:
+    """So many images an epoch, those that come next, until all have had their turn."""
+
+    def images(epoch: int, count: int) -> list[int]:
+        taken = min(each, count)
+        return [i % count for i in range((epoch - 1) * taken, epoch * taken)]
+
+    return images
+
+
+def on_unseen_images(stage: Stage) -> Stage:
+    """The stage with as many images of the last 40 %, which `siggraph17/fewer-images` does not see."""
+    most = stage.images if isinstance(stage.images, int) else None
+    return replace(stage, images=lambda epoch, count: range(round(0.6 * count), count)[:most])
