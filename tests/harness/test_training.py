@@ -285,13 +285,6 @@ def test_a_player_that_is_frozen_is_refused(images):
     assert said == "player '' has no parameter that learns in stage 'train'"
 
 
-def test_a_network_without_parameters_that_learn_need_not_yield(images, monkeypatch):
-    monkeypatch.setattr(Toy, "updates", lambda self, batch: iter(()))
-    network = Toy()
-    network.convolution.requires_grad_(False)
-    assert trainer(network, images).run([STAGE]).empty
-
-
 def test_what_a_plugin_sets_in_torch_changes_no_training(images):
     expected, _ = trained(images)
     torch.manual_seed(0)
