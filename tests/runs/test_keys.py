@@ -67,23 +67,23 @@ def test_a_decay_without_a_name_counts_by_its_values(fresh, decay):
     assert "stages[0].decay" in refused(fresh)
 
 
-def first(count, share):
-    return range(round(share * count))
+def some(epoch, count, first, share):
+    return range(first, first + round(share * count))
 
 
 @pytest.mark.parametrize(
     "images",
     [
-        lambda share: lambda epoch, count: range(round(share * count)),
-        lambda share: functools.partial(lambda epoch, count, share: first(count, share), share=share),
+        lambda first, share: lambda epoch, count: some(epoch, count, first, share),
+        lambda first, share: functools.partial(some, first=first, share=share),
     ],
 )
 def test_a_choice_of_images_counts_by_its_name_and_its_values(images):
-    kept, same, other = (stage_fields(Stage("train", 2, images=images(share)))["images"] for share in (0.5, 0.5, 0.6))
-    assert kept == same != other
-    assert (kept["share"], other["share"]) == (0.5, 0.6)
-    (leg,) = legs({"stages": [stage_fields(Stage("train", 2, images=images(0.6)))]})
-    assert leg.share == 0.6
+    choices = [stage_fields(Stage("train", 2, images=images(*of))) for of in ((0, 0.5), (0, 0.5), (1, 0.5), (0, 0.6))]
+    kept, same, other, more = (fields["images"] for fields in choices)
+    assert kept == same
+    assert len({choice["function"] for choice in (kept, other, more)}) == 3
+    assert [leg.share for leg in legs({"stages": choices})] == [0.5, 0.5, 0.5, 0.6]
 
 
 def test_an_optimizer_of_one_s_own_counts_by_its_name_and_what_it_holds():
