@@ -35,7 +35,7 @@ def refuse_unknown_optimizer(stage: Stage) -> None:
     """Raises ValueError with the nearest names if timm makes no optimizer of the stage's name."""
     if stage.optimizer == DEFAULT or callable(stage.optimizer):
         return
-    from timm.optim import list_optimizers
+    from timm.optim import list_optimizers  # type: ignore[attr-defined]
 
     if stage.optimizer not in (known := list_optimizers()):
         near = " or ".join(map(repr, difflib.get_close_matches(stage.optimizer, known)))
@@ -115,7 +115,7 @@ def _factory(name: str) -> Callable[..., Optimizer]:
     """Parameter groups, learning rate and options -> the optimizer that timm makes under this name."""
     if name == DEFAULT:  # what timm would make, too, after seconds of import
         return partial(torch.optim.Adam, fused=True)
-    from timm.optim import create_optimizer_v2
+    from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]
 
     fused = {"fused": True} if name in FUSED else {}
     return lambda groups, lr, **options: create_optimizer_v2(groups, name, lr, **fused | options)
