@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
 MODEL_NAME = r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?"
 
@@ -52,48 +53,74 @@ class Preset:
     val: int | None = None
     test: int | None = None
 
-    def epochs_of(self, published: int) -> int:
-        """So many of a schedule's published epochs, where a single stage would take 30, scaled to this preset."""
-        return max(1, round(published * self.epochs / 30))
+    def epochs_of(self, published: int, of: int) -> int:
+        """Scale the epochs of a published schedule to this preset: `of` of them are its `epochs`. At least 1."""
+        return max(1, round(published * self.epochs / of))
 
-    def images_of(self, published: int) -> int:
-        """So many of the 60,000 images that the published schedules share, scaled to this preset's `train`."""
-        return published if self.train is None else max(1, round(published * self.train / 60_000))
+    def images_of(self, published: int, of: int) -> int:
+        """Scale a number of images to this preset: `of` of them are its `train`. As published where that is None."""
+        return published if self.train is None else max(1, round(published * self.train / of))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One leg of a training schedule; every stage starts a fresh Adam for each player.
+    """One stage of a training schedule. Each stage starts with fresh optimizers, one for each player.
 
-    `images` takes the first so many of the training split (None: all); if `rolling`, every epoch takes the next so
-    many, until all have had their turn. `part`, shares from 0 to 1, limits all this to a stretch of the split: (0.6, 1)
-    leaves out the first 60 %. `frozen` names submodules that do not learn in this stage. `settings` reach the network
-    as `batch.settings`: what it is fed, say `{"noise": False}`. `decay` maps progress through the stage, 0 to 1, to a
-    factor on the learning rate. `average`, if not 0, is the decay per step of a running mean of the weights, which
+    `optimizer` is a name that torch or timm knows (`timm.optim.list_optimizers()`), such as "adam", "adamw", "lion" or
+    "momentum", made by timm with its defaults; or a function, parameter groups and learning rate -> optimizer. Both get
+    `optimizer_options`, say `{"betas": (0.5, 0.999)}`, and, if it is not 0, `weight_decay`, which is decoupled from the
+    gradient where the optimizer has it so: in "adamw", not in "adam". `clip`, if not 0, is the largest norm that the
+    gradient of an update may have. `rates` maps the name of a submodule to a factor on the learning rate of its
+    parameters; where two names fit, the longer one counts.
+
+    `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate. Over the first `warm_up` steps,
+    or the first share of the stage if it is a float below 1, the rate rises linearly from 0 as well.
+
+    `images` are the training images of an epoch, None for all: the first so many, or those that a function
+    `(epoch, count) -> indices` chooses, as many for every epoch. `epoch` counts from 1, `count` is how many images
+    there are, any number, and indices are from 0 to `count` - 1. Near-grey images are left out before.
+
+    `frozen` names submodules that do not learn in this stage. `settings` reach the network as `batch.settings`: what it
+    is fed, say `{"noise": False}`. `average`, if not 0, is the decay per step of a running mean of the weights, which
     replaces them when the stage ends; early in the stage the mean follows faster.
+
+    With `measures` the stage has no updates: the network's method `measure` sees the images once; see `Measures`.
     """
 
     name: str
-    epochs: int
+    epochs: int = 1
     learning_rate: float = 1e-4
     decay: Callable[[float], float] = cosine
-    betas: tuple[float, float] = (0.9, 0.999)
+    warm_up: int | float = 0
+    optimizer: str | Callable[..., Optimizer] = "adam"
+    optimizer_options: Mapping[str, Any] = field(default_factory=dict)
     weight_decay: float = 0.0
-    images: int | None = None
-    rolling: bool = False
-    part: tuple[float, float] = (0.0, 1.0)
+    clip: float = 0.0
+    rates: Mapping[str, float] = field(default_factory=dict)
+    images: int | Callable[[int, int], Sequence[int]] | None = None
     frozen: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     average: float = 0.0
+    measures: bool = False
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32."""
+    """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32.
+
+    `step` counts the `steps` of the stage from 0; in validation it is the last one that was taken.
+    """
 
     L: Tensor
     ab: Tensor
     settings: Mapping[str, Any] = field(default_factory=dict)
+    step: int = 0
+    steps: int = 1
+
+    @property
+    def progress(self) -> float:
+        """The share of the stage that lies before this step, from 0 to below 1."""
+        return self.step / self.steps
 
 
 @dataclass(frozen=True)
@@ -107,17 +134,12 @@ class Update:
     player: str = ""
 
 
+@runtime_checkable
 class Network(Protocol):
-    """What `ModelSpec.build` returns: a `torch.nn.Module` with these two methods.
-
-    An attribute `notes`, a sequence of sentences, reaches the run record and the foot of the table: say there
-    what a reader of the numbers must know, such as a weight file that was absent.
+    """What `ModelSpec.build` returns: a `torch.nn.Module` with these two methods. `OPTIONAL` lists what it may have.
 
     Randomness comes from torch's global generator, which the harness seeds anew for every step: a
     resumed training draws the same numbers. In eval mode `forward` draws none.
-
-    A method `with_attention`, L -> what `forward` gives and a map, float32 (B, 1, h, w) in 0..1 and no larger than
-    L, or None, has its map drawn beside the pictures and compared with the true chroma.
     """
 
     def forward(self, L: Tensor) -> Tensor:
@@ -129,6 +151,44 @@ class Network(Protocol):
         In eval mode the same updates are asked for, without gradient, to log validation losses: nothing
         may be learnt or counted then.
         """
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """A network that takes statistics of the training images, in a stage with `measures=True`."""
+
+    measured: Sequence[str]  # the buffers that `measure` sets: saved with the weights, but not due in a published file
+
+    def measure(self, batches: Iterator[Batch]) -> None:
+        """See the images of the stage once, as they are, in their order, and set the buffers `measured`.
+
+        Called in eval mode, without gradient, in float32; each of several processes sees all the images. The buffers
+        keep their shapes.
+        """
+
+
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """A network whose attention is drawn beside the pictures and compared with the true chroma."""
+
+    def with_attention(self, L: Tensor) -> tuple[Tensor, Tensor | None]:
+        """L -> what `forward` gives, and a map, float32 (B, 1, h, w) in 0..1 and no larger than L, or None."""
+
+
+@runtime_checkable
+class Annotated(Protocol):
+    """A network with something to say to the reader of the numbers, such as that a weight file was absent."""
+
+    notes: Sequence[str]  # sentences for the run record and the foot of the table
+
+
+# What a network may have beside the methods of Network, by the name of the attribute.
+OPTIONAL: Mapping[str, type] = {
+    "measure": Measures,
+    "measured": Measures,
+    "with_attention": ShowsAttention,
+    "notes": Annotated,
+}
 
 
 @dataclass(frozen=True)

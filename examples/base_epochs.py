@@ -13,9 +13,11 @@ from colorbench import hookimpl, spec
 
 def trained_for(epochs, schedule):
     """The schedule for so many epochs; below 1, for one epoch of that share of the images."""
-    return lambda preset: [
-        replace(stage, epochs=max(1, epochs), part=(0.0, min(1.0, epochs))) for stage in schedule(preset)
-    ]
+
+    def images(epoch, count):
+        return range(round(min(1, epochs) * count))
+
+    return lambda preset: [replace(stage, epochs=max(1, epochs), images=images) for stage in schedule(preset)]
 
 
 @hookimpl

@@ -45,7 +45,7 @@ def subject() -> Iterator[Subject]:
     (spec,) = registry.find("model", [request_["model"]])
     network = load_cell(folder, spec.name, request_["seed"], registry)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
-    stages = spec.schedule(Preset(**request_["preset"]))
+    stages = [stage for stage in spec.schedule(Preset(**request_["preset"])) if not stage.measures]
     with np.load(folder.path / "samples.npz") as samples:
         truth = np.resize(samples["truth"], (request_["batch"], *samples["truth"].shape[1:]))
     L, ab = to_lab(truth, accelerator.device)

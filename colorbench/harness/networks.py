@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorbench.contract import ModelSpec
+from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
 from colorbench.errors import UserError
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
@@ -72,9 +73,26 @@ def count_parameters(network: nn.Module, L: Tensor) -> int:
     return sum(used.values())
 
 
+def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
+    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        there = ", ".join(child for child, _ in network.named_children()) or "none"
+        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+
+
+def refuse_misspelt(network: nn.Module) -> None:
+    """Raises ValueError for an attribute that looks like a misspelt one of the contract, which nobody would call."""
+    due = [name for name in ("updates", *OPTIONAL) if not hasattr(network, name)]
+    for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
+        if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
+            raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
+
+
 def notes_of(network: nn.Module) -> tuple[str, ...]:
     """The sentences that the network has for the reader of the table. Raises ValueError if they are no text."""
-    notes = getattr(network, "notes", ())
+    notes = network.notes if isinstance(network, Annotated) else ()
     if isinstance(notes, str):
         return (notes,)
     if not isinstance(notes, Sequence) or not all(isinstance(note, str) for note in notes):
@@ -96,12 +114,15 @@ def load_weights(network: nn.Module, file: Path, base: nn.Module | None = None, 
     holds anything but dense tensors of real numbers, or does not fit by key, shape and kind of number.
     """
     state = _state_in(_content(file) if checksum is None else read_checked(file, checksum), file)
-    if reason := misfit(state, trained_state(network, base)):
+    due = trained_state(network, base)
+    if checksum is None and isinstance(network, Measures):  # what this harness measures, nobody else published
+        due = {key: tensor for key, tensor in due.items() if key in state or key not in network.measured}
+    if reason := misfit(state, due):
         raise UserError(f"{file} does not fit: {reason}; give weights made for this model at this width")
     learned = {name for name, _ in network.named_parameters()}
     if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
         raise UserError(f"{file} holds values that are no numbers in {_some(broken)}; give weights of a sound training")
-    network.load_state_dict(state, strict=base is None)
+    network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
 def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from colorbench.color import bytes_to_lab, luminance, recombine
+from colorbench.contract import ShowsAttention
 from colorbench.data.cache import Images
 from colorbench.data.loader import to_rgb
 from colorbench.protocol import Protocol
@@ -129,10 +130,10 @@ def colorize(network: nn.Module, L: Tensor, *truth: Tensor) -> Tensor:
 
 def colorize_with_attention(network: nn.Module, L: Tensor, *truth: Tensor) -> tuple[Tensor, Tensor | None]:
     """The same ab, and the network's attention map as the contract has it; None if it has none."""
-    if truth or not hasattr(network, "with_attention"):
+    if truth or not isinstance(network, ShowsAttention):
         return colorize(network, L, *truth), None
     with _as_scored(network):
-        ab, maps = network.with_attention(L.clone())  # type: ignore[operator]
+        ab, maps = network.with_attention(L.clone())
     if maps is None:
         return _checked(ab, L), None
     fits = maps.ndim == 4 and maps.shape[:2] == (len(L), 1) and max(maps.shape[2:]) <= max(L.shape[2:])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from colorbench.color import bytes_to_lab, luminance, recombine
-from colorbench.contract import Batch, ModelSpec, Stage
+from colorbench.contract import ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
-from colorbench.data.loader import to_lab
+from colorbench.data.loader import Loader
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
 from colorbench.harness.elsewhere import matched
-from colorbench.harness.networks import build, build_published, trained_state
+from colorbench.harness.networks import build, build_published, refuse_misspelt, trained_state
+from colorbench.harness.optimizers import learning_rate
 from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
-from colorbench.harness.stepper import Stepper, check_stages, frozen
+from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics
 from colorbench.metrics import score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.metrics.pair import Pair
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
+from colorbench.seeds import seed_for
 
 MOST = 2000  # training images that a metric sees: more change its statistics little, and cost each command
 
@@ -52,6 +56,7 @@ def check_model(request: CellRequest) -> Estimate:
         return Estimate(0, 0, 0)
     base = _untrained_base(cell, spec)
     network = network_before_training(cell, base)
+    refuse_misspelt(network)
     network.to(where).to(memory_format=torch.channels_last)
     inputs = inputs_of(cell.test.pixels[:2], where, request.protocol, spec.sees_truth)
     colorize(network, *inputs)  # first, since an answer of another shape is the best reason for what its losses do
@@ -141,19 +146,23 @@ def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:
 
 def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     """What the stage will take by the time of one step. Nothing of the step is kept."""
-    train = open_images(cell.request.splits["train"])
-    images, size = min(stage.images or len(train), len(train)), min(cell.request.preset.batch_size, len(train))
-    stepper = Stepper(network, stage, cell.accelerator)
-    L, ab = to_lab(train.pixels[:size], cell.accelerator.device)
+    train, batch_size = open_images(cell.request.splits["train"]), cell.request.preset.batch_size
+    loader = Loader(train, stage, batch_size, partial(seed_for, cell.request.record.seed), cell.accelerator)
+    learning_rate(stage, 0, loader.length)
+    if stage.measures:
+        started = time.perf_counter()
+        take_statistics(network, itertools.islice(loader.in_order(train, loader.chosen(1)), 2))
+        return (time.perf_counter() - started) * loader.steps / min(loader.steps, 2)
+    stepper, (_, batch) = Stepper(network, stage, cell.accelerator), next(loader.epoch(1))
     network.train()
     with frozen(network, stage.frozen):
-        for count in (min(2, size), size):  # the first warms up
+        for count in (min(2, len(batch.L)), len(batch.L)):  # the first warms up
             started = time.perf_counter()
-            for update in stepper.step(Batch(L[:count], ab[:count], stage.settings), 0.0, count):
+            for update in stepper.step(replace(batch, L=batch.L[:count], ab=batch.ab[:count]), 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
-    return (time.perf_counter() - started) * stage.epochs * -(-images // size)
+    return (time.perf_counter() - started) * loader.length
 
 
 def _synchronize() -> None:

@@ -19,7 +19,7 @@ from colorbench.report import statistics
 from colorbench.report.comparison import family_of
 from colorbench.report.figures import COLORS, GREY, plain, png
 from colorbench.report.results import Results
-from colorbench.runs.records import CellRecord
+from colorbench.runs.records import CellRecord, legs
 
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
 CURVE = "base-curve.png"
@@ -84,14 +84,17 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
         return made[model].made_from.get("options", {})
 
     def stages(model: str) -> list[dict[str, Any]]:
-        # Records of earlier versions do not name the part of the images: it was always the whole.
+        # Records of earlier versions may not name the part of the images: it was the whole.
         stages = made[model].made_from.get("stages", []) if model in made else []
         return [{"part": [0.0, 1.0], **stage} for stage in stages]
+
+    def epochs(model: str) -> float:
+        return sum(leg.epochs * leg.share for leg in (legs(made[model].made_from) if model in made else ()))
 
     rows = frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)]
     points = rows[["model", "base", *POINT]].rename(columns=POINT)
     points["base_mse"] = rows["base"].map(frame.set_index("model")["mse"])
-    points["epochs"] = [sum(s["epochs"] * (s["part"][1] - s["part"][0]) for s in stages(base)) for base in rows["base"]]
+    points["epochs"] = [epochs(base) for base in rows["base"]]
     families: dict[tuple[str, str], list[Any]] = {}
     point: Any
     for point in points.itertuples():

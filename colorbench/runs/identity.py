@@ -15,6 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from colorbench.contract import ModelSpec, Stage
 from colorbench.errors import UserError, reason, without_control
@@ -23,13 +24,14 @@ from colorbench.runs.records import CellRecord, cleaned, refuse_hostile
 
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
-    "color.py", "data/decode.py", "data/loader.py", "data/sources.py", "harness/networks.py", "harness/stepper.py",
-    "harness/trainer.py", "seeds.py",
+    "color.py", "data/decode.py", "data/loader.py", "data/sources.py", "harness/networks.py", "harness/optimizers.py",
+    "harness/stepper.py", "harness/trainer.py", "seeds.py",
 )  # fmt: skip
 PREDICTION_CODE = ("color.py", "harness/predict.py")
 ELSEWHERE_CODE = ("data/decode.py", "data/sources.py", "harness/elsewhere.py")
 SCORING_CODE = ("color.py", "harness/scoring.py", "metrics")
 CURVE = 32  # places at which a decay of the learning rate is sampled
+COUNTS = (1_000, 60_000)  # of training images, for which the choice of a stage is sampled
 
 
 def key_of(fields: Any) -> str:
@@ -149,10 +151,20 @@ def _hashed(file: Path, size: int, changed: int) -> str:
 
 
 def stage_fields(stage: Stage) -> dict[str, Any]:
-    """A stage as the record keeps it. Its decay counts by its values: a partial or a lambda has no name to go by."""
-    values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
+    """A stage as the record keeps it. Its functions count by their values: a partial or a lambda has no name to go by.
+
+    Raises ValueError for one that calls for more levels than a record may have, and whatever its functions raise.
+    """
     fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
-    found: dict[str, Any] = canonical(fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"})
+    values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
+    fields["decay"] = f"{_name_of(stage.decay)} {key_of(values)[:8]}"
+    if callable(stage.images):
+        asked = [(epoch, count) for epoch in (1, 2, stage.epochs) for count in COUNTS]
+        chosen = b"".join(np.asarray(stage.images(*of), np.int64).tobytes() for of in asked)
+        name = f"{_name_of(stage.images)} {hashlib.sha256(chosen).hexdigest()[:8]}"
+        share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
+        fields["images"] = {"function": name, "share": float(f"{share:.3g}")}
+    found: dict[str, Any] = canonical(fields)
     _refuse_deep(found)
     return found
 

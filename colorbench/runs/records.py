@@ -66,11 +66,23 @@ class MadeFrom(TypedDict, total=False):
     trained_as: BuiltOn
 
 
+class Chosen(Struct):
+    """The images that a function of a stage chooses, as a share of all."""
+
+    share: float = 1.0
+
+
 class Leg(Struct):
-    """What is read of a stage. Earlier versions did not name the part of the images: it was always the whole."""
+    """What is read of a stage. Earlier versions named a part of the images, from one share to another, or none."""
 
     epochs: Count = 0
     part: tuple[float, float] = (0.0, 1.0)
+    images: Chosen | Count | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the training images, those that an epoch could see; a limit on their number is left out."""
+        return self.images.share if isinstance(self.images, Chosen) else self.part[1] - self.part[0]
 
 
 class CellRecord(Record, kw_only=True):

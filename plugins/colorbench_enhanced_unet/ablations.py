@@ -77,7 +77,13 @@ def ablations_of(spec: ModelSpec) -> Iterator[ModelSpec]:
 
 
 def on_unseen(preset: Preset) -> list[Stage]:
-    return [replace(stage, part=(0.6, 1.0)) for stage in section_4(preset)]
+    return [on_unseen_images(stage) for stage in section_4(preset)]
+
+
+def on_unseen_images(stage: Stage) -> Stage:
+    """The stage with as many images of the last 40 %, which `siggraph17/fewer-images` does not see."""
+    most = stage.images if isinstance(stage.images, int) else None
+    return replace(stage, images=lambda epoch, count: range(round(0.6 * count), count)[:most])
 
 
 def build_longer(*, width: float, size: int, base: nn.Module | None) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from colorbench.contract import Preset, Stage
+
+BASE_EPOCHS, BASE_IMAGES = 30, 60_000  # of the base's training
 
 
 def section_4(preset: Preset) -> list[Stage]:
@@ -19,9 +21,9 @@ def section_4(preset: Preset) -> list[Stage]:
     def stage(name: str, epochs: int, images: int, *, noise: bool, attention: bool) -> Stage:
         return Stage(
             name,
-            preset.epochs_of(epochs),
+            preset.epochs_of(epochs, of=BASE_EPOCHS),
             learning_rate=1e-4 / preset.width,  # a narrow network needs the larger steps, as its base does
-            images=preset.images_of(images),
+            images=preset.images_of(images, of=BASE_IMAGES),
             frozen=() if attention else ("attention",),
             settings={"noise": noise, "attention": attention},
         )
@@ -37,7 +39,17 @@ def section_4(preset: Preset) -> list[Stage]:
 
 def at_once(preset: Preset, settings: Mapping[str, Any]) -> Stage:
     """One stage over all images in turn, for as many steps as those of the schedule together."""
-    first, *others = section_4(preset)
-    each = first.images or 1
-    seen = sum(stage.epochs * (stage.images or 0) for stage in (first, *others))
-    return replace(first, name="at once", epochs=round(seen / each), rolling=True, frozen=(), settings=settings)
+    stages = section_4(preset)
+    counts = [stage.images for stage in stages if isinstance(stage.images, int)]
+    epochs = round(sum(stage.epochs * count for stage, count in zip(stages, counts, strict=True)) / counts[0])
+    return replace(stages[0], name="at once", epochs=epochs, images=in_turn(counts[0]), frozen=(), settings=settings)
+
+
+def in_turn(each: int) -> Callable[[int, int], list[int]]:
+    """So many images an epoch, those that come next, until all have had their turn."""
+
+    def images(epoch: int, count: int) -> list[int]:
+        taken = min(each, count)
+        return [i % count for i in range((epoch - 1) * taken, epoch * taken)]
+
+    return images

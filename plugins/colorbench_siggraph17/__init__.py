@@ -34,7 +34,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         replace(
             spec.variant("fewer-images"),
             summary="siggraph17 trained on the first 60 % of the images: what refines it can learn from the others",
-            schedule=lambda preset: [replace(stage, part=(0.0, 0.6)) for stage in schedule(preset)],
+            schedule=lambda preset: [replace(stage, images=first_images) for stage in schedule(preset)],
         )
     )
 
@@ -45,7 +45,12 @@ def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None)
     return Siggraph17(width)
 
 
+def first_images(epoch: int, count: int) -> range:
+    """The first 60 % of the training images."""
+    return range(round(0.6 * count))
+
+
 def schedule(preset: Preset) -> list[Stage]:
     # 1e-4 is the authors' rate at full width. A weight of a narrow layer has fewer others to share a change
     # with, so that the rate has to grow as the width shrinks.
-    return [Stage("base", preset.epochs_of(30), learning_rate=1e-4 / preset.width)]
+    return [Stage("base", preset.epochs_of(30, of=30), learning_rate=1e-4 / preset.width)]

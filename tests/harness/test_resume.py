@@ -144,7 +144,7 @@ def with_moment(change):
     """The same training, sealed, in which one tensor of the optimizer is another."""
 
     def damage(content):
-        moments = (training := loaded(content))["optimizers"][""][0]
+        moments = (training := loaded(content))["optimizers"][""]["state"][0]
         moments["exp_avg"] = change(moments["exp_avg"])
         return sealed(content, training)
 
@@ -170,7 +170,7 @@ def with_moment(change):
         (changed(stage=-1), "of stage -1"),
         (changed(network={}), "it lacks"),
         (changed(optimizers={"absent": {}}), "no such submodule"),
-        (changed(optimizers={"": {99: {}}}), "has other parameters"),
+        (changed(optimizers={"": {"state": {99: {}}, "param_groups": []}}), "has other parameters"),
         (with_moment(lambda moment: torch.zeros(3)), "has other parameters"),
         (with_moment(torch.Tensor.to_sparse), "has other parameters"),
     ],

@@ -659,10 +659,13 @@ def test_the_control_is_the_base_that_learns_on():
     assert torch.equal(longer.eval()(L), base(L))
     assert not any(p.requires_grad for p in longer.base.parameters())
     seen = [
-        sum(s.epochs * s.images for s in stages) for stages in (schedule.section_4(PRESET), _longer().schedule(PRESET))
+        sum(s.epochs * len(s.images(1, 60_000) if callable(s.images) else range(s.images)) for s in stages)
+        for stages in (schedule.section_4(PRESET), _longer().schedule(PRESET))
     ]
     assert seen == [596_000, 600_000]
-    assert _longer().schedule(PRESET)[0].rolling
+    in_turn = schedule.in_turn(4)
+    assert [in_turn(epoch, 9) for epoch in (1, 2, 3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 0, 1, 2]]
+    assert in_turn(4, 3) == [0, 1, 2]
     with pytest.raises(ValueError, match="nothing to train longer"):
         ablations.build_longer(width=0.125, size=32, base=None)
 
@@ -671,7 +674,9 @@ def test_what_learns_from_unseen_images_sees_none_of_its_base():
     base, refiner = (
         MODELS[name].schedule(PRESET) for name in ("siggraph17/fewer-images", "enhanced-unet/unseen-images")
     )
-    assert {stage.part[1] for stage in base} == {stage.part[0] for stage in refiner} == {0.6}
+    (taught,) = (set(stage.images(1, 10)) for stage in base)
+    assert all(taught | {*stage.images(1, 10)} == {*range(10)} for stage in refiner)
+    assert not any(taught & {*stage.images(1, 10)} for stage in refiner)
 
 
 def _longer():

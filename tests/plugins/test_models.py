@@ -67,7 +67,7 @@ def train(network: Any, stage: Stage, steps: int) -> Iterator[dict[tuple[str, ..
         sums: dict[tuple[str, ...], float] = {}
         for update in network.updates(batch):
             learning = [p for p in network.get_submodule(update.player).parameters() if p.requires_grad]
-            optimizer = optimizers.setdefault(update.player, torch.optim.Adam(learning, lr=1e-3, betas=stage.betas))
+            optimizer = optimizers.setdefault(update.player, torch.optim.Adam(learning, lr=1e-3))
             loss = sum(update.losses.values())
             optimizer.zero_grad()
             loss.backward()

@@ -236,6 +236,6 @@ def test_is_registered_as_the_reference_with_one_stage_and_an_ablation():
     spec, fewer = specs
     assert (spec.name, spec.reference, spec.refines, spec.published.mse) == ("siggraph17", True, None, 78.807)
     (stage,) = spec.schedule(PRESET)
-    assert (stage.name, stage.epochs, stage.learning_rate, stage.betas) == ("base", 12, 4e-4, (0.9, 0.999))
+    assert (stage.name, stage.epochs, stage.learning_rate, stage.optimizer) == ("base", 12, 4e-4, "adam")
     assert (fewer.name, fewer.parent, fewer.reference) == ("siggraph17/fewer-images", "siggraph17", False)
     assert isinstance(spec.build(width=0.1, base=None), Siggraph17)
