@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,11 @@ def available_to(stage: Stage, images: Images) -> np.ndarray:
     colorful = np.flatnonzero(~images.near_grey)
     first, end = (round(share * len(colorful)) for share in stage.part)
     return colorful[first:end]
+
+
+def arrays_at(images: Images, indices: Any, device: torch.device) -> dict[str, Tensor]:
+    """The arrays of some images, by name, (B, ...) on the device."""
+    return {name: torch.from_numpy(np.array(array[indices])).to(device) for name, array in images.arrays.items()}
 
 
 class Loader:
@@ -89,6 +94,14 @@ def in_order(images: Images, stage: Stage, batch_size: int, device: torch.device
 
 
 def _batch(images: Images, indices: np.ndarray, flips: np.ndarray, stage: Stage, device: torch.device) -> Batch:
-    L, ab = to_lab(images.pixels[indices], device)
-    flipped = torch.from_numpy(flips).to(device)[:, None, None, None]
-    return Batch(torch.where(flipped, L.flip(3), L), torch.where(flipped, ab.flip(3), ab), stage.settings)
+    L, ab = (_flipped(values, flips) for values in to_lab(images.pixels[indices], device))
+    sides = images.pixels.shape[1:3]
+    arrays = arrays_at(images, indices, device).items()
+    inputs = {name: _flipped(array, flips) if array.shape[-2:] == sides else array for name, array in arrays}
+    return Batch(L, ab, stage.settings, inputs=inputs)
+
+
+def _flipped(values: Tensor, flips: np.ndarray) -> Tensor:
+    """Those of the batch that `flips`, bool (B,), says, from left to right."""
+    chosen = torch.from_numpy(flips).to(values.device).view(-1, *[1] * (values.ndim - 1))
+    return torch.where(chosen, values.flip(-1), values)

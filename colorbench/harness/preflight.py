@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from colorbench import hints
 from colorbench.color import bytes_to_lab, luminance, recombine
-from colorbench.contract import Batch, ModelSpec, Stage
+from colorbench.contract import ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
-from colorbench.data.loader import to_lab
+from colorbench.data.loader import arrays_at, in_order
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
 from colorbench.harness.elsewhere import matched
@@ -52,15 +53,17 @@ def check_model(request: CellRequest) -> Estimate:
     base = _untrained_base(cell, spec)
     network = network_before_training(cell, base)
     network.to(where).to(memory_format=torch.channels_last)
-    inputs = inputs_of(cell.test.pixels[:2], where, request.protocol, spec.sees_truth)
-    colorize(network, *inputs)  # first, since an answer of another shape is the best reason for what its losses do
+    L, inputs = inputs_of(spec, cell.test, slice(2), where, request.protocol)
+    colorize(network, L, **inputs)  # first, since an answer of another shape is the best reason for what its losses do
+    if spec.takes:
+        colorize(network, L)  # which it has alone under another protocol, or with other data
     check_stages(network, cell.stages)
     training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
-    check_answers(network, *inputs)
+    check_answers(network, L, **inputs)
     started = time.perf_counter()
-    colorize(network, *inputs)
+    colorize(network, L, **inputs)
     _synchronize()
-    prediction = (time.perf_counter() - started) / len(inputs[0]) * len(cell.test)
+    prediction = (time.perf_counter() - started) / len(L) * len(cell.test)
     weights = sum(tensor.nbytes for tensor in trained_state(network, base).values())
     return Estimate(training, prediction, weights)
 
@@ -92,6 +95,8 @@ def check_protocol(protocol: Protocol) -> None:
     L = torch.full((1, 1, protocol.size, protocol.size), 50.0)
     picture = recombine(L, torch.cat((L, L), dim=1), protocol)
     luminance(picture, protocol)
+    if protocol.hints:
+        hints.draw(torch.cat((L, L), dim=1), [""], protocol)
     try:
         score(picture, picture, protocol=protocol)
     except ValueError as error:
@@ -105,13 +110,13 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
     """
     failed, statistics, test = [], dict[str, np.ndarray](), open_images(request.splits["test"])
     truth = torch.from_numpy(np.array(test.pixels[:2])).permute(0, 3, 1, 2)
-    pair = Pair(truth, truth, protocol=request.protocol)
+    pair = Pair(truth, truth, arrays_at(test, slice(2), truth.device), protocol=request.protocol)
     train = open_images(request.splits["train"]) if "train" in request.splits else None
     for metric in request.plugins.load().metrics.values():
         try:
             if metric.prepare and train:
                 statistics[metric.name] = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
-            for ready in with_statistics([metric], statistics):
+            for ready in with_statistics([metric], statistics, test.arrays):
                 if callable(ready.compute):
                     compute(ready, pair)  # of both at once, where a mistake in the shape shows
                 join([ready], (scored := score_batch(pair, [ready])).features, scored.scores)
@@ -140,15 +145,15 @@ def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:
 
 def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     """What the stage will take by the time of one step. Nothing of the step is kept."""
-    train = open_images(cell.request.splits["train"])
+    train = open_images(cell.request.splits["train"]).taking(cell.spec.takes)
     images, size = min(stage.images or len(train), len(train)), min(cell.request.preset.batch_size, len(train))
     stepper = Stepper(network, stage, cell.accelerator)
-    L, ab = to_lab(train.pixels[:size], cell.accelerator.device)
     network.train()
     with frozen(network, stage.frozen):
         for count in (min(2, size), size):  # the first warms up
             started = time.perf_counter()
-            for update in stepper.step(Batch(L[:count], ab[:count], stage.settings), 0.0, count):
+            batch = next(in_order(train, stage, count, cell.accelerator.device))
+            for update in stepper.step(batch, 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
