@@ -11,14 +11,17 @@ import torch
 from conftest import call, one_line
 from toys import STAGE, Toy, spec, toy_images, trainer
 
+from colorbench import plugins
 from colorbench.color import rgb_to_lab
 from colorbench.data.loader import in_order
 from colorbench.errors import UserError
-from colorbench.harness.predict import check_answers, inputs_of, predict
+from colorbench.harness.networks import build
+from colorbench.harness.predict import check_answers, colorize, inputs_of, predict
 from colorbench.hints import draw, reveal
 from colorbench.protocol import COLORBENCH, Protocol
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hints.py"
+MODELS = plugins.load([EXAMPLE]).specs["model"]
 CPU = torch.device("cpu")
 AUTOMATIC = replace(COLORBENCH, size=16)
 HINTED = replace(AUTOMATIC, hints=3, hint_size=2)
@@ -225,6 +228,17 @@ def test_arrays_are_flipped_with_their_picture_in_training_and_by_no_means_else(
     assert batch.inputs["number"].tolist() == rows
 
 
+@pytest.mark.parametrize("name", sorted(name for name, spec in MODELS.items() if "hints" in spec.takes))
+def test_what_takes_hints_colors_with_them_without_them_and_each_image_by_its_own(name):
+    network = build(MODELS[name], width=0.125, size=16)
+    images = toy_images()
+    L, inputs = inputs_of(MODELS[name], images, slice(3), CPU, HINTED)
+    check_answers(network, L, **inputs)
+    automatic = colorize(network, L)
+    assert torch.equal(automatic, colorize(network, L, hints=torch.zeros_like(inputs["hints"])))
+    assert not torch.equal(automatic, colorize(network, L, **inputs))
+
+
 @pytest.fixture(scope="module")
 def hinted_run(tmp_path_factory):
     """A run of the example, of models that take hints and models that do not."""
@@ -245,11 +259,18 @@ def test_the_table_says_who_was_given_what(hinted_run):
     assert json.loads((hinted_run / "cells/hinted/seed-0/cell.json").read_text())["given"] == ["hints"]
 
 
-def test_the_same_weights_are_evaluated_without_hints_and_are_worse(hinted_run, tmp_path):
-    arguments = ("--data", "portraits", "--plugin", EXAMPLE, "--protocol", "colorbench-1", "--out", tmp_path / "auto")
-    result = call("evaluate", hinted_run, *arguments)
-    assert result.exit_code == 0, result.stderr
-    assert "given" not in pd.read_csv(tmp_path / "auto" / "comparison.csv")
+def test_the_same_weights_are_evaluated_without_hints(hinted_run, tmp_path, photo_zip):
+    mse = {}
+    for protocol in ("colorbench-1", "hints-10"):
+        out = tmp_path / protocol
+        arguments = ("--data", photo_zip, "--plugin", EXAMPLE, "--protocol", protocol, "--out", out)
+        result = call("evaluate", hinted_run, *arguments)
+        assert result.exit_code == 0, result.stderr
+        table = pd.read_csv(out / "comparison.csv").set_index("model")
+        assert ("given" in table) == (protocol == "hints-10")
+        mse[protocol] = table["mse"]
+    assert mse["colorbench-1"]["grey"] == mse["hints-10"]["grey"]
+    assert mse["colorbench-1"]["hinted"] != mse["hints-10"]["hinted"]
 
 
 def test_kept_predictions_are_scored_under_other_protocols_as_they_are(hinted_run):
