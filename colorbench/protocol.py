@@ -51,7 +51,7 @@ class Protocol:
     luminance: str = "resized-rgb"  # L of the 8-bit picture that is scored, not a resized L
     near_grey: float = 5.0  # max |ab| of images left out of training, where they teach desaturation; scored as others
     hints: int = 0  # points of an image whose true ab is shown to the models that take hints; 0 is automatic
-    hint_size: int = 6  # pixels to a side of a point, which has their mean ab; as the authors of SIGGRAPH17 test
+    hint_size: int = 6  # pixels to a side of a point, which has their mean ab; as R. Zhang et al. 2017 test
     hint_places: str = "normal"  # around the center, as they draw them; others have "uniform"
     # The scoring half: from L and predicted ab to a picture and its scores.
     recombined_luminance: str = "truth"  # the colors alone are predicted
