@@ -91,8 +91,9 @@ class Stage:
 class Batch:
     """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32.
 
-    `inputs` are those arrays of the dataset, (B, ...), that the model takes. Hints are not among them: a model that
-    takes hints draws its own from `ab`, as many as it shall learn from; `colorbench.hints.reveal` makes the tensor.
+    `inputs` are those arrays of the dataset, (B, ...), that the model takes; when it is timed there are none. Hints are
+    not among them: a model that takes hints draws its own from `ab`, as many as it shall learn from, and
+    `colorbench.hints.reveal` makes the tensor.
     """
 
     L: Tensor
