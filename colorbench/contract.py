@@ -109,6 +109,9 @@ class Batch:
     """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32.
 
     `step` counts the `steps` of the stage from 0; in validation it is the last one that was taken.
+    `inputs` are those arrays of the dataset, (B, ...), that the model takes; when it is timed there are none. Hints are
+    not among them: a model that takes hints draws its own from `ab`, as many as it shall learn from, and
+    `colorbench.hints.reveal` makes the tensor.
     """
 
     L: Tensor
@@ -116,6 +119,7 @@ class Batch:
     settings: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
     steps: int = 1
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def progress(self) -> float:
@@ -143,7 +147,10 @@ class Network(Protocol):
     """
 
     def forward(self, L: Tensor) -> Tensor:
-        """L float32 (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W), Lab units."""
+        """L float32 (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W), Lab units.
+
+        What `ModelSpec.takes` names comes as keywords, where there is any: give each a default, such as None.
+        """
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """Yield the updates of one training step; the harness steps after each before asking for the next.
@@ -171,8 +178,8 @@ class Measures(Protocol):
 class ShowsAttention(Protocol):
     """A network whose attention is drawn beside the pictures and compared with the true chroma."""
 
-    def with_attention(self, L: Tensor) -> tuple[Tensor, Tensor | None]:
-        """L -> what `forward` gives, and a map, float32 (B, 1, h, w) in 0..1 and no larger than L, or None."""
+    def with_attention(self, L: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `forward` gets -> what `forward` gives, and a map, float32 (B, 1, h, w) in 0..1 and no larger than L, or None."""
 
 
 @runtime_checkable
@@ -224,6 +231,9 @@ class ModelSpec:
     `reference` marks the model over which the table gives the other models' gain. `anchor` marks the ends of the scale
     on which the table puts all models: "floor", what knows nothing of an image, has the skill 0; "bound" is what no
     model of its kind can beat. `sees_truth` is for such bounds: their `forward` gets the true ab, too, (L, ab) -> ab.
+    `takes` names what `forward` can take beside L, each by its keyword: "hints", and arrays of a dataset. "hints" is
+    float32 (B, 3, H, W): ab in Lab units, and a mask that is 1 where they count; elsewhere all three are 0. It comes
+    under a protocol with hints, an array with a dataset that has it; without, the model colors by L alone.
     `pictures` stands in place of `build` and `schedule`: a folder or zip of colored test images, made elsewhere. They
     are matched with the test images by name, and their ab is scored with the true L; the pictures themselves are if
     `options` has `as_is=True`.
@@ -242,12 +252,15 @@ class ModelSpec:
     sees_truth: bool = False
     published: Published | None = None
     pictures: Path | None = None
+    takes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(MODEL_NAME, self.name) or re.search(r"/seed-\d", self.name):
             raise ValueError(f"model name {self.name!r}: say it in lower-case letters, digits, dashes and dots")
         if self.build is made_elsewhere and self.pictures is None:
             raise ValueError(f"model {self.name!r} has neither build nor pictures; give one of them")
+        if isinstance(self.takes, str) or not all(name.isidentifier() for name in self.takes):
+            raise ValueError(f"model {self.name!r}: takes is {self.takes!r}; give names, such as ('hints',)")
 
     def variant(self, change: str, **options: Any) -> ModelSpec:
         """The same model with other options: an ablation, named `parent/change`."""
@@ -266,9 +279,10 @@ class ModelSpec:
 class Picture(Protocol):
     """One image of a dataset. `digest` depends on the content alone; `name` is unique in its split.
 
-    A dataset that knows the parts of its pictures adds `masks(size)`: bool (size, size) by part, the same parts in
-    every picture, each pixel in one of them, of the picture as the protocol crops and resizes it; `digest` covers them.
-    The error is then also told by part; "eyes" and "lips" are zoomed in on.
+    A dataset that knows more of its pictures adds `arrays(size)`: arrays by name, bool, uint8, int64 or float32, of one
+    shape and type in every picture; `digest` covers them. They reach the models and metrics that take them. One whose
+    last sides are (size, size) belongs to the picture as the protocol crops and resizes it, and is flipped with it in
+    training. A bool array (size, size) is the mask of a part, and the error is also told by part.
     """
 
     @property
@@ -288,7 +302,9 @@ class Picture(Protocol):
 class DatasetSpec:
     """A dataset as `--data NAME` or `--data NAME:ARGUMENT` opens it.
 
-    `open(argument)` returns the pictures of each split, "train", "val" and "test", or of those that exist.
+    `open(argument)` returns the pictures of each split, "train", "val" and "test", or of those that exist. A split may
+    be any sequence, say one of millions that makes a picture when it is asked for: where a run takes fewer than all of
+    more than 20,000, no others are made. A picture's `digest` may come from a list: nothing is read to check it.
     It raises ValueError with one line that says what is wrong with the argument.
     """
 
@@ -317,6 +333,9 @@ class MetricSpec:
     values and paths, are recorded and bind the scores; a file counts by its content. `notes` are sentences for the foot
     of the table. `missing`, if not "", is why the metric cannot be computed here, with the remedy: it is listed, and
     left out. `takes_weights` lets `--weights NAME=FILE` reach `register_metrics` under this name.
+
+    `takes` names arrays of the dataset that `compute` gets as keywords, (B, ...) each; with data that lack one the
+    metric is left out.
     """
 
     name: str
@@ -331,3 +350,4 @@ class MetricSpec:
     notes: Sequence[str] = ()
     missing: str = ""
     takes_weights: bool = False
+    takes: Sequence[str] = ()

@@ -29,7 +29,7 @@ COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
     r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
     r"|stage|epoch|component|split|metric"
-    r"|skill|sees_truth|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
+    r"|skill|sees_truth|given|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
 )
 
 
@@ -74,5 +74,7 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
     named = isinstance(spec.compute, tuple | list) and spec.reduce and {*spec.compute} <= {*SCORES}
     if not (named or callable(spec.compute)):
         raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")
+    if isinstance(spec.takes, str) or not all(isinstance(name, str) for name in spec.takes):
+        raise ValueError(f"metric {spec.name!r}: takes is {spec.takes!r}; give names of arrays, such as ('depth',)")
     if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
         raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")

@@ -73,8 +73,13 @@ def sample_pictures(data: Data) -> bytes:
     truth = test.pixels[:SAMPLES]
     L, ab = to_lab(truth, torch.device("cpu"))
     grey = to_pixels(recombine(L, torch.zeros_like(ab)))
-    parts = {} if test.parts is None else {"parts": test.parts[:SAMPLES], "part_names": np.array(test.part_names)}
-    return packed(names=np.array(test.names[:SAMPLES]), truth=np.array(truth), grey=grey, **parts)
+    masks = {name: array[:SAMPLES] for name, array in test.arrays.items() if array.dtype == bool}
+    if masks:
+        parts = np.stack([*masks.values()])
+        # Where masks overlap, the first counts; a pixel in none gets the number after the last.
+        numbers = np.where(parts.any(0), parts.argmax(0), len(parts)).astype(np.uint8)
+    named = {"parts": numbers, "part_names": np.array([*masks])} if masks else {}
+    return packed(names=np.array(test.names[:SAMPLES]), truth=np.array(truth), grey=grey, **named)
 
 
 def ask(check: Callable[[Any], Any], request: Any, what: str) -> Any:

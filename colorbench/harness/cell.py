@@ -29,7 +29,17 @@ from colorbench.harness.networks import (
     packed_weights,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import Keeper, Predicted, check_answers, colorize, inputs_of, keeps_all, kept, predict
+from colorbench.harness.predict import (
+    Keeper,
+    Predicted,
+    check_answers,
+    colorize,
+    given_to,
+    inputs_of,
+    keeps_all,
+    kept,
+    predict,
+)
 from colorbench.harness.scoring import score_all
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
@@ -126,10 +136,11 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     base = load_cell(RunFolder(request.run), spec.refines, record.seed, cell.registry) if spec.refines else None
     network, record.width = network_before_training(cell, base), _width(cell)
     network.to(cell.accelerator.device).to(memory_format=torch.channels_last)
-    inputs = inputs_of(cell.test.pixels[:1], cell.accelerator.device, request.protocol, spec.sees_truth)
-    colorize(network, *inputs)  # what breaks the contract shall not train for a day first
+    L, inputs = inputs_of(spec, cell.test, slice(1), cell.accelerator.device, request.protocol)
+    colorize(network, L, **inputs)  # what breaks the contract shall not train for a day first
     # Without stages these are not looked at: there may be test images alone.
-    train, val = (open_images(request.splits.get(split, request.splits["test"])) for split in ("train", "val"))
+    opened = (open_images(request.splits.get(split, request.splits["test"])) for split in ("train", "val"))
+    train, val = (images.taking(spec.takes) for images in opened)
     checkpoint = Checkpoint(request.cell_dir / TRAINING, request.resume, cell.accelerator.device)
     job = TrainingJob(network, spec, record.seed, request.preset.batch_size, train, val, base)
     trainer = Trainer(job, cell.accelerator, checkpoint)
@@ -138,7 +149,7 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
-    record.parameters = 0 if spec.sees_truth else count_parameters(network, *inputs)
+    record.parameters = 0 if spec.sees_truth else count_parameters(network, L, **inputs)
     record.notes = [*notes_of(network)]
     record.status = TRAINED
     if cell.is_main:
@@ -183,7 +194,8 @@ def _trained(cell: Cell, record: CellRecord) -> nn.Module:
 def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
     """Score the predictions that are kept; without them all, predict again from the weights."""
     request, where = cell.request, cell.accelerator.device
-    test, metrics = cell.test, with_statistics(cell.registry.metrics.values(), request.statistics)
+    test = cell.test
+    metrics = with_statistics(cell.registry.metrics.values(), request.statistics, test.arrays)
     key = predictions_key(record, request.inputs)
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
         scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
@@ -192,7 +204,7 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
             scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)
             keeper.commit(record)
-        record.predicted_by = key
+        record.predicted_by, record.given = key, given_to(cell.spec, test, request.protocol)
     if cell.is_main:
         tables = {SCORES: scored.scores, DETAILS: scored.details, SET_SCORES: scored.set_scores}
         content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items() if len(table)}
@@ -215,8 +227,9 @@ def _predictions(cell: Cell, record: CellRecord, network: nn.Module | None) -> I
     network = network if network is not None else _trained(cell, record)
     network.to(where).to(memory_format=torch.channels_last)
     # After training, which shows what a first layer of zeros hides.
-    check_answers(network, *inputs_of(test.pixels[:2], where, request.protocol, spec.sees_truth))
-    yield from predict(network, test, where, request.protocol, spec.sees_truth)
+    L, inputs = inputs_of(spec, test, slice(2), where, request.protocol)
+    check_answers(network, L, **inputs)
+    yield from predict(network, spec, test, where, request.protocol)
 
 
 def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:

@@ -124,7 +124,7 @@ class Elsewhere:
             pixels = picture.load(self.protocol.size)
         except (OSError, ValueError) as error:
             return str(getattr(error, "strerror", None) or error)
-        decoded = decode_picture(_Loaded(pixels), self.protocol, masked=False)
+        decoded = decode_picture(_Loaded(pixels), self.protocol, with_arrays=False)
         if isinstance(decoded, str):
             return decoded
         return decoded.pixels, pixels.shape != decoded.pixels.shape, decoded.near_grey

@@ -57,7 +57,7 @@ def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def count_parameters(network: nn.Module, L: Tensor) -> int:
+def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
     """The parameters that color `L`, base included: no discriminator, no head that only training uses."""
     used: dict[int, int] = {}
 
@@ -66,7 +66,7 @@ def count_parameters(network: nn.Module, L: Tensor) -> int:
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]
     try:
-        network.eval()(L)
+        network.eval()(L, **inputs)
     finally:
         for hook in hooks:
             hook.remove()

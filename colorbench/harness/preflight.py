@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from colorbench import hints
 from colorbench.color import bytes_to_lab, luminance, recombine
-from colorbench.contract import ModelSpec, Stage
+from colorbench.contract import Batch, ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
-from colorbench.data.loader import Loader
+from colorbench.data.loader import Loader, arrays_at
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
 from colorbench.harness.elsewhere import matched
@@ -58,15 +59,17 @@ def check_model(request: CellRequest) -> Estimate:
     network = network_before_training(cell, base)
     refuse_misspelt(network)
     network.to(where).to(memory_format=torch.channels_last)
-    inputs = inputs_of(cell.test.pixels[:2], where, request.protocol, spec.sees_truth)
-    colorize(network, *inputs)  # first, since an answer of another shape is the best reason for what its losses do
+    L, inputs = inputs_of(spec, cell.test, slice(2), where, request.protocol)
+    colorize(network, L, **inputs)  # first, since an answer of another shape is the best reason for what its losses do
+    if spec.takes:
+        colorize(network, L)  # which it has alone under another protocol, or with other data
     check_stages(network, cell.stages)
     training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
-    check_answers(network, *inputs)
+    check_answers(network, L, **inputs)
     started = time.perf_counter()
-    colorize(network, *inputs)
+    colorize(network, L, **inputs)
     _synchronize()
-    prediction = (time.perf_counter() - started) / len(inputs[0]) * len(cell.test)
+    prediction = (time.perf_counter() - started) / len(L) * len(cell.test)
     weights = sum(tensor.nbytes for tensor in trained_state(network, base).values())
     return Estimate(training, prediction, weights)
 
@@ -98,6 +101,8 @@ def check_protocol(protocol: Protocol) -> None:
     L = torch.full((1, 1, protocol.size, protocol.size), 50.0)
     picture = recombine(L, torch.cat((L, L), dim=1), protocol)
     luminance(picture, protocol)
+    if protocol.hints:
+        hints.draw(torch.cat((L, L), dim=1), [""], protocol)
     try:
         score(picture, picture, protocol=protocol)
     except ValueError as error:
@@ -111,13 +116,13 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
     """
     failed, statistics, test = [], dict[str, np.ndarray](), open_images(request.splits["test"])
     truth = torch.from_numpy(np.array(test.pixels[:2])).permute(0, 3, 1, 2)
-    pair = Pair(truth, truth, protocol=request.protocol)
+    pair = Pair(truth, truth, arrays_at(test, slice(2), truth.device), protocol=request.protocol)
     train = open_images(request.splits["train"]) if "train" in request.splits else None
     for metric in request.plugins.load().metrics.values():
         try:
             if metric.prepare and train:
                 statistics[metric.name] = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
-            for ready in with_statistics([metric], statistics):
+            for ready in with_statistics([metric], statistics, test.arrays):
                 if callable(ready.compute):
                     compute(ready, pair)  # of both at once, where a mistake in the shape shows
                 join([ready], (scored := score_batch(pair, [ready])).features, scored.scores)
@@ -146,8 +151,9 @@ def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:
 
 def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     """What the stage will take by the time of one step. Nothing of the step is kept."""
-    train, batch_size = open_images(cell.request.splits["train"]), cell.request.preset.batch_size
-    loader = Loader(train, stage, batch_size, partial(seed_for, cell.request.record.seed), cell.accelerator)
+    request, train = cell.request, open_images(cell.request.splits["train"]).taking(cell.spec.takes)
+    seed_of = partial(seed_for, request.record.seed)
+    loader = Loader(train, stage, request.preset.batch_size, seed_of, cell.accelerator)
     learning_rate(stage, 0, loader.length)
     if stage.measures:
         started = time.perf_counter()
@@ -158,11 +164,16 @@ def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     with frozen(network, stage.frozen):
         for count in (min(2, len(batch.L)), len(batch.L)):  # the first warms up
             started = time.perf_counter()
-            for update in stepper.step(replace(batch, L=batch.L[:count], ab=batch.ab[:count]), 0.0, count):
+            for update in stepper.step(_first(batch, count), 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
     return (time.perf_counter() - started) * loader.length
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    inputs = {name: array[:count] for name, array in batch.inputs.items()}
+    return replace(batch, L=batch.L[:count], ab=batch.ab[:count], inputs=inputs)
 
 
 def _synchronize() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import MetricSpec
+from colorbench.data.loader import arrays_at
 from colorbench.metrics import score_batch
 from colorbench.metrics.extra import join
 from colorbench.metrics.pair import Pair
@@ -52,7 +53,7 @@ def score_all(
         device = batch.pictures.device
         truth = torch.from_numpy(np.array(images.pixels[place])).to(device).permute(0, 3, 1, 2)
         attention = None if batch.maps is None else batch.maps.float() / 255
-        pair = Pair(batch.pictures, truth, _parts(images, place, device), attention, protocol)
+        pair = Pair(batch.pictures, truth, arrays_at(images, place, device), attention, protocol)
         scored = score_batch(pair, metrics)
         for tables, frame in ((scores, scored.scores), (details, scored.details)):
             frame.insert(0, "image", images.names[place])
@@ -63,13 +64,6 @@ def score_all(
     by_image = pd.concat(scores, ignore_index=True)
     over_set = join(metrics, {source: np.concatenate(parts) for source, parts in features.items()}, by_image)
     return Scored(by_image, pd.concat(details, ignore_index=True), over_set, sampled.arrays(images.names))
-
-
-def _parts(images: Images, place: slice, device: torch.device) -> dict[str, Tensor]:
-    if images.parts is None:
-        return {}
-    parts = torch.from_numpy(np.array(images.parts[place])).to(device)
-    return {name: parts == number for number, name in enumerate(images.part_names)}
 
 
 class _Samples:

@@ -16,6 +16,7 @@ from colorbench.runs.records import DONE, CellRecord
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
+AUTOMATIC = "automatic"  # of a model that had L alone where others had more
 NO_DIFFERENCE, ONE_SEED = "no clear difference", "one seed: no verdict"
 COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "base_images_seen", "batch_n")
 
@@ -23,7 +24,8 @@ COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_s
 def compare(results: Results) -> pd.DataFrame:
     """A row per model that the record names: worst MSE first, those without scores last.
 
-    Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
+    Columns: `model`, `status`, `given`, what a model had beside L, where some had more than L; the counts;
+    each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
     `psnr_pooled`, too, and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there are
     any; `skill`, 1 - MSE / MSE of the model whose `anchor` is "floor", and `to_bound_percent`, where its MSE stands
     between that and the "bound"; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in
@@ -74,7 +76,15 @@ def _standing(results: Results, model: str) -> dict[str, Any]:
     kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
     kept |= {"sees_truth": "yes"} if any(cell.sees_truth for cell in cells) else {}
     made = {"made": "elsewhere"} if any("pictures" in cell.made_from for cell in cells) else {}
+    made |= {"given": _given(done)} if results.gives_inputs and done else {}
     return {"model": model, "status": status(cells), **kept, **made, "seeds_done": len(done), "seeds_asked": len(cells)}
+
+
+def _given(cells: Sequence[CellRecord]) -> str:
+    """What a model had beside L, in words."""
+    if any(cell.sees_truth for cell in cells):
+        return "the truth"
+    return ", ".join(dict.fromkeys(name for cell in cells for name in cell.given)) or AUTOMATIC
 
 
 def _scores(results: Results) -> dict[str, dict[str, Any]]:

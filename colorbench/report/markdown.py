@@ -151,6 +151,7 @@ def _against(name: str, parents: pd.DataFrame, cost: Any, row: Row) -> str:
 def _headline(frame: pd.DataFrame) -> list[Column]:
     return [
         MODEL,
+        text("given"),
         number("MSE ↓", "mse", ",.1f", ends=True, best=min),
         number("PSNR, dB ↑", "psnr", ",.2f", ends=True, best=max),
         number("SSIM ↑", "ssim", ",.3f", ends=True, best=max),

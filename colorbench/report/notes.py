@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from colorbench.report.comparison import FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
+from colorbench.report.comparison import AUTOMATIC, FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
 from colorbench.report.results import Results
 from colorbench.runs.identity import differences
 from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
@@ -136,12 +136,33 @@ def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             "The gain is paired: the same images and seeds for both models. Images are won where the MSE is below that "
             f"of {frame['reference'].dropna().iloc[0]}, of all images of all seeds."
         )
+    yield from _given(frame, results)
     if floor := anchored(results, "floor"):
         bound = anchored(results, "bound")
         yield f"Skill: 1 - MSE / MSE of {floor}." + (f" To the bound: 0 % is {floor}, 100 % {bound}." if bound else "")
     if "sees_truth" in frame:
         which = ", ".join(frame.loc[frame["sees_truth"].notna(), "model"])
         yield f"Made from the true colors, which no colorization has, and never in bold: {which}."
+
+
+def _given(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    """What some models were given beside L, and which had none of it."""
+    if "given" not in frame:
+        return
+    alone = frame["given"] == AUTOMATIC
+    hinted = frame["given"].str.contains(r"\bhints\b", na=False)
+    settings = results.record.protocol.settings
+    if points := settings.get("hints"):
+        side, which = settings.get("hint_size"), ", ".join(frame.loc[hinted, "model"]) or "no model, for none takes any"
+        yield (
+            f"Hints: {points} in each image, of {side} x {side} px with the mean of their true ab, the same for every "
+            f"model. Given to: {which}."
+        )
+    if alone.any() and not alone[frame["given"].notna()].all():
+        yield (
+            f"Automatic, from L alone, and not to be compared with rows that had more: "
+            f"{', '.join(frame.loc[alone, 'model'])}."
+        )
 
 
 def _other_seeds(frame: pd.DataFrame, results: Results) -> Iterator[str]:

@@ -68,6 +68,11 @@ class Results:
         """The scores over the set, which came with plugins as well."""
         return [] if self.set_scores.empty else list(dict.fromkeys(self.set_scores["metric"]))
 
+    @property
+    def gives_inputs(self) -> bool:
+        """Whether a model could have more than L, or had it."""
+        return bool(self.record.protocol.settings.get("hints")) or any(cell.given for cell in self.outcomes)
+
     def cells(self, model: str, *, done: bool = False) -> list[CellRecord]:
         """The cells of a row, by seed; only the finished ones if `done`."""
         return [cell for cell in self.outcomes if cell.model == model and (cell.status == DONE or not done)]

@@ -25,9 +25,9 @@ from colorbench.runs.records import CellRecord, cleaned, refuse_hostile
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
     "color.py", "data/decode.py", "data/loader.py", "data/sources.py", "harness/networks.py", "harness/optimizers.py",
-    "harness/stepper.py", "harness/trainer.py", "seeds.py",
+    "harness/stepper.py", "harness/trainer.py", "hints.py", "seeds.py",
 )  # fmt: skip
-PREDICTION_CODE = ("color.py", "harness/predict.py")
+PREDICTION_CODE = ("color.py", "harness/predict.py", "hints.py")
 ELSEWHERE_CODE = ("data/decode.py", "data/sources.py", "harness/elsewhere.py")
 SCORING_CODE = ("color.py", "harness/scoring.py", "metrics")
 CURVE = 32  # places at which a decay of the learning rate is sampled

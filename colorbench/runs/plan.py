@@ -138,14 +138,17 @@ class Context:
         )
 
     def _metric_record(self, metric: MetricSpec) -> MetricRecord:
-        lacks = metric.prepare is not None and not self.has_training_images
+        lacking = [name for name in metric.takes if name not in self.data.splits["test"].arrays]
+        left_out = f"it needs {', '.join(lacking)}, which these data have not" if lacking else ""
+        if metric.prepare is not None and not self.has_training_images:
+            left_out = "it needs a training split, which these data have not"
         return MetricRecord(
             summary=metric.summary,
             over="set" if metric.reduce else "image",
             better=metric.better,
             settings=metric_settings(metric),
             notes=[*metric.notes],
-            left_out="it needs a training split, which these data have not" if lacks else "",
+            left_out=left_out,
         )
 
     @property
@@ -395,7 +398,7 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
     if fields["stages"]:
         fields["preset"] |= {"batch_size": preset.batch_size}
         fields["data"] = {split: context.data.fingerprint_of(split) for split in ("train", "val")}
-        fields["input"] = context.protocol.input_id
+        fields["input"] = context.protocol.automatic.input_id
     return fields
 
 

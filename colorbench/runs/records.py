@@ -91,7 +91,7 @@ class CellRecord(Record, kw_only=True):
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
-    than keys.
+    than keys. `given` names what the model was given beside L for its predictions.
     """
 
     model: Name
@@ -120,6 +120,7 @@ class CellRecord(Record, kw_only=True):
     predicted_by: Key = ""
     predictions_kept: Count = 0
     scored_by: Key = ""
+    given: list[str] = []
     files: dict[File, Sha256] = {}
 
     def __post_init__(self) -> None:

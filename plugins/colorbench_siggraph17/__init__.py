@@ -20,6 +20,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Zhang, Zhu et al. 2017: dilated VGG-like CNN, color classes and regression",
         build=build,
         schedule=schedule,
+        options={"hints": False},
         reference=True,
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
@@ -32,6 +33,13 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(spec)
     register(
         replace(
+            spec.variant("hints", hints=True),
+            summary="siggraph17 trained on random hints as well, which it takes under a protocol that gives them",
+            takes=("hints",),
+        )
+    )
+    register(
+        replace(
             spec.variant("fewer-images"),
             summary="siggraph17 trained on the first 60 % of the images: what refines it can learn from the others",
             schedule=lambda preset: [replace(stage, images=first_images) for stage in schedule(preset)],
@@ -39,10 +47,10 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     )
 
 
-def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None) -> nn.Module:
+def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, hints: bool = False) -> nn.Module:
     from colorbench_siggraph17.model import Siggraph17
 
-    return Siggraph17(width)
+    return Siggraph17(width, hints)
 
 
 def first_images(epoch: int, count: int) -> range:

@@ -21,7 +21,7 @@ SMALL = replace(COLORBENCH, size=16)
 
 
 def scored(network, images):
-    return score_all(predict(network, images, torch.device("cpu"), SMALL), images, (), SMALL)
+    return score_all(predict(network, spec("toy"), images, torch.device("cpu"), SMALL), images, (), SMALL)
 
 
 @pytest.fixture
@@ -69,10 +69,9 @@ def test_the_worst_images_are_kept_the_worst_first(images):
 
 
 def test_masks_reach_the_details(images):
-    parts = np.zeros((10, 16, 16), np.uint8)
-    parts[:, :4] = 1
-    masked = Images(images.pixels, images.names, images.digests, images.near_grey, {}, parts, ("skin", "lips"))
-    details = scored(Toy(), masked).details
+    lips = np.zeros((10, 16, 16), bool)
+    lips[:, :4] = True
+    details = scored(Toy(), replace(images, arrays={"skin": ~lips, "lips": lips})).details
     assert details["share_lips"].tolist() == [0.25] * 10
 
 

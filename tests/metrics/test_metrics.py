@@ -155,7 +155,7 @@ def test_pictures_stored_with_channels_last_score_the_same():
 
 
 HALVES = {"name": 0, "summary": 0, "source": 0}  # changed: 1 the input half, 2 the scoring half
-HALVES |= dict.fromkeys(("crop", "resize", "size", "luminance", "near_grey"), 1)
+HALVES |= dict.fromkeys(("crop", "resize", "size", "luminance", "near_grey", "hints", "hint_size", "hint_places"), 1)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])
