@@ -179,7 +179,8 @@ class ShowsAttention(Protocol):
     """A network whose attention is drawn beside the pictures and compared with the true chroma."""
 
     def with_attention(self, L: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What `forward` gets -> what `forward` gives, and a map, float32 (B, 1, h, w) in 0..1 and no larger than L, or None."""
+        """From what `forward` gets to what it gives, and a map, float32 (B, 1, h, w) in 0..1 and no larger than L, or
+        None."""
 
 
 @runtime_checkable
