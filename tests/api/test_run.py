@@ -188,17 +188,22 @@ def test_the_code_of_the_model_that_a_plugin_varies_is_part_of_the_key(tmp_path)
 
 
 def test_an_installed_plugin_may_vary_the_model_of_another(monkeypatch):
-    names = {}
-    exec(VARIED, names)
-    plugin = SimpleNamespace(**names)
+    loaded = []
+
+    def load():
+        loaded.append("varied")
+        exec(VARIED, names := {})
+        return SimpleNamespace(**names)
+
     entry = SimpleNamespace(
         name="varied", value="varied", module="varied", dist=SimpleNamespace(name="varied", version="1"),
-        load=lambda: plugin,
+        load=load,
     )  # fmt: skip
     entries = plugins.entry_points(group="colorbench")
     monkeypatch.setattr(plugins, "entry_points", lambda group: [*entries, entry])
     registry = plugins.load()
     assert registry.origins["model", "cnn/wide"] == "varied (varied 1)"
+    assert loaded == ["varied"]  # not again each time that it asks for the model
 
 
 SLOW = TINY.replace('Stage("train", 1,', 'Stage("train", 10**6,')
