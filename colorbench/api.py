@@ -37,6 +37,7 @@ from colorbench.harness.preflight import (
 from colorbench.harness.protocols import score_under
 from colorbench.harness.scoring import SAMPLES
 from colorbench.harness.throughput import time_models
+from colorbench.options import configure, recorded_spec
 from colorbench.plugins import Registry
 from colorbench.protocol import COLORBENCH, Protocol
 from colorbench.runs import executors
@@ -81,7 +82,9 @@ class Options:
 
     `again` names models to train anew, `keep` stale ones to use as they are; "all" stands for every one; if `remakes`,
     what is stale is made again in its place, for where that costs next to nothing. `predictions` is how many of the
-    test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too.
+    test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too. `weights` are files
+    by model, instead of a training, or by metric; `initial` those that a model is trained from. `options` has, by
+    "MODEL.KEY", a value, or a list of values to compare, each a row beside the model.
     """
 
     models: Sequence[str]
@@ -90,6 +93,8 @@ class Options:
     out: Path
     seeds: Sequence[int] = (0,)
     weights: Mapping[str, Path] = field(default_factory=dict)
+    initial: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     plugin_files: Sequence[Path] = ()
     protocol: str = COLORBENCH.name
     pictures: Sequence[ModelSpec] = ()
@@ -135,8 +140,7 @@ def run(options: Options) -> RunFolder:
     A model that fails is a cell with its reason. Raises UserError for what can be told before anything is trained:
     options, data or weights that do not fit, a folder made under other conditions, cells that are stale.
     """
-    registry = _registry(options.plugin_files, options.weights, options.models, options.pictures)
-    specs = with_needed(registry.find("model", options.models), registry)
+    registry, specs = _asked(options)
     folder, rank = RunFolder(options.out), device.world()[0]
     with folder.held() if rank == 0 else contextlib.nullcontext():
         with _main_first():  # the others then find the images decoded
@@ -162,15 +166,15 @@ def run(options: Options) -> RunFolder:
 
 def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
-    registry = _registry(options.plugin_files, options.weights, options.models, options.pictures)
-    specs = with_needed(registry.find("model", options.models), registry)
+    registry, specs = _asked(options)
     context = _context_to_run(RunFolder(options.out), registry, options)
     return _checked(context, _planned(context, specs, options))
 
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
     """The cells that were asked for, also those made again which have not taken the old one's place."""
-    cells = [cell for cell in folder.cells() if cell.model in options.models and cell.seed in options.seeds]
+    names = {*options.models, *_asked(options)[0].sweeps}
+    cells = [cell for cell in folder.cells() if cell.model in names and cell.seed in options.seeds]
     again = [(folder.again_dir(cell.model, cell.seed), cell) for cell in cells if options.again]
     begun = [(path, cell) for path, cell in again if (path / files.CELL).exists()]
     return cells + [files.read_cell(path, cell.model, cell.seed) for path, cell in begun]
@@ -309,8 +313,8 @@ def _context(
 
 
 def _registry(
-    plugin_files: Sequence[Path], weights: Mapping[str, Path], models: Sequence[str] = (),
-    pictures: Sequence[ModelSpec] = (),
+    plugin_files: Sequence[Path], weights: Mapping[str, Path], pictures: Sequence[ModelSpec] = (),
+    models: Sequence[str] = (),
 ) -> Registry:  # fmt: skip
     """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
     for name, file in weights.items():
@@ -326,6 +330,21 @@ def _registry(
     return registry
 
 
+def _asked(options: Options) -> tuple[Registry, list[ModelSpec]]:
+    """The plugins under the options given, and the models to run: with what they need and the rows of sweeps."""
+    registry = _registry(options.plugin_files, options.weights, options.pictures, options.models)
+    configure(registry, options.options)
+    specs = with_needed(registry.find("model", [*options.models, *registry.sweeps]), registry)
+    names = [spec.name for spec in with_needed(registry.find("model", options.models), registry)]
+    refuse_unknown("model that runs for --option", {name.rpartition(".")[0]: None for name in options.options}, names)
+    refuse_unknown("model that runs for --initial", options.initial, names)
+    for name, file in options.initial.items():
+        if name in options.weights or not file.is_file():
+            why = "--weights gives its weights already" if name in options.weights else "there is no such file"
+            raise UserError(f"--initial {name}={file}: {why}; name one file of weights to train on from")
+    return registry, specs
+
+
 def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> Context:
     preset = options.preset
     # Of which none is asked for need not be there.
@@ -333,8 +352,9 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     context = _context(
         folder, registry, options.data, limits, preset, registry.find("protocol", [options.protocol])[0],
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
+        options=options.options, initial=options.initial,
     )  # fmt: skip
-    for name in options.models:
+    for name in registry.specs["model"]:
         if file := options.weights.get(name):
             request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
             _ask(check_weights, request, f"{name!r} with --weights {file}")
@@ -347,6 +367,11 @@ def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> 
     again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
     refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
     cells = plan(context, specs, options.seeds, again, keep)
+    for cell in cells:
+        if cell.spec.name in options.initial and not cell.record.made_from.get("stages"):
+            raise UserError(
+                f"--initial {cell.spec.name}: it learns nothing by itself; leave that out, or give --weights"
+            )
     if options.remakes:
         cells = [replace(cell, state=TO_DO) if cell.state == STALE else cell for cell in cells]
     for line in waiting(context, cells):
@@ -367,6 +392,8 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
         try:
             estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
         except (RuntimeError, UserError, OSError) as error:
+            if name in context.initial and isinstance(error, UserError):
+                raise UserError(f"--initial {name}: {error}") from error
             failures[name] = error
     return Work(context, cells, estimates, failures)
 
@@ -530,7 +557,7 @@ def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> 
     if "pictures" in trained.made_from:
         why = "it was made elsewhere: it has pictures of that run's test images alone, no network"
         made = _written(cell_dir, record, FAILED, why)
-    elif trained.model in context.registry.specs["model"]:
+    elif recorded_spec(context.registry, trained):
         made = _make(context.request(record, cell_dir, trained_in=source.path.resolve()))
     else:
         made = _written(cell_dir, record, FAILED, f"it is not installed; give its plugin, which was {trained.origin}")

@@ -41,12 +41,17 @@ class Plugin:
 
 @dataclass
 class Registry:
-    """Everything that the loaded plugins registered: `specs[kind][name]`, each with its origin."""
+    """Everything that the loaded plugins registered: `specs[kind][name]`, each with its origin.
+
+    `given` has the options that a command gives, by model; `sweeps`, by row, the option of which it has one of several.
+    """
 
     weights: Mapping[str, Path] = field(default_factory=dict)
     specs: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sweeps: dict[str, str] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, MetricSpec]:

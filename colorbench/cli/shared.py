@@ -54,6 +54,14 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--epochs", type=click.IntRange(1, MOST), help="Epochs of a single-stage model; others scale along."),
     click.option("--batch-size", type=click.IntRange(1, MOST), help="Images in a training step, over all processes."),
     click.option("--weights", multiple=True, metavar="NAME=FILE", help="A model's instead of a training; a metric's."),
+    click.option("--initial", multiple=True, metavar="MODEL=FILE", help="Weights that a model is trained on from."),
+    click.option(
+        "--option",
+        "settings",
+        multiple=True,
+        metavar="MODEL.KEY=VALUE",
+        help="An option of a model; values with commas between, or repeated, are rows to compare.",
+    ),
     protocol_option,
     pictures_option,
     as_is_option,
@@ -85,6 +93,7 @@ def command_line() -> str:
 
 def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     """What the options of `run` stand for. Raises UserError that names all that is wrong with them at once."""
+    from colorbench.options import configure, parsed
     from colorbench.presets import PRESETS
 
     given = SimpleNamespace(**arguments)
@@ -100,11 +109,13 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     names = every if given.models == "all" else listed(given.models)
     names += [spec.name for spec in pictures if spec.name not in names]
     names += _ablations(given.ablations, names, registry) if given.ablations else []
-    files, protocol = weight_files(given.weights), given.protocol or COLORBENCH.name
+    files, initial = weight_files(given.weights), weight_files(given.initial, "--initial")
+    settings, protocol = parsed(given.settings), given.protocol or COLORBENCH.name
     others = [name for name in files if name not in names and name not in registry.specs["metric"]]
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
+        lambda: configure(registry, settings),
         lambda: refuse_unknown("preset", [given.preset], PRESETS),
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
@@ -125,6 +136,8 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         out=Path(given.out or Path("results", f"{dataset_name(given.data)}-{given.preset}")),
         seeds=tuple(dict.fromkeys(given.seed)) or (0,),
         weights=files,
+        initial=initial,
+        options=settings,
         protocol=protocol,
         pictures=pictures,
         plugin_files=given.plugin_files,
@@ -136,11 +149,11 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
     )
 
 
-def weight_files(pairs: Sequence[str]) -> dict[str, Path]:
-    """What --weights gives, by name. Raises UserError for anything but NAME=FILE."""
+def weight_files(pairs: Sequence[str], option: str = "--weights") -> dict[str, Path]:
+    """What --weights or --initial gives, by name. Raises UserError for anything but NAME=FILE."""
     split = [pair.partition("=") for pair in pairs]
     if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
-        raise UserError(f"--weights {', '.join(wrong)}: say NAME=FILE")
+        raise UserError(f"{option} {', '.join(wrong)}: say NAME=FILE")
     return {name: Path(file) for name, _, file in split}
 
 

@@ -21,10 +21,10 @@ from colorbench.harness import device
 from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.elsewhere import Elsewhere
 from colorbench.harness.networks import (
-    PUBLISHED_WIDTH,
     build,
     build_published,
     count_parameters,
+    load_published,
     notes_of,
     packed_weights,
     trained_state,
@@ -34,6 +34,7 @@ from colorbench.harness.scoring import score_all
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.metrics.extra import with_statistics
+from colorbench.options import recorded_spec
 from colorbench.runs.executors import end_if_alone
 from colorbench.runs.folder import (
     DETAILS,
@@ -66,9 +67,12 @@ class Cell:
         self.accelerator = device.accelerator()
         self.test = open_images(request.splits["test"])
 
-    @property
+    @cached_property
     def spec(self) -> ModelSpec:
-        (spec,) = self.registry.find("model", [self.request.record.model])
+        record = self.request.record
+        if record.has_weights and (spec := recorded_spec(self.registry, record)):
+            return spec
+        (spec,) = self.registry.find("model", [record.model])
         return spec
 
     @cached_property
@@ -124,7 +128,7 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     """Train the network and save it: whatever happens to its predictions, it need not be trained again."""
     request, spec = cell.request, cell.spec
     base = load_cell(RunFolder(request.run), spec.refines, record.seed, cell.registry) if spec.refines else None
-    network, record.width = network_before_training(cell, base), _width(cell)
+    network, record.width = network_before_training(cell, base), width_of(cell)
     network.to(cell.accelerator.device).to(memory_format=torch.channels_last)
     inputs = inputs_of(cell.test.pixels[:1], cell.accelerator.device, request.protocol, spec.sees_truth)
     colorize(network, *inputs)  # what breaks the contract shall not train for a day first
@@ -140,6 +144,8 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
     record.parameters = 0 if spec.sees_truth else count_parameters(network, *inputs)
     record.notes = [*notes_of(network)]
+    if file := record.made_from.get("initial"):
+        record.notes.append(f"trained on from {file['file']} (SHA-256 {file['sha256'][:12]})")
     record.status = TRAINED
     if cell.is_main:
         state = packed_weights(trained_state(network, base))
@@ -159,12 +165,16 @@ def network_before_training(cell: Cell, base: nn.Module | None) -> nn.Module:
         return build_published(spec, size, request.weights)
     if spec.trained_as and run.exists() and (other := run.cell(spec.trained_as, seed)).has_weights:
         return with_weights(other, run.cell_dir(other.model, seed), spec, base, size)
-    return build(spec, request.preset.width, size, base, seed)
+    network = build(spec, request.preset.width, size, base, seed)
+    if request.initial:
+        load_published(network, spec, request.initial, base)
+    return network
 
 
-def _width(cell: Cell) -> float:
+def width_of(cell: Cell) -> float:
+    """The factor on the channels that its network has."""
     if cell.request.weights:
-        return PUBLISHED_WIDTH
+        return cell.spec.published_width
     other = cell.spec.trained_as
     return (
         RunFolder(cell.request.run).cell(other, cell.request.record.seed).width if other else cell.request.preset.width

@@ -15,7 +15,6 @@ from colorbench.color import recombine
 from colorbench.data.loader import to_lab
 from colorbench.data.sources import decode
 from colorbench.errors import UserError, one_line
-from colorbench.harness.networks import PUBLISHED_SIZE
 from colorbench.harness.predict import colorize
 from colorbench.harness.trained import load_model
 from colorbench.plugins import Registry
@@ -36,7 +35,7 @@ def colorize_file(
     if out is not None:
         _refuse_out(out, photo)
     network = load_model(model, weights, run, registry=registry)
-    size = RunFolder(run).record.preset.size if run else PUBLISHED_SIZE
+    size = RunFolder(run).record.preset.size if run else registry.specs["model"][model].published_size
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # Pillow refuses from twice as many on
     try:
         image = decode(_content(photo))

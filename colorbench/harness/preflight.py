@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from colorbench.contract import Batch, ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import to_lab
 from colorbench.errors import UserError, reason
-from colorbench.harness.cell import Cell, network_before_training
+from colorbench.harness.cell import Cell, network_before_training, width_of
 from colorbench.harness.elsewhere import matched
-from colorbench.harness.networks import build, build_published, trained_state
-from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
+from colorbench.harness.networks import build, build_published, misfit, trained_state
+from colorbench.harness.predict import BATCH, alike, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
 from colorbench.metrics import Pair, score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
+from colorbench.options import names_content, without_content
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
 
@@ -57,6 +58,7 @@ def check_model(request: CellRequest) -> Estimate:
     check_stages(network, cell.stages)
     training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
     check_answers(network, *inputs)
+    _check_without_files(cell, network, base, inputs)
     started = time.perf_counter()
     colorize(network, *inputs)
     _synchronize()
@@ -128,6 +130,25 @@ def _batches(train: Images, space: str, protocol: Protocol) -> Iterator[Tensor]:
     for chunk in np.array_split(places, -(-len(places) // BATCH)):
         rgb = torch.from_numpy(train.pixels[chunk]).permute(0, 3, 1, 2).contiguous()
         yield torch.stack(bytes_to_lab(rgb, protocol), dim=1) if space == "lab" else rgb
+
+
+def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None, inputs: Sequence[Tensor]) -> None:
+    """Raises ValueError if the network, once trained, cannot be loaded without the files that its options name."""
+    options = cell.request.record.made_from.get("options", {}).items()
+    if not (files := {name: without_content(value) for name, value in options if names_content(value)}):
+        return
+    remedy = "let build take None for it, and keep what colors in parameters and buffers"
+    try:
+        again = build(cell.spec.with_options(**files), width_of(cell), cell.request.preset.size, base)
+        own, state = trained_state(again, base), trained_state(network, base)
+        if not (why := misfit(state, own)):
+            again.load_state_dict(state, strict=base is None)
+            again.to(inputs[0].device).to(memory_format=torch.channels_last)
+            why = "" if alike(colorize(network, *inputs), colorize(again, *inputs)) else "it then gives other colors"
+    except (Exception, SystemExit) as error:  # whatever a plugin raises
+        why = reason(error)
+    if why:
+        raise ValueError(f"it cannot be loaded without the file of its option {', '.join(files)} ({why}); {remedy}")
 
 
 def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from colorbench.report.comparison import FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
 from colorbench.report.results import Results
-from colorbench.runs.identity import differences
+from colorbench.runs.identity import differences, shown
 from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
 PUBLISHED = (
@@ -99,9 +99,14 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
 
 
 def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    """Which rows of `frame` are not what would be made now, and in what the rows of one model differ."""
+    """Which rows of `frame` were given options, which are not what would be made now, and in what the rows of one model
+    differ."""
     ways: dict[str, list[str]] = {}
     for row in frame["model"]:
+        for cell in results.cells(row, done=True)[:1]:
+            if cell.given and not cell.sweep:  # of a sweep the name says it
+                given = ", ".join(f"{key} {shown(value)}" for key, value in cell.given.items())
+                yield f"{row} was made with the option {given}."
         if why := results.kept.get(row):
             yield f"† {row} is used as it was made, though it would be made otherwise now: {'; '.join(why)}."
         if "@" in row:

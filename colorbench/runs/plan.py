@@ -17,6 +17,7 @@ from colorbench.contain import contained
 from colorbench.contract import MetricSpec, ModelSpec, Preset
 from colorbench.data.cache import Data
 from colorbench.errors import UserError, reason
+from colorbench.options import configure, names_content, recorded_spec
 from colorbench.plugins import Registry, load
 from colorbench.protocol import Protocol
 from colorbench.runs.folder import (
@@ -57,16 +58,19 @@ READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored",
 
 @dataclass(frozen=True)
 class Plugins:
-    """What a process has to load: installed plugins by their entry points' names, files, rows made elsewhere, and
-    weights of metrics."""
+    """What a process has to load: installed plugins by their entry points' names, files, rows made elsewhere, weights
+    of metrics, and options of models."""
 
     installed: frozenset[str]
     files: tuple[str, ...]
     pictures: tuple[ModelSpec, ...] = ()
     weights: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Registry:
-        return load(self.files, only=self.installed, pictures=self.pictures, weights=self.weights)
+        registry = load(self.files, only=self.installed, pictures=self.pictures, weights=self.weights)
+        configure(registry, self.options)
+        return registry
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class CellRequest:
     scored_by: str
     keep: int | None = None
     weights: Path | None = None
+    initial: Path | None = None  # weights that the training begins with
     resume: str = ""
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)  # by metric, of the training images
     rescores: bool = False  # what is kept, whatever key it has
@@ -99,7 +104,8 @@ class CellRequest:
 @dataclass(frozen=True)
 class Context:
     """What all cells of a command share. `source` is the data as the command named it, `weights` are published weight
-    files by model. `statistics` are what metrics make of the training images, by name; empty until something is scored.
+    files by model, `initial` those that a training begins with, `options` the options given to models, by "MODEL.KEY".
+    `statistics` are what metrics make of the training images, by name; empty until something is scored.
     """
 
     folder: RunFolder
@@ -113,6 +119,8 @@ class Context:
     weights: Mapping[str, Path] = field(default_factory=dict)
     keep: int | None = None
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Path] = field(default_factory=dict)
 
     @cached_property
     def scoring(self) -> str:
@@ -169,21 +177,34 @@ class Context:
             scored_by=self.scoring,
             keep=self.keep,
             weights=self.weights.get(record.model),
+            initial=self.initial_of(self.registry.specs["model"].get(record.model)),
             resume=resume,
             statistics=self.statistics,
             **others,
         )
 
+    def initial_of(self, spec: ModelSpec | None) -> Path | None:
+        """The weights that a model is trained from: its own, or those of the model that it is an ablation of."""
+        if spec is None or spec.trained_as:
+            return None
+        return self.initial.get(spec.name) or self.initial.get(spec.parent or "")
+
     def plugins_for(self, names: Collection[str]) -> Plugins:
         """Those that these models, what they build on, and the metrics come from."""
         known = self.registry.specs["model"]
-        needed = {spec.name for spec in with_needed([known[name] for name in names if name in known], self.registry)}
+        # A row of a sweep that another command made is known by its model.
+        there = {name if name in known else name.rpartition("/")[0] for name in names} & known.keys()
+        needed = {spec.name for spec in with_needed([known[name] for name in sorted(there)], self.registry)}
+        inherited = {known[name].parent for name in needed} & {name.rpartition(".")[0] for name in self.options}
+        needed |= {name for name in inherited if name}
         kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.metrics]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
         pictures = tuple(known[plugin.name] for plugin in used if not plugin.source)
-        return Plugins(installed, tuple(files), pictures, self.registry.weights)
+        provided = {name for plugin in used for name in plugin.provides}
+        options = {name: of for name, of in self.options.items() if f"model {name.rpartition('.')[0]}" in provided}
+        return Plugins(installed, tuple(files), pictures, self.registry.weights, options)
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
@@ -372,6 +393,8 @@ def new_record(
         reference=spec.reference, anchor=spec.anchor, sees_truth=spec.sees_truth,
         published=spec.published,
         environment=environment_key(context.environment),
+        given=context.registry.given.get(spec.name, msgspec.UNSET),
+        sweep=context.registry.sweeps.get(spec.name, msgspec.UNSET),
     )  # fmt: skip
 
 
@@ -390,6 +413,8 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
     fields["preset"] = {"size": preset.size, "width": preset.width}
     if file:
         fields["weights"] = canonical(file)
+    elif initial := context.initial_of(spec):
+        fields["initial"] = canonical(initial)
     if spec.pictures:
         fields["pictures"] = canonical(spec.pictures.resolve())
     if fields["stages"]:
@@ -409,7 +434,8 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
             stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
-    source = registry.plugin_of("model", spec.name).source
+    known = spec.name in registry.specs["model"]
+    source = registry.plugin_of("model", spec.name if known else spec.parent or "").source
     code = plugin_code(source) if source else {}
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
@@ -421,10 +447,15 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
 
 def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> list[str]:
     """The fields of a trained cell that its plugin would set otherwise now: code, options, schedule."""
-    spec = registry.specs["model"].get(record.model)
+    spec = recorded_spec(registry, record)
     preset = Preset(summary="", **msgspec.structs.asdict(folder.record.preset))
     if spec is None:
         return []
     untrained = bool(record.made_from.get("weights")) or not record.made_from.get("stages")
     fields = own_fields(spec, preset, registry, untrained=untrained)
-    return list(differences({key: record.made_from.get(key) for key in fields}, fields))
+    there = {key: record.made_from.get(key) for key in fields}
+    # A file that an option named is not needed again: what was made of it lies in the weights.
+    for name, value in record.made_from.get("options", {}).items():
+        if names_content(value):
+            fields["options"][name] = value
+    return list(differences(there, fields))

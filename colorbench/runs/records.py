@@ -36,7 +36,7 @@ class Record(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class WeightFile(TypedDict):
-    """The weight file that stood in for a training."""
+    """The weight file that stood in for a training, or that one began with."""
 
     file: str
     sha256: Sha256
@@ -61,6 +61,7 @@ class MadeFrom(TypedDict, total=False):
     data: dict[str, str]
     input: str
     weights: WeightFile
+    initial: WeightFile
     pictures: dict[str, str] | str
     base: BuiltOn
     trained_as: BuiltOn
@@ -74,8 +75,10 @@ class Leg(Struct):
 
 
 class CellRecord(Record, kw_only=True):
-    """One model and seed.
+    """One model and seed. What may be UNSET is left out of the record then.
 
+    `given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of several
+    values. `validated_by` is the key of its scores on the validation images.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
@@ -109,6 +112,9 @@ class CellRecord(Record, kw_only=True):
     predictions_kept: Count = 0
     scored_by: Key = ""
     files: dict[File, Sha256] = {}
+    given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    sweep: str | msgspec.UnsetType = msgspec.UNSET
+    validated_by: Key | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.has_weights:

@@ -70,7 +70,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             spec,
             name="enhanced-unet-literal",
             summary="enhanced-unet with its diversity loss, its prior and its attention loss as printed",
-            options={**spec.options, "diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"},
+            options={**spec.option_values, "diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"},
             published=None,
         )
     )
