@@ -41,17 +41,14 @@ class Plugin:
 
 @dataclass
 class Registry:
-    """Everything that the loaded plugins registered: `specs[kind][name]`, each with its origin.
-
-    `given` has the options that a command gives, by model; `sweeps`, by row, the option of which it has one of several.
-    """
+    """Everything that the loaded plugins registered: `specs[kind][name]`, each with its origin."""
 
     weights: Mapping[str, Path] = field(default_factory=dict)
     specs: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
-    given: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sweeps: dict[str, str] = field(default_factory=dict)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # options that a command gives, by model
+    sweeps: dict[str, str] = field(default_factory=dict)  # by row, the option of which it has one of several values
 
     @property
     def metrics(self) -> dict[str, MetricSpec]:

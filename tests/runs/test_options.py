@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from conftest import call, one_line
+from conftest import call, jpegs, one_line
 from toys import spec
 
 from colorbench import ModelSpec, load_model, plugins
@@ -193,7 +193,9 @@ def test_an_option_is_in_the_key_and_needed_no_more_to_load(optional):
     assert optional.record()["given"] == {"depth": 3}
     network = load_model("tiny", run=optional.run, registry=plugins.load([optional.file]))
     assert len(network.convolution) == 3
-    evaluated = call("evaluate", optional.run, "--data", "portraits", "--plugin", optional.file)
+    evaluated = call(
+        "evaluate", optional.run, "--data", jpegs(optional.folder / "photos", 4), "--plugin", optional.file
+    )
     assert evaluated.exit_code == 0, evaluated.stderr
     assert "made otherwise" not in evaluated.stderr
     assert "options.depth 3 -> 1" in optional.plan().stdout
@@ -235,7 +237,9 @@ def test_a_file_of_an_option_counts_by_content_and_is_not_needed_to_load(optiona
     registry = plugins.load([optional.file])
     assert load_model("tiny", run=optional.run, registry=registry).scale == 20
     assert load_model("on-tiny", run=optional.run, registry=registry).base.scale == 20
-    evaluated = call("evaluate", optional.run, "--data", "portraits", "--plugin", optional.file)
+    evaluated = call(
+        "evaluate", optional.run, "--data", jpegs(optional.folder / "photos", 4), "--plugin", optional.file
+    )
     assert evaluated.exit_code == 0, evaluated.stderr
     assert "made otherwise" not in evaluated.stderr
 
@@ -271,7 +275,9 @@ def test_a_row_of_a_sweep_is_loaded_evaluated_and_merged_without_its_option(opti
     assert optional.record("tiny/depth-2")["parent"] == "tiny"
     network = load_model("tiny/depth-2", run=optional.run, registry=plugins.load([optional.file]))
     assert len(network.convolution) == 2
-    evaluated = call("evaluate", optional.run, "--data", "portraits", "--plugin", optional.file)
+    evaluated = call(
+        "evaluate", optional.run, "--data", jpegs(optional.folder / "photos", 4), "--plugin", optional.file
+    )
     assert evaluated.exit_code == 0, evaluated.stderr
     assert "made otherwise" not in evaluated.stderr
     merged = call("merge", optional.run, "--out", optional.folder / "merged")
