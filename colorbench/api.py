@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -84,7 +84,8 @@ class Options:
     what is stale is made again in its place, for where that costs next to nothing. `predictions` is how many of the
     test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too. `weights` are files
     by model, instead of a training, or by metric; `initial` those that a model is trained from. `options` has, by
-    "MODEL.KEY", a value, or a list of values to compare, each a row beside the model.
+    "MODEL.KEY", a value, or a list of values to compare, each a row beside the model. With `select` "val" the
+    validation images are scored, too, and the report names the best row of each such sweep by these scores.
     """
 
     models: Sequence[str]
@@ -95,6 +96,7 @@ class Options:
     weights: Mapping[str, Path] = field(default_factory=dict)
     initial: Mapping[str, Path] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    select: Literal["", "val"] = ""
     plugin_files: Sequence[Path] = ()
     protocol: str = COLORBENCH.name
     pictures: Sequence[ModelSpec] = ()
@@ -352,8 +354,13 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     context = _context(
         folder, registry, options.data, limits, preset, registry.find("protocol", [options.protocol])[0],
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
-        options=options.options, initial=options.initial,
+        options=options.options, initial=options.initial, validates=options.select == "val",
     )  # fmt: skip
+    if options.select:
+        if not registry.sweeps:
+            raise UserError("--select val: there are no rows to select from; give --option MODEL.KEY=VALUE,VALUE")
+        if "val" not in context.data.splits or not len(context.data.splits["val"]):
+            raise UserError(f"--select val: {options.data} has no val split; give data with one, or leave this out")
     for name in registry.specs["model"]:
         if file := options.weights.get(name):
             request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
@@ -525,7 +532,7 @@ def _keeps_all(context: Context, cell: CellRecord) -> bool:
 def _to_score(context: Context, record: CellRecord) -> CellRequest:
     """A request to score what is kept. Its model need not be installed: only the plugins of metrics are loaded."""
     request = context.request(record, context.folder.cell_dir(record.model, record.seed), rescores=True)
-    return replace(request, plugins=context.plugins_for([]))
+    return replace(request, plugins=context.plugins_for([]), validation="")
 
 
 def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellRecord], command: str) -> None:
@@ -552,6 +559,7 @@ def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> 
         return
     record = msgspec.structs.replace(
         trained, files={}, status=TRAINED, predicted_by="", scored_by="", predictions_kept=0,
+        validated_by=msgspec.UNSET,
         environment=files.environment_key(context.environment),
     )  # fmt: skip
     if "pictures" in trained.made_from:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from colorbench.contract import ModelSpec, Stage
-from colorbench.data.cache import open_images
+from colorbench.data.cache import Images, open_images
 from colorbench.errors import DISK_FULL, reason
 from colorbench.harness import device
 from colorbench.harness.checkpoint import Checkpoint
@@ -44,6 +44,7 @@ from colorbench.runs.folder import (
     SET_SCORES,
     TRACEBACK,
     TRAINING,
+    VAL_SCORES,
     WEIGHTS,
     RunFolder,
     add_files,
@@ -54,7 +55,7 @@ from colorbench.runs.folder import (
     write_cell,
 )  # fmt: skip
 from colorbench.runs.identity import differences, option_fields, predictions_key, stage_fields
-from colorbench.runs.plan import CellRequest
+from colorbench.runs.plan import CellRequest, is_validated
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 
@@ -66,6 +67,7 @@ class Cell:
         self.registry = request.plugins.load()
         self.accelerator = device.accelerator()
         self.test = open_images(request.splits["test"])
+        self.network: nn.Module | None = None  # once it is trained, or loaded
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -107,8 +109,11 @@ def make(request: CellRequest) -> CellRecord:
         remove_litter(request.cell_dir)
     try:
         cell = Cell(request)
-        network = None if record.has_weights or cell.spec.pictures else _train(cell, record)
-        _score(cell, record, network)
+        if not record.has_weights and not cell.spec.pictures:
+            cell.network = _train(cell, record)
+        _score(cell, record)
+        if request.validation and not is_validated(record, request.validation):
+            _validate(cell, record)
         record.status, record.reason = DONE, None
         (request.cell_dir / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
     except (Exception, SystemExit) as error:
@@ -190,7 +195,7 @@ def _trained(cell: Cell, record: CellRecord) -> nn.Module:
     return with_weights(record, request.cell_dir, spec, base, request.preset.size)
 
 
-def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
+def _score(cell: Cell, record: CellRecord) -> None:
     """Score the predictions that are kept; without them all, predict again from the weights."""
     request, where = cell.request, cell.accelerator.device
     test, metrics = cell.test, with_statistics(cell.registry.metrics.values(), request.statistics)
@@ -198,7 +203,7 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
         scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
     else:
-        predictions = _predictions(cell, record, network)
+        predictions = _predictions(cell, record, test)
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
             scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)
             keeper.commit(record)
@@ -208,25 +213,39 @@ def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
         content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items() if len(table)}
         add_files(request.cell_dir, record, content | {SAMPLES: packed(**scored.samples)})
     record.scored_by = request.scored_by
-    if LOSSES in damaged_files(request.cell_dir, record):  # only a figure needs them: no reason to train anew
+    damaged = damaged_files(request.cell_dir, record)
+    if VAL_SCORES in damaged:
+        del record.files[VAL_SCORES]
+        record.validated_by = ""
+    if LOSSES in damaged:  # only a figure needs them: no reason to train anew
         print(f"{request.cell_dir / LOSSES} is damaged: the figure of losses leaves it out", file=sys.stderr)
         del record.files[LOSSES]
 
 
-def _predictions(cell: Cell, record: CellRecord, network: nn.Module | None) -> Iterator[Predicted]:
-    """The predictions of a network, that of the cell unless it is given, or the pictures that were made elsewhere."""
-    request, where, spec, test = cell.request, cell.accelerator.device, cell.spec, cell.test
+def _validate(cell: Cell, record: CellRecord) -> None:
+    """Score the validation images as the test images are, but by the protocol alone."""
+    request, val = cell.request, open_images(cell.request.splits["val"])
+    scored = score_all(_predictions(cell, record, val), val, (), request.protocol)
+    if cell.is_main:
+        add_files(request.cell_dir, record, {VAL_SCORES: to_parquet(_labelled(scored.scores, record))})
+    record.validated_by = predictions_key(record, request.validation)
+
+
+def _predictions(cell: Cell, record: CellRecord, images: Images) -> Iterator[Predicted]:
+    """The predictions of the cell's network for a split, or the pictures that were made elsewhere."""
+    request, where, spec = cell.request, cell.accelerator.device, cell.spec
     if spec.pictures:
         record.width = request.preset.width
-        elsewhere = Elsewhere(spec, test, request.protocol)
+        elsewhere = Elsewhere(spec, images, request.protocol)
         yield from elsewhere.predictions(where)
         record.notes = elsewhere.notes()
         return
-    network = network if network is not None else _trained(cell, record)
-    network.to(where).to(memory_format=torch.channels_last)
+    if cell.network is None:
+        cell.network = _trained(cell, record)
+    network = cell.network.to(where).to(memory_format=torch.channels_last)
     # After training, which shows what a first layer of zeros hides.
-    check_answers(network, *inputs_of(test.pixels[:2], where, request.protocol, spec.sees_truth))
-    yield from predict(network, test, where, request.protocol, spec.sees_truth)
+    check_answers(network, *inputs_of(images.pixels[:2], where, request.protocol, spec.sees_truth))
+    yield from predict(network, images, where, request.protocol, spec.sees_truth)
 
 
 def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:

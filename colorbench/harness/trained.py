@@ -38,12 +38,12 @@ def load_model(
     if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
     folder = RunFolder(run)
-    cells = [cell for cell in folder.cells() if cell.model == name]
+    cells = [cell for cell in (folder.cells() if folder.exists() else ()) if cell.model == name]
     if any("pictures" in cell.made_from for cell in cells):
         raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
     trained = [cell for cell in cells if cell.has_weights and seed in (None, cell.seed)]
     _colorizing((trained and recorded_spec(registry, trained[0])) or registry.find("model", [name])[0])
-    if not trained:
+    if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
     from colorbench.runs.plan import changes_since  # which imports this module
 

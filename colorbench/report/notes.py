@@ -11,6 +11,7 @@ import pandas as pd
 
 from colorbench.report.comparison import FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
 from colorbench.report.results import Results
+from colorbench.report.selection import selections
 from colorbench.runs.identity import differences, shown
 from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
@@ -48,6 +49,7 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
         *_metrics(frame, results),
         *_failures(frame, results),
         *_models(frame, results),
+        *(selection.sentence() for selection in selections(results)),
         *of_rows(frame, results),
         *_environments_and_timings(frame, results),
         *_data(results.record),
@@ -62,6 +64,7 @@ def of_ablations(frame: pd.DataFrame, results: Results) -> list[str]:
         "The gain is in MSE, paired by image and seed; below zero the ablation is worse than its parent. Costs and "
         "speeds are multiples of the parent's.",
         *_said(list(frame["model"]), results),
+        *(selection.sentence() for selection in selections(results)),
         *of_rows(frame, results),
     ]
 

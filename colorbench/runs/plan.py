@@ -98,6 +98,7 @@ class CellRequest:
     resume: str = ""
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)  # by metric, of the training images
     rescores: bool = False  # what is kept, whatever key it has
+    validation: str = ""  # the key of what scores on the validation images are made from; "" for none
     trained_in: Path | None = None  # of an evaluation: the run whose weights are scored
 
 
@@ -105,6 +106,7 @@ class CellRequest:
 class Context:
     """What all cells of a command share. `source` is the data as the command named it, `weights` are published weight
     files by model, `initial` those that a training begins with, `options` the options given to models, by "MODEL.KEY".
+    If it `validates`, the validation images are scored, too.
     `statistics` are what metrics make of the training images, by name; empty until something is scored.
     """
 
@@ -121,6 +123,7 @@ class Context:
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     initial: Mapping[str, Path] = field(default_factory=dict)
+    validates: bool = False
 
     @cached_property
     def scoring(self) -> str:
@@ -130,7 +133,15 @@ class Context:
     @cached_property
     def inputs(self) -> str:
         """The key of what predictions depend on beside the weights: the test images, as they are fed, and our code."""
-        return key_of([self.protocol.input_id, self.data.fingerprint_of("test"), own_code(PREDICTION_CODE)])
+        return self._inputs("test")
+
+    def _inputs(self, split: str) -> str:
+        return key_of([self.protocol.input_id, self.data.fingerprint_of(split), own_code(PREDICTION_CODE)])
+
+    @cached_property
+    def validation(self) -> str:
+        """The key of the scores on the validation images, by the protocol alone; "" if there are to be none."""
+        return key_of([self._inputs("val"), scoring_key(self.protocol, Registry())]) if self.validates else ""
 
     def run_record(self) -> RunRecord:
         """What the folder's record has to say of this command; the cells it asks for are still to be added."""
@@ -142,6 +153,7 @@ class Context:
             environments={environment_key(self.environment): self.environment},
             inputs=self.inputs,
             scoring=self.scoring,
+            validation=self.validation or msgspec.UNSET,
             metrics={name: self._metric_record(metric) for name, metric in self.registry.metrics.items()},
         )
 
@@ -175,6 +187,7 @@ class Context:
             plugins=self.plugins_for([record.model]),
             inputs=self.inputs,
             scored_by=self.scoring,
+            validation=self.validation,
             keep=self.keep,
             weights=self.weights.get(record.model),
             initial=self.initial_of(self.registry.specs["model"].get(record.model)),
@@ -371,7 +384,13 @@ def is_scored(context: Context, record: CellRecord) -> bool:
     """Whether the scores of a cell are made under the keys of today, and as many predictions kept as are asked for."""
     predicted = record.predicted_by == predictions_key(record, context.inputs)
     kept = min(len(context.data.splits["test"]), 2**63 if context.keep is None else context.keep)
-    return predicted and record.scored_by == context.scoring and record.predictions_kept >= kept
+    validated = not context.validation or is_validated(record, context.validation)
+    return predicted and validated and record.scored_by == context.scoring and record.predictions_kept >= kept
+
+
+def is_validated(record: CellRecord, validation: str) -> bool:
+    """Whether a cell has scores on the validation images under this key; pictures made elsewhere never have."""
+    return "pictures" in record.made_from or record.validated_by == predictions_key(record, validation)
 
 
 def new_record(

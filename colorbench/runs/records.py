@@ -213,8 +213,9 @@ class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
     `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
-    from, or scored by, anything else stays out of the tables. `metrics` are those of plugins, by name. `kept` has, by
-    cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    from, or scored by, anything else stays out of the tables. `validation`, left out without such scores, is the key
+    of what the scores on the validation images are made from and by. `metrics` are those of plugins, by name. `kept`
+    has, by cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -233,6 +234,7 @@ class RunRecord(Record, kw_only=True):
     kept: dict[str, list[str]] = {}
     others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}
+    validation: Key | msgspec.UnsetType = msgspec.UNSET
 
 
 class Rate(Struct, forbid_unknown_fields=True):

@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 import pytest
 import torch
 from conftest import call, jpegs, one_line
 from toys import spec
 
 from colorbench import ModelSpec, load_model, plugins
+from colorbench.api import Options, prepare
 from colorbench.errors import UserError
 from colorbench.options import configure, parsed
 from colorbench.plugins import Plugin, Registry
+from colorbench.presets import PRESETS
 from colorbench.runs.folder import RunFolder
 
 OPTIONS = """
@@ -348,3 +351,35 @@ def test_initial_weights_are_for_what_trains(optional):
     ):
         result = optional("tiny", *given)
         assert (result.exit_code, said in one_line(result)) == (2, True), result.stderr
+
+
+def test_a_sweep_is_chosen_on_the_validation_images(optional):
+    sweep = ("--option", "tiny.depth=2,3")
+    assert optional("tiny", *sweep).exit_code == 0
+    assert "to be scored" in optional.plan("tiny", *sweep, "--select", "val").stdout
+    chosen = optional("tiny", *sweep, "--select", "val")
+    assert chosen.exit_code == 0, chosen.stderr
+    assert "train 1/" not in chosen.stderr  # the weights are there
+    rows = ["tiny", "tiny/depth-2", "tiny/depth-3"]
+    scores = {row: pd.read_parquet(optional.cell(row) / "val_scores.parquet").mse for row in rows}
+    best = min(rows, key=lambda row: scores[row].mean())
+    assert f"Of the values of depth, {best} is selected: it has the least MSE on " in chosen.stdout
+    assert f"{len(scores['tiny'])} validation images, seed 0: {scores[best].mean():,.1f}" in chosen.stdout
+    table = pd.read_csv(optional.run / "ablations.csv").set_index("model")
+    assert list(table.index[table.selected.notna()]) == [best]
+    assert table.val_mse["tiny"] == pytest.approx(scores["tiny"].mean(), rel=1e-6)
+    assert "3 of 3 are done already" in optional("tiny", *sweep, "--select", "val").stderr
+    (optional.cell() / "val_scores.parquet").write_bytes(b"damaged")
+    assert "2 of 3 are done already" in optional("tiny", *sweep, "--select", "val").stderr
+    assert len(pd.read_parquet(optional.cell() / "val_scores.parquet")) == len(scores["tiny"])
+
+
+def test_what_cannot_be_selected_is_said_before_anything_trains(optional):
+    said = one_line(optional("tiny", "--select", "val"))
+    assert said == "colorbench: --select val: there are no rows to select from; give --option MODEL.KEY=VALUE,VALUE"
+    smallest = replace(PRESETS["smoke"], size=16, val=0)
+    given = {"plugin_files": [optional.file], "options": {"tiny.depth": [2, 3]}, "select": "val"}
+    with pytest.raises(UserError, match="^--select val: portraits has no val split; give data with one, or leave"):
+        prepare(Options(["tiny"], "portraits", smallest, optional.run, **given))
+    assert optional("tiny", "--option", "tiny.depth=2,3", "--select", "test").exit_code == 2
+    assert not optional.run.exists()
