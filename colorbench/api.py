@@ -336,6 +336,8 @@ def _asked(options: Options) -> tuple[Registry, list[ModelSpec]]:
     """The plugins under the options given, and the models to run: with what they need and the rows of sweeps."""
     registry = _registry(options.plugin_files, options.weights, options.pictures, options.models)
     configure(registry, options.options)
+    if options.select and not registry.sweeps:
+        raise UserError("--select val: there are no rows to select from; give --option MODEL.KEY=VALUE,VALUE")
     specs = with_needed(registry.find("model", [*options.models, *registry.sweeps]), registry)
     names = [spec.name for spec in with_needed(registry.find("model", options.models), registry)]
     refuse_unknown("model that runs for --option", {name.rpartition(".")[0]: None for name in options.options}, names)
@@ -356,11 +358,8 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
         options=options.options, initial=options.initial, validates=options.select == "val",
     )  # fmt: skip
-    if options.select:
-        if not registry.sweeps:
-            raise UserError("--select val: there are no rows to select from; give --option MODEL.KEY=VALUE,VALUE")
-        if "val" not in context.data.splits or not len(context.data.splits["val"]):
-            raise UserError(f"--select val: {options.data} has no val split; give data with one, or leave this out")
+    if options.select and not len(context.data.splits.get("val", ())):
+        raise UserError(f"--select val: {options.data} has no val split; give data with one, or leave this out")
     for name in registry.specs["model"]:
         if file := options.weights.get(name):
             request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)

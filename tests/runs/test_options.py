@@ -379,7 +379,7 @@ def test_what_cannot_be_selected_is_said_before_anything_trains(optional):
     assert said == "colorbench: --select val: there are no rows to select from; give --option MODEL.KEY=VALUE,VALUE"
     smallest = replace(PRESETS["smoke"], size=16, val=0)
     given = {"plugin_files": [optional.file], "options": {"tiny.depth": [2, 3]}, "select": "val"}
-    with pytest.raises(UserError, match="^--select val: portraits has no val split; give data with one, or leave"):
+    with pytest.raises(UserError, match=r"^--select val: portraits has no val split; give data"):
         prepare(Options(["tiny"], "portraits", smallest, optional.run, **given))
     assert optional("tiny", "--option", "tiny.depth=2,3", "--select", "test").exit_code == 2
-    assert not optional.run.exists()
+    assert not (optional.run / "record.json").exists()
