@@ -175,8 +175,9 @@ def prepare(options: Options) -> Work:
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
     """The cells that were asked for, also those made again which have not taken the old one's place."""
-    names = {*options.models, *_asked(options)[0].sweeps}
-    cells = [cell for cell in folder.cells() if cell.model in names and cell.seed in options.seeds]
+    swept = {name for name in options.options if name.rpartition(".")[0] in options.models}
+    cells = [cell for cell in folder.cells() if cell.seed in options.seeds]
+    cells = [cell for cell in cells if cell.model in options.models or f"{cell.parent}.{cell.sweep}" in swept]
     again = [(folder.again_dir(cell.model, cell.seed), cell) for cell in cells if options.again]
     begun = [(path, cell) for path, cell in again if (path / files.CELL).exists()]
     return cells + [files.read_cell(path, cell.model, cell.seed) for path, cell in begun]
@@ -360,7 +361,7 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     )  # fmt: skip
     if options.select and not len(context.data.splits.get("val", ())):
         raise UserError(f"--select val: {options.data} has no val split; give data with one, or leave this out")
-    for name in registry.specs["model"]:
+    for name in options.models:
         if file := options.weights.get(name):
             request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
             _ask(check_weights, request, f"{name!r} with --weights {file}")

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -17,6 +18,9 @@ from colorbench.errors import UserError, one_line, reason, refuse_unknown
 from colorbench.plugins import Registry
 from colorbench.runs.identity import canonical
 from colorbench.runs.records import CellRecord
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NONE = ("none", "null")  # what is read as None where an option may be None
 CONTENT = ({"file", "sha256"}, {"folder", "content"})  # by which a file or a folder counts
@@ -66,8 +70,19 @@ def _set(
         own = other.option_values
         inherits = other.parent == model and f"{other.name}.{key}" not in given
         if other.name == model or (inherits and key in own and canonical(own[key]) == before):
-            registry.specs["model"][other.name] = _changed(registry.specs["model"][other.name], key, value)
+            spec = registry.specs["model"][other.name]
+            try:
+                registry.specs["model"][other.name] = _changed(spec, key, value)
+            except UserError as error:
+                if other.name == model:
+                    raise
+                # Nobody may have asked for this ablation: if so, its row says why there is none.
+                registry.specs["model"][other.name] = replace(spec, build=partial(_refuse, str(error)))
             registry.given.setdefault(other.name, {})[key] = canonical(value)
+
+
+def _refuse(why: str, **_: Any) -> nn.Module:
+    raise ValueError(why)
 
 
 def _sweep(registry: Registry, name: str, values: Sequence[Any]) -> None:
@@ -134,6 +149,8 @@ def _values(name: str, given: Sequence[Any], kind: Any) -> Iterator[Any]:
             except (TypeError, ValueError) as error:  # msgspec's errors are both
                 what = one_line(str(getattr(kind, "__name__", kind) if isinstance(kind, type) else kind))
                 raise UserError(f"--option {name}={value}: it is no {what}; give one") from error
+            if isinstance(read, Path) and not read.exists():
+                raise UserError(f"--option {name}={value}: there is no such file or folder; name another")
             if (same := canonical(read)) not in seen:
                 seen.append(same)
                 yield read
@@ -206,7 +223,9 @@ def recorded_spec(registry: Registry, record: CellRecord) -> ModelSpec | None:
             changed[key] = without_content(value) if names_content(value) else _read(value, kinds.get(key, Any))
     if not isinstance(spec.options, Mapping):
         changed = {key: value for key, value in changed.items() if key in own}
-    return spec.with_options(**changed)
+    with suppress(Exception):  # checks of the plugin that it had not then
+        spec = spec.with_options(**changed)
+    return spec
 
 
 def names_content(value: Any) -> bool:

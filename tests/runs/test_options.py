@@ -90,11 +90,11 @@ def configured(**given):
 READ = [
     ("flag", "true", True), ("flag", "0", False), ("count", "4", 4), ("rate", "1e-4", 1e-4), ("rate", "2", 2.0),
     ("word", "L+ab", "L+ab"), ("sizes", "32,64", (32, 64)), ("pair", "2,b", (2, "b")),
-    ("file", "a/b.pth", Path("a/b.pth")), ("file", "none", None), ("most", "5", 5), ("most", "none", None),
+    ("file", __file__, Path(__file__)), ("file", "none", None), ("most", "5", 5), ("most", "none", None),
     ("either", "2", 2), ("either", "two", "two"),
     ("kind", "b", "b"), ("weights", "style:0,output:0.5", {"style": 0.0, "output": 0.5}), ("names", "a,b", ["a", "b"]),
     ("sizes", (1, 2), (1, 2)), ("rate", 3, 3.0), ("weights", {"style": 1}, {"style": 1.0}),
-    ("file", Path("x"), Path("x")),
+    ("file", Path(__file__), Path(__file__)),
 ]  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def test_a_value_is_read_as_the_type_of_its_option(key, given, value):
         ({"sizes": "a,b"}, r"it is no tuple\[int, \.\.\.\]"),
         ({"pair": "1"}, "it is no tuple"),
         ({"kind": "c"}, "it is no .*Literal"),
+        ({"file": "absent.pth"}, r"^--option net\.file=absent\.pth: there is no such file or folder; name another$"),
         ({"count": "13"}, r"^option count of net cannot be 13 \(ValueError: 13 is no count\); give another$"),
         ({"rte": "1"}, r"^unknown option of net: 'rte' \(did you mean 'rate'\?\); there is: flag, "),
     ],
@@ -147,6 +148,20 @@ def test_an_option_reaches_the_ablations_that_do_not_set_it():
     assert registry.given == {"net": {"count": 4}, "net/free": {"count": 4}, "net/own": {"count": 5}}
 
 
+def test_an_ablation_that_cannot_have_the_option_fails_by_itself():
+    @dataclass(frozen=True)
+    class Bound(Every):
+        def __post_init__(self):
+            if self.flag and self.count == 4:
+                raise ValueError("a flag has no count of 4")
+
+    registry = registry_of(net := replace(spec("net"), options=Bound()), net.variant("flagged", flag=True))
+    configure(registry, parsed(["net.count=4"]))
+    assert registry.specs["model"]["net"].build(width=1, size=16) is not None
+    with pytest.raises(ValueError, match=r"option count of net/flagged cannot be 4 \(ValueError: a flag has no count"):
+        registry.specs["model"]["net/flagged"].build(width=1, size=16, base=None)
+
+
 def test_several_values_are_rows_beside_the_model():
     given = parsed(
         ["net.count=3,4", "net.count=5", "net.sizes=1,2", "net.sizes=3", "net.rate=0.5,-1,1e-5", "net.flag=true"]
@@ -161,9 +176,11 @@ def test_several_values_are_rows_beside_the_model():
     assert registry.plugin_of("model", row.name).name == "test"
 
 
-def test_rows_of_a_sweep_need_names_of_their_own():
+def test_rows_of_a_sweep_need_names_of_their_own(tmp_path):
+    for name in ("x.pth", "x.pt"):
+        (tmp_path / name).write_text(name)
     with pytest.raises(UserError, match=r"--option net\.file: there is a row net/file-x already"):
-        configured(file="a/x.pth,b/x.pth")
+        configured(file=f"{tmp_path}/x.pth,{tmp_path}/x.pt")
     registry = registry_of(net := replace(spec("net"), options=Every()), net.variant("own"))
     with pytest.raises(UserError, match=r"net/own/count-4 cannot be a row"):
         configure(registry, {"net/own.count": [4, 5]})
