@@ -147,17 +147,16 @@ def check_answers(network: nn.Module, *inputs: Tensor) -> None:
     Raises ValueError if the answers differ: then a score would depend on the order of the images.
     """
     first = colorize(network, *inputs)
-    if not alike(first, colorize(network, *inputs)):
+    if not _alike(first, colorize(network, *inputs)):
         raise ValueError("the network gives another answer to the same image each time; draw nothing in eval mode")
     alone = zip(*(given.split(1) for given in inputs), strict=True)
-    if not alike(first, torch.cat([colorize(network, *one) for one in alone])):
+    if not _alike(first, torch.cat([colorize(network, *one) for one in alone])):
         raise ValueError("an image is colored otherwise alone than in a batch; keep the images of a batch apart")
-    if not alike(first, colorize_with_attention(network, *inputs)[0]):
+    if not _alike(first, colorize_with_attention(network, *inputs)[0]):
         raise ValueError("with_attention gives other colors than forward")
 
 
-def alike(first: Tensor, second: Tensor) -> bool:
-    """Whether two answers are the same but for rounding."""
+def _alike(first: Tensor, second: Tensor) -> bool:
     return bool((first - second).abs().max() <= SAME_AB * max(1.0, float(first.abs().max())))
 
 

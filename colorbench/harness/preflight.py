@@ -19,7 +19,7 @@ from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training, width_of
 from colorbench.harness.elsewhere import matched
 from colorbench.harness.networks import build, build_published, misfit, trained_state
-from colorbench.harness.predict import BATCH, alike, check_answers, colorize, inputs_of
+from colorbench.harness.predict import BATCH, SAME_AB, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
 from colorbench.metrics import Pair, score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
@@ -144,7 +144,8 @@ def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None,
         if not (why := misfit(state, own)):
             again.load_state_dict(state, strict=base is None)
             again.to(inputs[0].device).to(memory_format=torch.channels_last)
-            why = "" if alike(colorize(network, *inputs), colorize(again, *inputs)) else "it then gives other colors"
+            same = torch.allclose(colorize(network, *inputs), colorize(again, *inputs), SAME_AB, SAME_AB)
+            why = "" if same else "it then gives other colors"
     except (Exception, SystemExit) as error:  # whatever a plugin raises
         why = reason(error)
     if why:

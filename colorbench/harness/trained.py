@@ -27,9 +27,9 @@ def load_model(
 ) -> nn.Module:
     """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
 
-    Either `weights`, published weights, or `run`, a run folder (its first finished seed, or
-    `seed`). Says on standard error if the model's code or options have changed since it was trained. Raises UserError
-    when the model is unknown, was not trained in that run, or the weights do not fit or are damaged.
+    Either `weights`, published weights, or `run`, a run folder (its first finished seed, or `seed`), with the options
+    that it was trained with. Says on standard error if the model's code has changed since. Raises UserError when the
+    model is unknown, was not trained in that run, or the weights do not fit or are damaged.
     """
     registry = registry or plugins.load()
     if weights is not None and run is None:
