@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from colorbench.errors import refuse_unknown
+
 if TYPE_CHECKING:
     import numpy as np
+    from _typeshed import DataclassInstance
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -229,6 +232,10 @@ class ModelSpec:
     the base as a submodule; it is neither trained nor saved again. `schedule(preset)` returns the stages, none
     for a model that learns nothing. `trained_as` names a model from which this one differs at test alone: it is not
     trained, but takes that model's trained weights.
+    `options` is an instance of a frozen dataclass, or a mapping, of defaults; `build` gets each as a keyword, and
+    `--option NAME.KEY=VALUE` replaces one. A file among them counts by its content. To load a trained network `build`
+    gets None for a file that is no longer there, or is another now: what the network needs of it to color belongs into
+    its state, a parameter or buffer.
     `reference` marks the model over which the table gives the other models' gain. `anchor` marks the ends of the scale
     on which the table puts all models: "floor", what knows nothing of an image, has the skill 0; "bound" is what no
     model of its kind can beat. `sees_truth` is for such bounds: their `forward` gets the true ab, too, (L, ab) -> ab.
@@ -238,13 +245,15 @@ class ModelSpec:
     `pictures` stands in place of `build` and `schedule`: a folder or zip of colored test images, made elsewhere. They
     are matched with the test images by name, and their ab is scored with the true L; the pictures themselves are if
     `options` has `as_is=True`.
+    Of published weights, `published_width` is the width and `published_size` the side in pixels that they were made
+    for; `convert` maps their state, by name, to that of the network if the names are others.
     """
 
     name: str
     summary: str
     build: Callable[..., nn.Module] = made_elsewhere
     schedule: Callable[[Preset], Sequence[Stage]] = untrained
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: DataclassInstance | Mapping[str, Any] = field(default_factory=dict)
     refines: str | None = None
     trained_as: str | None = None
     parent: str | None = None
@@ -254,6 +263,9 @@ class ModelSpec:
     published: Published | None = None
     pictures: Path | None = None
     takes: Sequence[str] = ()
+    convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
+    published_size: int = 256
+    published_width: float = 1.0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(MODEL_NAME, self.name) or re.search(r"/seed-\d", self.name):
@@ -262,14 +274,30 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r} has neither build nor pictures; give one of them")
         if isinstance(self.takes, str) or not all(name.isidentifier() for name in self.takes):
             raise ValueError(f"model {self.name!r}: takes is {self.takes!r}; give names, such as ('hints',)")
+        parameters = getattr(type(self.options), "__dataclass_params__", None)
+        if not isinstance(self.options, Mapping) and not (parameters and parameters.frozen):
+            raise TypeError(f"model {self.name!r}: options is no instance of a frozen dataclass, and no mapping")
+
+    @property
+    def option_values(self) -> dict[str, Any]:
+        """The options by name: keywords of `build`."""
+        if isinstance(self.options, Mapping):
+            return dict(self.options)
+        return {option.name: getattr(self.options, option.name) for option in fields(self.options)}
+
+    def with_options(self, **options: Any) -> ModelSpec:
+        """The same model with other options. Raises UserError for a name that its dataclass has not."""
+        if isinstance(self.options, Mapping):
+            return replace(self, options={**self.options, **options})
+        refuse_unknown(f"option of {self.name}:", options, self.option_values)
+        return replace(self, options=replace(self.options, **options))
 
     def variant(self, change: str, **options: Any) -> ModelSpec:
         """The same model with other options: an ablation, named `parent/change`."""
         return replace(
-            self,
+            self.with_options(**options),
             name=f"{self.name}/{change}",
             summary=f"{self.name} with {', '.join(f'{key}={value}' for key, value in options.items())}",
-            options={**self.options, **options},
             parent=self.name,
             reference=False,
             anchor="",

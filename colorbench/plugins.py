@@ -49,6 +49,8 @@ class Registry:
     specs: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # options that a command gives, by model
+    sweeps: dict[str, str] = field(default_factory=dict)  # by row, the option of which it has one of several values
 
     @property
     def metrics(self) -> dict[str, MetricSpec]:

@@ -21,6 +21,7 @@ from colorbench.api.run import Run, reported
 from colorbench.contract import Preset
 from colorbench.data.splits import dataset_name
 from colorbench.errors import UserError, refuse_empty
+from colorbench.options import recorded_spec
 from colorbench.runs import folder as files
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import predictions_key
@@ -87,12 +88,13 @@ def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> 
         return
     record = msgspec.structs.replace(
         trained, files={}, status=TRAINED, predicted_by="", scored_by="", predictions_kept=0,
+        validated_by=msgspec.UNSET,
         environment=files.environment_key(context.environment),
     )  # fmt: skip
     if "pictures" in trained.made_from:
         why = "it was made elsewhere: it has pictures of that run's test images alone, no network"
         made = write_outcome(cell_dir, record, FAILED, why)
-    elif trained.model in context.registry.specs["model"]:
+    elif recorded_spec(context.registry, trained):
         made = make_apart(context.request(record, cell_dir, trained_in=source.path.resolve()))
     else:
         why = f"it is not installed; give its plugin, which was {trained.origin}"

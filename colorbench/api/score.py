@@ -137,4 +137,4 @@ def _keeps_all(context: Context, cell: CellRecord) -> bool:
 def _to_score(context: Context, record: CellRecord) -> CellRequest:
     """A request to score what is kept. Its model need not be installed: only the plugins of metrics are loaded."""
     request = context.request(record, context.folder.cell_dir(record.model, record.seed), rescores=True)
-    return replace(request, plugins=context.plugins_for([]))
+    return replace(request, plugins=context.plugins_for([]), validation="")

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypedDict
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import dataset_name
 from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data
+from colorbench.options import configure, parsed
 from colorbench.plugins import Registry, load
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
@@ -34,6 +35,9 @@ class Settings(TypedDict, total=False):
     seeds        0 unless given; a number or several
     size, width, epochs, batch_size    in place of the preset's
     weights      files by model, used instead of a training, or by metric
+    initial      files by model: weights that it is trained on from
+    options      options of models, by "MODEL.KEY"; a list of values is a sweep: each a row beside the model
+    select       "val" scores the validation images, too, and names the best row of each sweep by these scores
     protocol     "colorbench-1" unless given; see `colorbench list protocols`
     pictures     folders or zips of pictures made elsewhere, by the name of their row
     as_is        whether such pictures are scored with their own luminance
@@ -54,6 +58,9 @@ class Settings(TypedDict, total=False):
     epochs: int
     batch_size: int
     weights: Mapping[str, str | Path]
+    initial: Mapping[str, str | Path]
+    options: Mapping[str, Any] | Sequence[str]
+    select: Literal["val"]
     protocol: str
     pictures: Mapping[str, str | Path] | Sequence[str]
     as_is: bool
@@ -72,7 +79,10 @@ class Options:
 
     `again` names models to train anew, `keep` stale ones to use as they are; "all" stands for every one; if `remakes`,
     what is stale is made again in its place, for where that costs next to nothing. `predictions` is how many of the
-    test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too.
+    test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too. `weights` are files
+    by model, instead of a training, or by metric; `initial` those that a model is trained from. `options` has, by
+    "MODEL.KEY", a value, or a list of values to compare, each a row beside the model. With `select` "val" the
+    validation images are scored, too, and the report names the best row of each such sweep by these scores.
     """
 
     models: Sequence[str]
@@ -81,6 +91,9 @@ class Options:
     out: Path
     seeds: Sequence[int] = (0,)
     weights: Mapping[str, Path] = field(default_factory=dict)
+    initial: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    select: Literal["", "val"] = ""
     plugin_files: Sequence[Path] = ()
     protocol: str = COLORBENCH.name
     pictures: Sequence[ModelSpec] = ()
@@ -102,13 +115,16 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     _report_faults(registry)
     words: dict[str, Any] = {name: settings.get(name) for name in ("out", "ablations", "again", "keep")}
     names = _models(models, words["ablations"], pictures, registry)
-    weights = {name: Path(file) for name, file in settings.get("weights", {}).items()}
+    weights, initial = _paths(settings.get("weights", {})), _paths(settings.get("initial", {}))
+    asked = settings.get("options", {})
+    options = asked if isinstance(asked, Mapping) else parsed(asked)
     others = [name for name in weights if name not in names and name not in registry.specs["metric"]]
     protocol = settings.get("protocol", COLORBENCH.name)
     seeds, preset = _seeds(settings.get("seeds", 0)), settings.get("preset", "first")
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
+        lambda: configure(registry, options),
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
@@ -123,6 +139,9 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         out=Path(settings.get("out", Path("results", f"{dataset_name(str(data))}-{chosen.name}"))),
         seeds=[int(seed) for seed in seeds],
         weights=weights,
+        initial=initial,
+        options=options,
+        select=settings.get("select", ""),
         protocol=protocol,
         pictures=pictures,
         plugin_files=plugin_files,
@@ -132,6 +151,10 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         predictions=_count(settings.get("predictions", "all")),
         command=settings.get("command") or _call(models, data, settings),
     )
+
+
+def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
+    return {name: Path(file) for name, file in files.items()}
 
 
 def _report_faults(registry: Registry) -> None:

@@ -27,6 +27,7 @@ from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.preflight import Estimate, PublishedRequest, check_model, check_weights
 from colorbench.harness.throughput import time_models
+from colorbench.options import configure
 from colorbench.plugins import Registry
 from colorbench.runs import executors
 from colorbench.runs import folder as files
@@ -93,8 +94,7 @@ def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpac
 
 def train(options: Options) -> Run:
     """Train, score and time every model and seed that is still missing, and write the report."""
-    registry = load_registry(options.plugin_files, options.weights, options.models, options.pictures)
-    specs = with_needed(registry.find("model", options.models), registry)
+    registry, specs = _asked(options)
     folder, rank = RunFolder(options.out), device.world()[0]
     with folder.held() if rank == 0 else contextlib.nullcontext():
         with _main_first():  # the others then find the images decoded
@@ -122,18 +122,36 @@ def train(options: Options) -> Run:
 
 def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
-    registry = load_registry(options.plugin_files, options.weights, options.models, options.pictures)
-    specs = with_needed(registry.find("model", options.models), registry)
+    registry, specs = _asked(options)
     context = _context_to_run(RunFolder(options.out), registry, options)
     return _checked(context, _planned(context, specs, options))
 
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
     """The cells that were asked for, also those made again which have not taken the old one's place."""
-    cells = [cell for cell in folder.cells() if cell.model in options.models and cell.seed in options.seeds]
+    swept = {name for name in options.options if name.rpartition(".")[0] in options.models}
+    cells = [cell for cell in folder.cells() if cell.seed in options.seeds]
+    cells = [cell for cell in cells if cell.model in options.models or f"{cell.parent}.{cell.sweep}" in swept]
     again = [(folder.again_dir(cell.model, cell.seed), cell) for cell in cells if options.again]
     begun = [(path, cell) for path, cell in again if (path / files.CELL).exists()]
     return cells + [files.read_cell(path, cell.model, cell.seed) for path, cell in begun]
+
+
+def _asked(options: Options) -> tuple[Registry, list[ModelSpec]]:
+    """The plugins under the options given, and the models to run: with what they need and the rows of sweeps."""
+    registry = load_registry(options.plugin_files, options.weights, options.models, options.pictures)
+    configure(registry, options.options)
+    if options.select and not registry.sweeps:
+        raise UserError("--select val: there are no rows to select from; give --option MODEL.KEY=VALUE,VALUE")
+    specs = with_needed(registry.find("model", [*options.models, *registry.sweeps]), registry)
+    names = [spec.name for spec in with_needed(registry.find("model", options.models), registry)]
+    refuse_unknown("model that runs for --option", {name.rpartition(".")[0]: None for name in options.options}, names)
+    refuse_unknown("model that runs for --initial", options.initial, names)
+    for name, file in options.initial.items():
+        if name in options.weights or not file.is_file():
+            why = "--weights gives its weights already" if name in options.weights else "there is no such file"
+            raise UserError(f"--initial {name}={file}: {why}; name one file of weights to train on from")
+    return registry, specs
 
 
 def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> Context:
@@ -143,7 +161,10 @@ def _context_to_run(folder: RunFolder, registry: Registry, options: Options) -> 
     context = make_context(
         folder, registry, options.data, limits, preset, registry.find("protocol", [options.protocol])[0],
         plugin_files=tuple(options.plugin_files), weights=options.weights, keep=options.predictions,
+        options=options.options, initial=options.initial, validates=options.select == "val",
     )  # fmt: skip
+    if options.select and not len(context.data.splits.get("val", ())):
+        raise UserError(f"--select val: {options.data} has no val split; give data with one, or leave this out")
     for name in options.models:
         if file := options.weights.get(name):
             request = PublishedRequest(context.plugins_for([name]), name, preset.size, file)
@@ -157,6 +178,11 @@ def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> 
     again, keep = ([*names] if "all" in asked else [*asked] for asked in (options.again, options.keep))
     refuse_unknown("model for --again or --keep among those that run", [*again, *keep], names)
     cells = plan(context, specs, options.seeds, again, keep)
+    for cell in cells:
+        if cell.spec.name in options.initial and not cell.record.made_from.get("stages"):
+            raise UserError(
+                f"--initial {cell.spec.name}: it learns nothing by itself; leave that out, or give --weights"
+            )
     if options.remakes:
         cells = [replace(cell, state=TO_DO) if cell.state == STALE else cell for cell in cells]
     for line in waiting(context, cells):
@@ -177,6 +203,8 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
         try:
             estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
         except (RuntimeError, UserError, OSError) as error:
+            if name in context.initial and isinstance(error, UserError):
+                raise UserError(f"--initial {name}: {error}") from error
             failures[name] = error
     return Work(context, cells, estimates, failures)
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def _files(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Path]:
-    """What --weights gives, by name. Raises UserError for anything but NAME=FILE."""
+    """What --weights or --initial gives, by name. Raises UserError for anything but NAME=FILE."""
     split = [pair.partition("=") for pair in pairs]
     if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
-        raise UserError(f"--weights {', '.join(wrong)}: say NAME=FILE")
+        raise UserError(f"--{parameter.name} {', '.join(wrong)}: say NAME=FILE")
     return {name: Path(file) for name, _, file in split}
 
 
@@ -62,6 +62,21 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
         callback=_files,
         help="A model's instead of a training; a metric's.",
     ),
+    click.option(
+        "--initial",
+        multiple=True,
+        metavar="MODEL=FILE",
+        callback=_files,
+        help="Weights that a model is trained on from.",
+    ),
+    click.option(
+        "--option",
+        "options",
+        multiple=True,
+        metavar="MODEL.KEY=VALUE",
+        help="An option of a model; values with commas between, or repeated, are rows to compare.",
+    ),
+    click.option("--select", type=click.Choice(["val"]), help="Name the best of such rows by the validation images."),
     protocol_option,
     pictures_option,
     as_is_option,

@@ -28,6 +28,7 @@ from colorbench.harness.predict import colorize
 from colorbench.harness.stepper import Stepper, frozen
 from colorbench.harness.throughput import REQUEST
 from colorbench.harness.trained import load_cell
+from colorbench.options import configure
 from colorbench.runs.folder import RunFolder
 
 Subject = tuple[Accelerator, torch.nn.Module, Stage | None, torch.Tensor, torch.Tensor, int]
@@ -42,6 +43,7 @@ def subject() -> Iterator[Subject]:
     _warm_up(accelerator)
     before = _process_peak()
     registry, folder = plugins.load(request_["plugins"]), RunFolder(request_["run"])
+    configure(registry, request_["options"])
     (spec,) = registry.find("model", [request_["model"]])
     network = load_cell(folder, spec.name, request_["seed"], registry)
     network.to(accelerator.device).to(memory_format=torch.channels_last)

@@ -138,7 +138,7 @@ class Elsewhere:
         self.resized += sum(resized)
         self.uncolored += int((np.array(grey) & ~self.images.near_grey[place]).sum())
         self.change += float((own - L[:, 0]).abs().mean((1, 2)).sum())
-        if self.spec.options.get("as_is"):
+        if self.spec.option_values.get("as_is"):
             return pictures
         carrying = carries(pictures, L)
         self.as_they_are += int(carrying.sum())
@@ -149,7 +149,7 @@ class Elsewhere:
         assert self.spec.pictures is not None
         total, size = len(self.images), self.protocol.size
         name = one_line(self.spec.pictures.resolve().name)
-        if self.spec.options.get("as_is"):
+        if self.spec.option_values.get("as_is"):
             taken = "scored as they are, with their own luminance"
         elif self.as_they_are == total:
             taken = "all of which carry the true L, to within rounding"

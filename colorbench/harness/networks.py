@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
-from colorbench.errors import UserError
+from colorbench.errors import UserError, reason
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
 
-PUBLISHED_WIDTH, PUBLISHED_SIZE = 1.0, 256  # of the weight files that authors of colorization models release
+WRAPPERS = ("state_dict", "params", "params_ema", "model")  # under which checkpoints keep a state dict
+DEEPEST = 8  # wrappers around it
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # of which each is converted to the other
 
 
@@ -32,21 +33,21 @@ def build(spec: ModelSpec, width: float, size: int, base: nn.Module | None = Non
     with torch.random.fork_rng(devices=[]):  # whoever loads a model keeps the random numbers that he had
         # A variant of its parent's shapes starts from its weights: the difference is then the change, not the draw.
         torch.manual_seed(seed_for(seed, "init", spec.parent or spec.name))
-        network = spec.build(width=width, size=size, base=base, **spec.options)
+        network = spec.build(width=width, size=size, base=base, **spec.option_values)
     if not isinstance(network, nn.Module):
         raise ValueError(f"build of {spec.name!r} returned {type(network).__name__}; a torch.nn.Module is due")
-    if reason := misfit(own := network.state_dict(), own):
-        raise ValueError(f"the network's state cannot be saved: {reason}")
+    if why := misfit(own := network.state_dict(), own):
+        raise ValueError(f"the network's state cannot be saved: {why}")
     notes_of(network)
     return network
 
 
 def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
-    """The network at full width with published weights. Raises UserError when they do not fit."""
+    """The network at the width of published weights, with them. Raises UserError when they do not fit."""
     if spec.refines:
         raise UserError(f"{spec.name!r} refines {spec.refines!r}, which a weight file does not hold; give a run")
-    network = build(spec, PUBLISHED_WIDTH, size)
-    load_weights(network, file)
+    network = build(spec, spec.published_width, size)
+    load_published(network, spec, file)
     return network
 
 
@@ -107,18 +108,37 @@ def packed_weights(state: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(dense)
 
 
-def load_weights(network: nn.Module, file: Path, base: nn.Module | None = None, checksum: str | None = None) -> None:
-    """Load `file`, safetensors or a state dict of torch, into all of the network but its base.
+def load_weights(network: nn.Module, file: Path, base: nn.Module | None, checksum: str) -> None:
+    """Load the weights that a cell has saved into all of the network but its base.
 
-    Nothing in the file is executed. Raises UserError when it cannot be read, is damaged or not what `checksum` says,
-    holds anything but dense tensors of real numbers, or does not fit by key, shape and kind of number.
+    Raises UserError when the file is absent, is not what `checksum` says, or does not fit.
     """
-    state = _state_in(_content(file) if checksum is None else read_checked(file, checksum), file)
+    state = _state_in(read_checked(file, checksum), file)
+    _load(network, state, file, base, "give weights made for this model at this width")
+
+
+def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None) -> None:
+    """Load weights that others have published, safetensors or what torch.save wrote, into all but the base.
+
+    They may lie in a checkpoint under one of WRAPPERS, with names that begin with "module." or that `spec.convert`
+    maps. Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
+    tensors of real numbers, or does not fit by key, shape and kind of number.
+    """
+    state, own = _state_in(_content(file), file), trained_state(network, base)
+    if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if spec.convert and state.keys() != own.keys():
+        state = _converted(state, spec.convert, file)
+    remedy = f"give weights of {spec.name}, whose published ones take --width {spec.published_width:g}"
     due = trained_state(network, base)
-    if checksum is None and isinstance(network, Measures):  # what this harness measures, nobody else published
-        due = {key: tensor for key, tensor in due.items() if key in state or key not in network.measured}
-    if reason := misfit(state, due):
-        raise UserError(f"{file} does not fit: {reason}; give weights made for this model at this width")
+    if isinstance(network, Measures):  # what this harness measures, nobody else published
+        state = {**{key: due[key] for key in network.measured if key in due}, **state}
+    _load(network, state, file, base, remedy)
+
+
+def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Module | None, remedy: str) -> None:
+    if why := misfit(state, trained_state(network, base)):
+        raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
     if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
         raise UserError(f"{file} holds values that are no numbers in {_some(broken)}; give weights of a sound training")
@@ -127,10 +147,10 @@ def load_weights(network: nn.Module, file: Path, base: nn.Module | None = None, 
 
 def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Why a network whose state is `own` cannot load `state`; empty if it can. Floats are converted to other floats."""
-    if missing := [key for key in own if key not in state]:
-        return f"it lacks {_some(missing)}"
-    if surplus := [key for key in state if key not in own]:
-        return f"the model has no {_some(surplus)}"
+    missing, surplus = [key for key in own if key not in state], [key for key in state if key not in own]
+    if missing or surplus:
+        said = {"it lacks": missing, "the model has no": surplus}
+        return ", and ".join(f"{what} {_some(keys)}" for what, keys in said.items() if keys)
     for key, due in own.items():
         given = state[key]
         if not isinstance(given, Tensor) or given.layout != torch.strided or given.is_nested or given.is_quantized:
@@ -152,6 +172,7 @@ def _content(file: Path) -> bytes:
 
 
 def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
+    """The state dict in a file, also in a checkpoint, however deep."""
     try:
         # safetensors begin with the length of their header, 8 bytes, and the header, which is JSON.
         if content[8:9] == b"{" and not content.startswith(b"PK"):
@@ -163,9 +184,32 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
             f"{file} is truncated, or holds more than tensors, and was not loaded; "
             "save the model's state_dict() as safetensors or with torch.save"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file} holds no state dict of tensors; save the model's state_dict() with torch.save")
-    return state
+    for _ in range(DEEPEST):
+        if _is_state(state):
+            return state
+        within = [key for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)]
+        if len(within) > 1:
+            raise UserError(f"{file} holds several states, {' and '.join(within)}; save the one that is meant alone")
+        state = state[within[0]] if within else None
+    raise UserError(f"{file} holds no state dict of tensors; save the model's state_dict() with torch.save")
+
+
+def _is_state(state: Any) -> bool:
+    return isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+
+
+def _converted(
+    state: Mapping[str, Tensor], convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], file: Path
+) -> Mapping[str, Tensor]:
+    try:
+        converted = convert(state)
+    except Exception as error:  # whatever a plugin raises
+        raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
+    if not _is_state(converted):
+        raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")
+    return converted
 
 
 def _some(items: list[str]) -> str:

@@ -16,9 +16,9 @@ from colorbench.color import recombine
 from colorbench.data.loader import to_lab
 from colorbench.data.sources import decode
 from colorbench.errors import UserError, one_line
-from colorbench.harness.networks import PUBLISHED_SIZE
 from colorbench.harness.predict import colorize
 from colorbench.harness.trained import load_model
+from colorbench.plugins import load
 from colorbench.runs.folder import RunFolder, write_aside
 
 MOST_PIXELS = 320_000_000  # of a photo; it then takes about 4 GB of memory
@@ -36,7 +36,7 @@ def colorize_file(
     if out is not None:
         _refuse_out(out, photo)
     network = load_model(model, weights, run, plugins=plugins)
-    size = RunFolder(run).record.preset.size if run else PUBLISHED_SIZE
+    size = RunFolder(run).record.preset.size if run else load(plugins).specs["model"][model].published_size
     png = io.BytesIO()
     colorize_image(network, opened(photo), size).save(png, format="PNG")
     out = out or photo.with_name(f"{photo.stem}-{model.replace('/', '-')}.png")

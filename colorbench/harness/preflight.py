@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,16 @@ from colorbench.contract import Batch, ModelSpec, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import Loader, arrays_at
 from colorbench.errors import UserError, reason
-from colorbench.harness.cell import Cell, network_before_training
+from colorbench.harness.cell import Cell, network_before_training, width_of
 from colorbench.harness.elsewhere import matched
-from colorbench.harness.networks import build, build_published, refuse_misspelt, trained_state
+from colorbench.harness.networks import build, build_published, misfit, refuse_misspelt, trained_state
 from colorbench.harness.optimizers import learning_rate
-from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
+from colorbench.harness.predict import BATCH, SAME_AB, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics
 from colorbench.metrics import score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.metrics.pair import Pair
+from colorbench.options import names_content, without_content
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
 from colorbench.seeds import seed_for
@@ -66,6 +67,7 @@ def check_model(request: CellRequest) -> Estimate:
     check_stages(network, cell.stages)
     training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
     check_answers(network, L, **inputs)
+    _check_without_files(cell, network, base, {"L": L} | inputs)
     started = time.perf_counter()
     colorize(network, L, **inputs)
     _synchronize()
@@ -139,6 +141,26 @@ def _batches(train: Images, space: str, protocol: Protocol) -> Iterator[Tensor]:
     for chunk in np.array_split(places, -(-len(places) // BATCH)):
         rgb = torch.from_numpy(train.pixels[chunk]).permute(0, 3, 1, 2).contiguous()
         yield torch.stack(bytes_to_lab(rgb, protocol), dim=1) if space == "lab" else rgb
+
+
+def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None, given: Mapping[str, Tensor]) -> None:
+    """Raises ValueError if the network, once trained, cannot be loaded without the files that its options name."""
+    options = cell.request.record.made_from.get("options", {}).items()
+    if not (files := {name: without_content(value) for name, value in options if names_content(value)}):
+        return
+    remedy = "let build take None for it, and keep what colors in parameters and buffers"
+    try:
+        again = build(cell.spec.with_options(**files), width_of(cell), cell.request.preset.size, base)
+        own, state = trained_state(again, base), trained_state(network, base)
+        if not (why := misfit(state, own)):
+            again.load_state_dict(state, strict=base is None)
+            again.to(given["L"].device).to(memory_format=torch.channels_last)
+            same = torch.allclose(colorize(network, **given), colorize(again, **given), SAME_AB, SAME_AB)
+            why = "" if same else "it then gives other colors"
+    except (Exception, SystemExit) as error:  # whatever a plugin raises
+        why = reason(error)
+    if why:
+        raise ValueError(f"it cannot be loaded without the file of its option {', '.join(files)} ({why}); {remedy}")
 
 
 def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:

@@ -12,6 +12,7 @@ from colorbench.errors import one_line
 from colorbench.protocol import SCORES
 from colorbench.report import statistics
 from colorbench.report.results import Results
+from colorbench.report.selection import selections
 from colorbench.runs.records import DONE, CellRecord
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
@@ -32,7 +33,8 @@ def compare(results: Results) -> pd.DataFrame:
     `reference`, `psnr_gain` in dB and `ssim_gain` with their ends, and `wins_percent` of the pairs of seed and image;
     the same over the parent of an ablation (`parent_gain_percent`, ...), with `parent_p`, which Holm corrected over all
     ablations, and `parent_verdict`, and over what it refines (`base_gain_percent`, ...), with `base_images_seen`, the
-    images that the base saw in training; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
+    images that the base saw in training; `val_mse`, of the validation images, and whether the row is `selected` by it
+    among those that differ in one option; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
     `batch_n`); and last what was run on what, so that rows of several runs can be put together. What a row has no value
     for is empty.
     """
@@ -41,6 +43,7 @@ def compare(results: Results) -> pd.DataFrame:
     blocks = (
         [_standing(results, model) for model in models],
         [scores.get(model, {}) for model in models],
+        [_validation(results, model) for model in models],
         [_cost(results, model) for model in models],
         [_identity(results, model) for model in models],
     )
@@ -107,6 +110,14 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
             if relation == "base":
                 row["base_images_seen"] = results.cells(other, done=True)[0].images_seen
     return rows
+
+
+def _validation(results: Results, model: str) -> dict[str, Any]:
+    if results.val_scores.empty:
+        return {}
+    own = results.val_scores.loc[results.val_scores["model"] == model, "mse"]
+    chosen = [selection.option for selection in selections(results) if selection.best == model]
+    return {"val_mse": own.mean(), "selected": ", ".join(chosen) or None}
 
 
 def anchored(results: Results, anchor: str) -> str:

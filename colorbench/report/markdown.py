@@ -74,6 +74,7 @@ def _marked(model: str, row: Row) -> str:
 
 MODEL = text("model", show=_marked)
 STATUS = text("status", show=lambda said, row: said if len(said) <= 72 else f"{said[:71]}…")  # the notes have all of it
+VAL_MSE = number("MSE on the validation images ↓", "val_mse", ",.1f")
 OVER_BASE = number("MSE gain over its base, % ↑", "base_gain_percent", "+,.1f", ends=True)
 
 
@@ -111,6 +112,8 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
         Column("inference", "infer_n", partial(_against, "infer_n", parents)),
         Column("peak memory", "peak_memory_mib", partial(_against, "peak_memory_mib", parents)),
         text("verdict", "parent_verdict"),
+        VAL_MSE,
+        text("selected by it", "selected"),
         STATUS,
     ]
     family = frame["model"].map(family_of)
@@ -195,6 +198,7 @@ def _more(frame: pd.DataFrame, results: Results) -> list[Column]:
         number(f"SSIM gain over {over} ↑", "ssim_gain", "+,.4f", ends=True, best=max),
         number("colorfulness", "colorfulness", ",.1f", ends=True),
         replace(delta, badness=abs),
+        VAL_MSE,
         *(_plugged(name, results) for name in (*results.extra, *results.over_set)),
         number("sd of the MSE over seeds", "mse_seed_sd", ",.1f"),
     ]

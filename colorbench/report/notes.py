@@ -11,7 +11,8 @@ import pandas as pd
 
 from colorbench.report.comparison import AUTOMATIC, FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
 from colorbench.report.results import Results
-from colorbench.runs.identity import differences
+from colorbench.report.selection import selections
+from colorbench.runs.identity import differences, shown
 from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
 PUBLISHED = (
@@ -48,6 +49,7 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
         *_metrics(frame, results),
         *_failures(frame, results),
         *_models(frame, results),
+        *(selection.sentence() for selection in selections(results)),
         *of_rows(frame, results),
         *_environments_and_timings(frame, results),
         *_data(results.record),
@@ -62,6 +64,7 @@ def of_ablations(frame: pd.DataFrame, results: Results) -> list[str]:
         "The gain is in MSE, paired by image and seed; below zero the ablation is worse than its parent. Costs and "
         "speeds are multiples of the parent's.",
         *_said(list(frame["model"]), results),
+        *(selection.sentence() for selection in selections(results)),
         *of_rows(frame, results),
     ]
 
@@ -99,9 +102,14 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
 
 
 def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    """Which rows of `frame` are not what would be made now, and in what the rows of one model differ."""
+    """Which rows of `frame` were given options, which are not what would be made now, and in what the rows of one model
+    differ."""
     ways: dict[str, list[str]] = {}
     for row in frame["model"]:
+        for cell in results.cells(row, done=True)[:1]:
+            if cell.options_given and not cell.sweep:  # of a sweep the name says it
+                given = ", ".join(f"{key} {shown(value)}" for key, value in cell.options_given.items())
+                yield f"{row} was made with the option {given}."
         if why := results.kept.get(row):
             yield f"† {row} is used as it was made, though it would be made otherwise now: {'; '.join(why)}."
         if "@" in row:

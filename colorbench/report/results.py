@@ -19,6 +19,7 @@ from colorbench.runs.folder import (
     PROTOCOLS,
     SAMPLES,
     SET_SCORES,
+    VAL_SCORES,
     RunFolder,
     cell_name,
     read_checked,
@@ -40,8 +41,9 @@ class Results:
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
     are the frames of the finished cells, of which some may have no details; `set_scores` has a row per cell and metric
-    over the set; `protocols` has the scores under several protocols, a column, of the cells that are still what they
-    were then. `samples` holds the arrays of the run's samples.npz, and `pictures` those of each row's first finished
+    over the set; `val_scores` are those of the validation images, where there are any; `protocols` has the scores under
+    several protocols, a column, of the cells that are still what they were then. `samples` holds the arrays of the
+    run's samples.npz, and `pictures` those of each row's first finished
     seed; both are empty if the run kept none. `timings` are by row.
     """
 
@@ -57,6 +59,7 @@ class Results:
     samples: Mapping[str, np.ndarray]
     pictures: Mapping[str, Mapping[str, np.ndarray]]
     set_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    val_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def extra(self) -> list[str]:
@@ -90,6 +93,8 @@ def read(folder: RunFolder) -> Results:
     then = record.others.cells if record.others else {}
     same = [cell for cell in done if then.get(cell_name(cell.model, cell.seed)) == (cell.predicted_by, cell.scored_by)]
     protocols = _table(folder, record, same, rows, PROTOCOLS)
+    validated = [cell for cell in done if cell.validated_by == predictions_key(cell, record.validation or "")]
+    val_scores = _table(folder, record, validated, rows, VAL_SCORES)
     samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})
     outcomes = [
         msgspec.structs.replace(
@@ -104,8 +109,9 @@ def read(folder: RunFolder) -> Results:
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
     timings = dict(_rows_timed(timings.values(), done, rows))
     return Results(
-        record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures, set_scores
-    )
+        record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures, set_scores,
+        val_scores,
+    )  # fmt: skip
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:

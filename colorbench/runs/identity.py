@@ -60,10 +60,11 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         if name.startswith("code."):
             yield f"code of {name.removeprefix('code.')}"
         else:
-            yield f"{name} {_shown(there)} -> {_shown(here)}"
+            yield f"{name} {shown(there)} -> {shown(here)}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A recorded value in a few words."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
@@ -72,7 +73,7 @@ def option_fields(spec: ModelSpec) -> dict[str, Any]:
     """The options of a model as the record keeps them. Raises UserError for one that cannot be told from another."""
     fields, name = {}, ""
     try:
-        for name, value in spec.options.items():
+        for name, value in spec.option_values.items():
             fields[name] = canonical(value)
             msgspec.json.encode(fields[name])
             _refuse_deep(fields[name])

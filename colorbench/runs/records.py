@@ -36,7 +36,7 @@ class Record(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class WeightFile(TypedDict):
-    """The weight file that stood in for a training."""
+    """The weight file that stood in for a training, or that one began with."""
 
     file: str
     sha256: Sha256
@@ -61,6 +61,7 @@ class MadeFrom(TypedDict, total=False):
     data: dict[str, str]
     input: str
     weights: WeightFile
+    initial: WeightFile
     pictures: dict[str, str] | str
     base: BuiltOn
     trained_as: BuiltOn
@@ -86,8 +87,10 @@ class Leg(Struct):
 
 
 class CellRecord(Record, kw_only=True):
-    """One model and seed.
+    """One model and seed. What may be UNSET is left out of the record then.
 
+    `options_given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of several
+    values. `validated_by` is the key of its scores on the validation images.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
@@ -122,6 +125,9 @@ class CellRecord(Record, kw_only=True):
     scored_by: Key = ""
     given: list[str] = []
     files: dict[File, Sha256] = {}
+    options_given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    sweep: str | msgspec.UnsetType = msgspec.UNSET
+    validated_by: Key | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.has_weights:
@@ -220,8 +226,9 @@ class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
     `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
-    from, or scored by, anything else stays out of the tables. `metrics` are those of plugins, by name. `kept` has, by
-    cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    from, or scored by, anything else stays out of the tables. `validation`, left out without such scores, is the key
+    of what the scores on the validation images are made from and by. `metrics` are those of plugins, by name. `kept`
+    has, by cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -240,6 +247,7 @@ class RunRecord(Record, kw_only=True):
     kept: dict[str, list[str]] = {}
     others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}
+    validation: Key | msgspec.UnsetType = msgspec.UNSET
 
 
 class Rate(Struct, forbid_unknown_fields=True):

@@ -10,7 +10,14 @@ import torch
 from toys import Players, Toy, spec
 
 from colorbench.errors import UserError
-from colorbench.harness.networks import build, count_parameters, load_weights, notes_of, packed_weights, trained_state
+from colorbench.harness.networks import (
+    build,
+    count_parameters,
+    load_published,
+    notes_of,
+    packed_weights,
+    trained_state,
+)  # fmt: skip
 from colorbench.seeds import seed_for
 
 
@@ -38,7 +45,7 @@ def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
 
     def attempt(content):
         torch.save(content, file)
-        load_weights(network, file)
+        load_published(network, spec("a"), file)
 
     state = network.state_dict()
     attempt(state)
@@ -56,9 +63,9 @@ def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
     torch.save(state, file)
     file.write_bytes(file.read_bytes()[:300])
     with pytest.raises(UserError, match="truncated"):
-        load_weights(network, file)
+        load_published(network, spec("a"), file)
     with pytest.raises(UserError, match="No such file"):
-        load_weights(network, tmp_path / "absent.pth")
+        load_published(network, spec("a"), tmp_path / "absent.pth")
 
 
 class Trap:
@@ -85,11 +92,11 @@ def test_saved_weights_are_safetensors_and_load_again_whatever_the_suffix(tmp_pa
     network, other, file = Toy(), Toy(), tmp_path / "weights.pt"
     file.write_bytes(packed_weights(network.state_dict() | {"convolution.bias": network.convolution.bias.expand(2)}))
     assert safetensors.torch.load_file(file).keys() == network.state_dict().keys()
-    load_weights(other, file)
+    load_published(other, spec("a"), file)
     assert torch.equal(other.convolution.weight, network.convolution.weight)
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(UserError, match="truncated"):
-        load_weights(other, file)
+        load_published(other, spec("a"), file)
 
 
 def test_tensors_that_share_memory_are_saved_each(tmp_path):
@@ -113,7 +120,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bia
     network = Toy()
     before = network.convolution.weight.clone()
     with pytest.raises(UserError, match=reason) as caught:
-        load_weights(network, tmp_path / "w.pth")
+        load_published(network, spec("a"), tmp_path / "w.pth")
     assert "convolution.bias" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert torch.equal(network.convolution.weight, before)
@@ -123,18 +130,18 @@ def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bia
 def test_other_floats_are_converted(tmp_path, dtype):
     network = Toy()
     torch.save(state_of(network, bias=torch.tensor([0.5, 2.0], dtype=dtype)), tmp_path / "w.pth")
-    load_weights(network, tmp_path / "w.pth")
+    load_published(network, spec("a"), tmp_path / "w.pth")
     assert network.convolution.bias.tolist() == [0.5, 2.0]
     assert network.convolution.bias.dtype == torch.float32
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the weights .*Is a directory"):
-        load_weights(Toy(), tmp_path)
+        load_published(Toy(), spec("a"), tmp_path)
     if os.geteuid():  # whoever is root may read everything
         (tmp_path / "w.pth").touch(0)
         with pytest.raises(UserError, match=r"cannot read the weights .*Permission denied"):
-            load_weights(Toy(), tmp_path / "w.pth")
+            load_published(Toy(), spec("a"), tmp_path / "w.pth")
 
 
 class Odd(Toy):
