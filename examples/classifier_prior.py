@@ -23,8 +23,8 @@ def build(*, width, size, base, uniform, temperature):
         def __init__(self):
             super().__init__()
             c, last = max(8, round(128 * width)), BINS**2
-            convolutions = [nn.Conv2d(*io, 5, padding=2) for io in ((1, c), (c, c), (c, c))]
-            hidden = [f for convolution in convolutions for f in (convolution, nn.ReLU())]
+            shapes = ((1, c, 2), (c, c, 2), (c, c, 1))  # channels in and out, stride: to H/4, as theirs
+            hidden = [f for i, o, stride in shapes for f in (nn.Conv2d(i, o, 5, stride, padding=2), nn.ReLU())]
             self.layers = nn.Sequential(*hidden, nn.Conv2d(c, last, 1))
             grid = STEP * (torch.arange(BINS) - BINS // 2).float()
             self.register_buffer("centers", torch.cartesian_prod(grid, grid), persistent=False)  # (Q, 2)
@@ -40,13 +40,14 @@ def build(*, width, size, base, uniform, temperature):
 
         def forward(self, L):  # (B, 1, H, W) in 0..100 -> ab (B, 2, H, W) in Lab units, float32
             shares = (self.layers(L / 50 - 1).float() / temperature).softmax(dim=1)
-            return torch.einsum("bqhw,qc->bchw", shares, self.centers)
+            ab = torch.einsum("bqhw,qc->bchw", shares, self.centers).float()
+            return F.interpolate(ab, L.shape[2:], mode="bilinear")
 
         def updates(self, batch):
             weights = 1 / ((1 - uniform) * self.prior + uniform / BINS**2)
             weights = weights / (self.prior * weights).sum()  # 1 in the mean over the training pixels
             logits = self.layers(batch.L / 50 - 1).float()
-            losses = F.cross_entropy(logits, target := self.bins(batch.ab), reduction="none")
+            losses = F.cross_entropy(logits, target := self.bins(batch.ab[:, :, ::4, ::4]), reduction="none")
             yield Update({"cross-entropy": (weights[target] * losses).mean()})
 
     return Classifier()

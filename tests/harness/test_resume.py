@@ -57,7 +57,7 @@ def training(name, images, file, stop_after=None, stop=KeyboardInterrupt):
     checkpoint = Checkpoint(file, "same", torch.device("cpu")) if file else None
     if checkpoint:
         checkpoint.is_due = lambda: asked == stop_after
-    stages = [replace(stage, epochs=2) for stage in spec.schedule(SMOKE)]
+    stages = [replace(stage, epochs=1 if stage.measures else 2) for stage in spec.schedule(SMOKE)]
     losses = Trainer(TrainingJob(network, spec, 0, 4, images, images, base), accelerator(), checkpoint).run(stages)
     return trained_state(network, base), losses, asked
 
