@@ -12,7 +12,8 @@ from conftest import call, jpegs, one_line
 from toys import spec
 
 from colorbench import ModelSpec, load_model, plugins
-from colorbench.api import Options, prepare
+from colorbench.api.settings import Options
+from colorbench.api.train import prepare
 from colorbench.errors import UserError
 from colorbench.options import configure, parsed
 from colorbench.plugins import Plugin, Registry
@@ -211,7 +212,7 @@ def test_an_option_is_in_the_key_and_needed_no_more_to_load(optional):
     assert made.exit_code == 0, made.stderr
     assert "tiny was made with the option depth 3" in made.stdout
     assert optional.record()["given"] == {"depth": 3}
-    network = load_model("tiny", run=optional.run, registry=plugins.load([optional.file]))
+    network = load_model("tiny", run=optional.run, plugins=[optional.file])
     assert len(network.convolution) == 3
     evaluated = call(
         "evaluate", optional.run, "--data", jpegs(optional.folder / "photos", 4), "--plugin", optional.file
@@ -293,7 +294,7 @@ def test_a_row_of_a_sweep_is_loaded_evaluated_and_merged_without_its_option(opti
     assert "tiny/depth-2" in (optional.run / "ablations.md").read_text()
     assert optional.record("tiny/depth-2")["sweep"] == "depth"
     assert optional.record("tiny/depth-2")["parent"] == "tiny"
-    network = load_model("tiny/depth-2", run=optional.run, registry=plugins.load([optional.file]))
+    network = load_model("tiny/depth-2", run=optional.run, plugins=[optional.file])
     assert len(network.convolution) == 2
     evaluated = call(
         "evaluate", optional.run, "--data", jpegs(optional.folder / "photos", 4), "--plugin", optional.file
@@ -323,11 +324,11 @@ def test_a_model_is_trained_on_from_a_file(optional):
     sha = record["made_from"]["initial"]["sha256"][:12]
     assert f"tiny: trained on from w.pth (SHA-256 {sha})" in made.stdout
     assert "published weights" not in made.stdout
-    network = load_model("tiny", run=optional.run, registry=plugins.load([optional.file]))
+    network = load_model("tiny", run=optional.run, plugins=[optional.file])
     moved = (network.convolution[0].weight - 0.5).abs().max()
     assert 0 < moved < 0.1  # the rate is 0.001, and the steps are few
     file.unlink()
-    assert load_model("on-tiny", run=optional.run, registry=plugins.load([optional.file])) is not None
+    assert load_model("on-tiny", run=optional.run, plugins=[optional.file]) is not None
     torch.save({name: value + 1 for name, value in INITIAL.items()}, file)
     assert "tiny seed 0: initial.sha256" in optional("on-tiny", "--initial", f"tiny={file}").stderr
     assert "tiny seed 0: initial {" in optional("on-tiny").stderr
