@@ -358,6 +358,7 @@ class MetricSpec:
     gets them, and returns an array, which `compute` gets as a third argument. Where there is no training split the
     metric is left out.
 
+    `name` is that of a column: lower-case letters, digits and _, and none that the tables have already.
     `better` says which scores are: "lower", "higher", "zero" (nearest to 0), or "" for neither. `settings`, plain
     values and paths, are recorded and bind the scores; a file counts by its content. `notes` are sentences for the foot
     of the table. `missing`, if not "", is why the metric cannot be computed here, with the remedy: it is listed, and

@@ -38,7 +38,8 @@ class Protocol:
     `summary` and `source`, where its choices were read, are words for the reader and no part of the ids.
 
     Raises UserError for a value of another type and for a number that is not above 0 and finite (a border may be 0).
-    Of a text, the code that reads it knows what it can be: `choose` raises UserError for any other.
+    Of a text, the code that reads it knows what it can be, and UserError lists that for any other: `crop` and `resize`
+    in colorbench/data/decode.py, the colors in colorbench/color.py, the scores in colorbench/metrics/standard.py.
     """
 
     name: str = "colorbench-1"
@@ -47,7 +48,7 @@ class Protocol:
     # The input half: from a file to the L that a network sees.
     crop: str = "center-square"  # the largest square: no shape is distorted ("none"), no border is made up
     resize: str = "pillow-bicubic"  # antialiased, 8 bit; the filters of several other libraries alias
-    size: int = 256  # pixels to a side, as the published weights of the field were trained
+    size: int = 256  # pixels to a side, as the published weights of the field were trained; a command's takes its place
     luminance: str = "resized-rgb"  # L of the 8-bit picture that is scored, not a resized L
     near_grey: float = 5.0  # max |ab| of images left out of training, where they teach desaturation; scored as others
     hints: int = 0  # points of an image whose true ab is shown to the models that take hints; 0 is automatic

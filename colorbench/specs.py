@@ -67,7 +67,7 @@ def _refuse_unrecorded(spec: ModelSpec) -> None:
 
 def _refuse_misfit_metric(spec: MetricSpec) -> None:
     if not is_metric_name(spec.name):
-        raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
+        raise ValueError(f"metric {spec.name!r}: name it in lower-case letters, digits and _, as no column is named")
     for field, choices in (("better", ("lower", "higher", "zero", "")), ("space", ("rgb", "lab"))):
         if (value := getattr(spec, field)) not in choices:
             known = ", ".join(map(repr, choices))

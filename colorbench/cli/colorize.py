@@ -15,7 +15,7 @@ from colorbench.cli.shared import plugin_option
 @click.option("--model", required=True, help="The model that shall color it.")
 @click.option("--run", metavar="RUN", help="The run folder that trained the model.")
 @click.option("--weights", metavar="FILE", help="Published weights of the model, instead of a run.")
-@click.option("--out", type=click.Path(path_type=Path), help="The PNG to write; PHOTO-MODEL.png unless given.")
+@click.option("--out", type=click.Path(path_type=Path), help="The PNG to write; PHOTO-MODEL.png here unless given.")
 @plugin_option
 def colorize(
     photo: Path, model: str, run: str | None, weights: str | None, out: Path | None, plugins: Sequence[Path]

@@ -29,7 +29,9 @@ BICUBIC = Image.Resampling.BICUBIC
 def colorize_file(
     photo: Path, out: Path | None, model: str, run: str | None, weights: str | None, plugins: Iterable[str | Path]
 ) -> Path:
-    """Color `photo` and write a PNG of the same size: `out`, or PHOTO-MODEL.png beside it. Returns its path.
+    """Color `photo` and write a PNG of the same size: `out`, or PHOTO-MODEL.png in the current folder. Returns it.
+
+    Not beside the photo: in a folder of data it would be taken for one of the true pictures.
 
     Raises UserError when the photo cannot be read, or when `out` is the photo itself, is no .png or cannot be written.
     """
@@ -39,7 +41,7 @@ def colorize_file(
     size = RunFolder(run).record.preset.size if run else load(plugins).specs["model"][model].published_size
     png = io.BytesIO()
     colorize_image(network, opened(photo), size).save(png, format="PNG")
-    out = out or photo.with_name(f"{photo.stem}-{model.replace('/', '-')}.png")
+    out = out or Path(f"{photo.stem}-{model.replace('/', '-')}.png")
     try:
         write_aside(out, png.getvalue())
     except OSError as error:

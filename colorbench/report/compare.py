@@ -15,6 +15,7 @@ from colorbench.runs.folder import RunFolder, conditions
 BETTER, WORSE, NOISE, SAME = "better", "worse", "within noise", "same"
 FAILING, DONE_NOW, IN_NEITHER = "newly failing", "newly done", "done in neither"
 NO_SEED = "no seed in common"
+TOLD = (BETTER, WORSE, NOISE, SAME, FAILING, DONE_NOW)  # what says something of both runs
 COLUMNS = [
     markdown.MODEL,
     markdown.number("MSE in A ↓", "mse_a", ",.1f"),

@@ -133,3 +133,9 @@ def test_a_spec_that_says_something_else_is_refused_by_name(fields, said):
 
 def test_without_metrics_over_the_set_there_are_no_rows():
     assert join([MetricSpec("mine", "", _brightness)], {}, pd.DataFrame()).empty
+
+
+@pytest.mark.parametrize("name", ["worst-channel", "Worst", "mse_low", "2nd"])
+def test_a_name_that_no_column_can_have_is_refused_with_what_it_can_be(name):
+    with pytest.raises(ValueError, match="name it in lower-case letters, digits and _"):
+        refuse_misfit("metric", MetricSpec(name, "", _brightness))

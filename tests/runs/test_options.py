@@ -255,9 +255,8 @@ def test_a_file_of_an_option_counts_by_content_and_is_not_needed_to_load(optiona
     assert made.exit_code == 0, made.stderr
     assert optional.record()["made_from"]["options"]["table"]["file"] == "table.txt"
     file.unlink()
-    registry = plugins.load([optional.file])
-    assert load_model("tiny", run=optional.run, registry=registry).scale == 20
-    assert load_model("on-tiny", run=optional.run, registry=registry).base.scale == 20
+    assert load_model("tiny", run=optional.run, plugins=[optional.file]).scale == 20
+    assert load_model("on-tiny", run=optional.run, plugins=[optional.file]).base.scale == 20
     evaluated = call(
         "evaluate", optional.run, "--data", jpegs(optional.folder / "photos", 4), "--plugin", optional.file
     )
