@@ -89,8 +89,8 @@ class Leg(Struct):
 class CellRecord(Record, kw_only=True):
     """One model and seed. What may be UNSET is left out of the record then.
 
-    `options_given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of several
-    values. `validated_by` is the key of its scores on the validation images.
+    `options_given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of
+    several values. `validated_by` is the key of its scores on the validation images.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older

@@ -204,7 +204,7 @@ def test_an_option_is_in_the_key_and_needed_no_more_to_load(optional):
     assert optional().exit_code == 0
     before = optional.record()
     assert before["made_from"]["options"] == {"depth": 1, "table": None}
-    assert not {"given", "sweep", "validated_by"} & before.keys()
+    assert not {"options_given", "sweep", "validated_by"} & before.keys()
     planned = optional.plan("tiny", "--option", "tiny.depth=3")
     assert (planned.exit_code, "stale" in planned.stdout) == (1, True)
     assert "options.depth 1 -> 3" in planned.stdout
