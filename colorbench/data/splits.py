@@ -12,7 +12,7 @@ from typing import Any
 
 from colorbench.contract import Picture
 from colorbench.data.sources import pictures, unreadable
-from colorbench.errors import UserError, refuse_unknown_data
+from colorbench.errors import UserError, reason, refuse_unknown_data
 from colorbench.plugins import Registry
 
 SHARES = {"train": (20, 100), "val": (10, 20), "test": (0, 10)}  # of what is not split, in percentiles of the hash
@@ -63,7 +63,7 @@ def _named(data: str, registry: Registry) -> Mapping[str, Sequence[Picture]] | N
     except (ValueError, UserError):
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise ValueError(f"the dataset {name!r} fails ({type(error).__name__}: {error}); repair its plugin") from error
+        raise ValueError(f"the dataset {name!r} fails ({reason(error)}); repair its plugin") from error
 
 
 def _inside(path: Path) -> dict[str, Sequence[Picture]] | None:
@@ -103,15 +103,15 @@ def _with_digest(picture: Picture) -> tuple[str, Picture]:
     name: Any = None
     try:
         name = picture.name
-        reason, digest = _name_problem(name), picture.digest
+        problem, digest = _name_problem(name), picture.digest
         if not (isinstance(digest, str) and digest.isascii()):
             raise ValueError(f"its digest is {digest!r}; ASCII text is due")
     except OSError as error:  # left out even if it can be read by now: its content has not been hashed
-        reason = error.strerror or str(error)
+        problem = error.strerror or str(error)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"its picture {name!r} fails ({type(error).__name__}: {error})") from error
-    if reason:
-        picture = unreadable(repr(name)[1:-1], reason)
+        raise ValueError(f"its picture {name!r} fails ({reason(error)})") from error
+    if problem:
+        picture = unreadable(repr(name)[1:-1], problem)
         digest = f"unreadable {picture.name}"
     return digest, picture
 

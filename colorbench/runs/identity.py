@@ -73,7 +73,7 @@ def option_fields(spec: ModelSpec) -> dict[str, Any]:
         for name, value in spec.options.items():
             fields[name] = canonical(value)
             msgspec.json.encode(fields[name])
-            _refuse_deep(fields[name])
+            refuse_deep(fields[name])
     except Exception as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
@@ -153,12 +153,12 @@ def stage_fields(stage: Stage) -> dict[str, Any]:
     values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
     fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
     found: dict[str, Any] = canonical(fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"})
-    _refuse_deep(found)
+    refuse_deep(found)
     return found
 
 
-def _refuse_deep(value: Any) -> None:
-    """Raises ValueError for an option or stage of more levels than a record may have, in which it is three deep."""
+def refuse_deep(value: Any) -> None:
+    """Raises ValueError for what has more levels than a record may have, in which it is three deep."""
     refuse_hostile(cleaned(value), level=3)
 
 
