@@ -321,6 +321,8 @@ def _registry(
 ) -> Registry:  # fmt: skip
     """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
     for name, file in weights.items():
+        if file.exists() and not (file.is_file() or file.is_dir()):  # reading from a pipe might never end
+            raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
         if name not in models and not file.exists():
             raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
     registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
