@@ -90,6 +90,14 @@ def test_a_script_is_told_of_what_is_worse_or_fails_now(runs, name):
     assert call("compare", *runs, "--fail-on", "worse").exit_code == (name in ("worse", "newly-failing"))
 
 
+def test_what_was_perfect_can_only_get_worse_and_a_single_image_tells_nothing(tmp_path):
+    for first, images, verdict in ((0 * ERRORS, IMAGES, "worse"), (ERRORS, 1, "cannot be told")):
+        folders = [tmp_path / f"{verdict}-{side}" for side in "ab"]
+        for path, mse in zip(folders, (first, ERRORS + 9), strict=True):
+            FakeRun(path, ["net"], seeds=(0,)).cell("net", 0, mse=mse[:images])
+        assert [*compare(*map(RunFolder, folders))["verdict"]] == [verdict]
+
+
 def test_holm_asks_more_of_one_row_among_many(tmp_path):
     for others in (0, 19):
         names = dict.fromkeys(("first", *map(str, range(others))), (True, True))
