@@ -11,6 +11,7 @@ from typing import Any
 
 from colorbench.errors import UserError, refuse_unknown
 
+LARGEST_SIZE = 2**13  # of a side in pixels: what a command takes in memory of larger pictures, few machines have
 SCORES = {  # the columns that every run has, in this order, and what each is
     "mse": "mean squared error over RGB 0..255, per image",
     "psnr": "10 log10(peak^2 / MSE) in dB, per image; the mean over images is the headline",
@@ -79,6 +80,8 @@ class Protocol:
             typed = type(value) is type(default)
             if not typed or not (isinstance(value, str) or 0 < value < math.inf or value == default):
                 raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
+        if self.size > LARGEST_SIZE:
+            raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
 
     @property
     def id(self) -> str:

@@ -37,7 +37,7 @@ def evaluate(
     """
     from colorbench import api, report
 
-    refuse_empty(out=out)
+    refuse_empty(out=out, protocol=protocol)
     target = api.evaluate(folder, data, out, plugin_files, weight_files(weights), protocol)
     click.echo(report.write(target))
     click.echo(f"in {target.path}", err=True)

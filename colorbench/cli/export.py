@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import plugin_option, protocol_option
+from colorbench.cli.shared import plugin_option, protocol_option, refuse_empty
 from colorbench.protocol import COLORBENCH
 
 
@@ -27,4 +27,5 @@ def export(data: str, folder: Path, size: int, protocol: str | None, plugin_file
     """
     from colorbench.harness.export import export_pictures
 
+    refuse_empty(protocol=protocol)
     click.echo(export_pictures(data, folder, size, plugin_files, protocol or COLORBENCH.name))

@@ -55,7 +55,7 @@ def score(
     """
     from colorbench import api, report
 
-    refuse_empty(data=data, truth=truth, out=settings["out"])
+    refuse_empty(data=data, truth=truth, protocol=protocol, out=settings["out"])
     names = listed(protocol) if protocol else []
     if truth is None:
         if len(folders) > 1 or settings["as_is"] or settings["out"]:
@@ -68,7 +68,7 @@ def score(
         exit_if_failed(cell for cell in scored.cells() if cell.has_weights)
         return
     several = len(names) > 1 or "all" in names
-    own = COLORBENCH.name if several else protocol
+    own = None if several else protocol
     options = replace(_options(folders, truth, plugin_files, protocol=own, **settings), weights=weight_files(weights))
     folder = api.run(options)
     click.echo(report.write(folder))

@@ -109,7 +109,9 @@ def options_of(arguments: dict[str, Any], timing: bool = True) -> Options:
         lambda: refuse_unknown_data(given.data, registry.specs["dataset"]),
         lambda: _count(given.predictions),
         lambda: _refuse_infinite(given.width),
-        lambda: refuse_empty(out=given.out, ablations=given.ablations, again=given.again, keep=given.keep),
+        lambda: refuse_empty(
+            protocol=given.protocol, out=given.out, ablations=given.ablations, again=given.again, keep=given.keep
+        ),
     )
 
     from colorbench.api import Options

@@ -128,7 +128,7 @@ def test_a_damaged_file_is_one_line(compared):
     assert result.exit_code == 2
     assert "protocols.parquet" in one_line(result)
     file.unlink()
-    assert "protocols.parquet" in one_line(call("report", compared.run))
+    assert "`colorbench score` with --protocol makes it anew" in one_line(call("report", compared.run))
 
 
 @pytest.mark.parametrize(
@@ -184,6 +184,7 @@ def test_others_bring_protocols_by_a_hook(bench):
         ('register(Protocol("odd name"))', "'odd name'"),
         ('register(Protocol("ct2"))', "'ct2'"),
         ('register(Protocol("odd", size="big"))', "size cannot be 'big'"),
+        ('register(Protocol("odd", size=8193))', "pictures of 8193 px cannot be had; give a size up to 8192"),
         ('register("odd")', "str was registered as a protocol"),
         ('register(type("Odd", (Protocol,), {})("odd"))', "Odd was registered as a protocol; Protocol is due"),
         ('register(Protocol("odd", ssim_window=99))', "protocol odd at 16 px: ValueError: SSIM needs sides of 99"),
