@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -147,7 +148,11 @@ def _in_zip(path: Path) -> Files:
             raise ValueError(f"{path} is neither a folder nor a zip of images") from error
         raise ValueError(f"{path} is a damaged zip: {error}") from error
     # Some tools write "./a.jpg" for "a.jpg".
-    return {PurePosixPath(name).as_posix(): partial(archive.open, name) for name in archive.namelist()}
+    found = [(PurePosixPath(name).as_posix(), name) for name in archive.namelist()]
+    twice = [name for name, count in Counter(name for name, _ in found).items() if count > 1]
+    if images := [name for name in twice if _is_image(PurePosixPath(name))]:
+        raise ValueError(f"{path} has more than one file called {images[0]}; pack it anew, each name once")
+    return {name: partial(archive.open, stored) for name, stored in found}
 
 
 def _is_image(path: PurePosixPath) -> bool:
