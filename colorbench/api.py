@@ -21,7 +21,7 @@ from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
-from colorbench.data.splits import SHARES, dataset_name, open_splits
+from colorbench.data.splits import SHARES, dataset_name, open_splits, refuse_inside
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
@@ -310,6 +310,7 @@ def _context(
     """
     protocol = replace(protocol, size=preset.size)
     check_protocol(protocol)
+    refuse_inside(folder.path, source, registry)
     data = decode_all(source, open_splits(source, registry, limits), protocol)
     env = environment(registry.plugins, device.describe())
     return Context(folder, registry, source, data, preset, protocol, env, **others)

@@ -53,6 +53,15 @@ def open_splits(data: str, registry: Registry, limits: Mapping[str, int | None])
     return {split: splits[split][:limit] for split, limit in limits.items()}
 
 
+def refuse_inside(folder: Path, data: str, registry: Registry) -> None:
+    """Raises UserError for a folder to write to of which the pictures would be images of `data` from then on."""
+    root = Path(data)
+    if data.partition(":")[0] in registry.specs["dataset"] or not root.is_dir() or _inside(root):
+        return
+    if root.resolve() in folder.resolve().parents:
+        raise UserError(f"{folder} lies among the images {data!r}, and would add to them; name a folder elsewhere")
+
+
 def _named(data: str, registry: Registry) -> Mapping[str, Sequence[Picture]] | None:
     refuse_unknown_data(data, registry.specs["dataset"])
     name, _, argument = data.partition(":")

@@ -53,7 +53,7 @@ def matched(path: Path, images: Sequence[str]) -> tuple[list[sources.FilePicture
 
 def _bare(name: str) -> str:
     """A name without the endings of image files, of which it may have several; accents as macOS writes them are ours."""
-    name = unicodedata.normalize("NFC", name)  # macOS may write an accent as a character of its own
+    name = unicodedata.normalize("NFC", name)  # macOS writes accents as characters of their own
     while (path := PurePosixPath(name)).suffix.lower() in sources.SUFFIXES and path.stem:
         name = str(path.with_suffix(""))
     return name
