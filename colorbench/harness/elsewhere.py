@@ -52,8 +52,8 @@ def matched(path: Path, images: Sequence[str]) -> tuple[list[sources.FilePicture
 
 
 def _bare(name: str) -> str:
-    """A name without the endings of image files, of which it may have several; accents as macOS writes them are ours."""
-    name = unicodedata.normalize("NFC", name)  # macOS writes accents as characters of their own
+    """A name without the endings of image files, of which it may have several, accents as one character each."""
+    name = unicodedata.normalize("NFC", name)
     while (path := PurePosixPath(name)).suffix.lower() in sources.SUFFIXES and path.stem:
         name = str(path.with_suffix(""))
     return name
