@@ -68,7 +68,7 @@ def _row(model: str, runs: Sequence[Results], cells: Sequence[statistics.Cells])
         row |= {"mse_a": old.mean(), "mse_b": new.mean(), **gain.fields("gain_percent")}
         row["seeds"] = ", ".join(map(str, sorted(done[0] & done[1])))
         p = gain.p()  # NaN of a single image, which has no interval, and over an error of 0, which can only grow
-        untold = {"verdict": UNTOLD if old.any() else WORSE}
+        untold: dict[str, Any] = {"verdict": UNTOLD if old.any() else WORSE}
         return row | ({"verdict": SAME} if (old == new).all() else untold if np.isnan(p) else {"p": p})
     return row
 
