@@ -11,6 +11,7 @@ from typing import Any
 
 from colorbench.errors import UserError, refuse_unknown
 
+LARGEST_SIZE = 2**13  # of a side in pixels: what a command takes in memory of larger pictures, few machines have
 SCORES = {  # the columns that every run has, in this order, and what each is
     "mse": "mean squared error over RGB 0..255, per image",
     "psnr": "10 log10(peak^2 / MSE) in dB, per image; the mean over images is the headline",
@@ -86,6 +87,8 @@ class Protocol:
                 raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
         if self.hints and self.hint_size > self.size:
             raise UserError(f"protocol {self.name}: hints of {self.hint_size} px do not fit into {self.size} px")
+        if self.size > LARGEST_SIZE:
+            raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
 
     @property
     def id(self) -> str:

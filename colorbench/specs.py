@@ -42,7 +42,8 @@ def is_metric_name(name: str) -> bool:
 def refuse_misfit(kind: str, spec: Any) -> None:
     """Raises TypeError or ValueError for a spec that tables and records could not hold."""
     due = KINDS[kind]
-    if not isinstance(spec, due):
+    # A protocol is data: one with code of its own could say that it is another than it is.
+    if not (type(spec) is due if kind == "protocol" else isinstance(spec, due)):
         raise TypeError(f"{type(spec).__name__} was registered as a {kind}; {due.__name__} is due")
     for field in ("name", "summary"):
         text = getattr(spec, field)

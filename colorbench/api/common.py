@@ -17,7 +17,7 @@ from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
-from colorbench.data.splits import open_splits
+from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
@@ -40,6 +40,8 @@ def load_registry(
 ) -> Registry:  # fmt: skip
     """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
     for name, file in weights.items():
+        if file.exists() and not (file.is_file() or file.is_dir()):  # reading from a pipe might never end
+            raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
         if name not in models and not file.exists():
             raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
     registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
@@ -62,6 +64,7 @@ def make_context(
     """
     protocol = replace(protocol, size=preset.size)
     check_protocol(protocol)
+    refuse_inside(folder.path, source, registry)
     data = decode_all(source, open_splits(source, registry, limits), protocol)
     env = environment(registry.plugins, device.describe())
     return Context(folder, registry, source, data, preset, protocol, env, **others)

@@ -16,7 +16,7 @@ from colorbench.api.run import Run, reported
 from colorbench.contract import Preset
 from colorbench.errors import UserError, refuse_empty
 from colorbench.harness.predict import keeps_all
-from colorbench.harness.preflight import check_metrics
+from colorbench.harness.preflight import check_metrics, check_protocol
 from colorbench.harness.protocols import score_under
 from colorbench.plugins import Registry
 from colorbench.runs import executors
@@ -71,6 +71,13 @@ def score_protocols(
     context = _context_to_score(folder, registry, data, tuple(plugin_files))
     protocols = [context.protocol, *(p.on_input_of(context.protocol) for p in protocols)]
     protocols = list({protocol.id: protocol for protocol in protocols}.values())
+    for protocol in protocols:
+        check_protocol(protocol)
+    if context.protocol.name in [protocol.name for protocol in protocols[1:]]:
+        raise UserError(
+            f"protocol {context.protocol.name} is another one since {folder.path} was made under it; nothing was "
+            "scored: call the new one otherwise, or leave it out"
+        )
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.status == DONE]
         if lacking := [cell.model for cell in cells if not _keeps_all(context, cell)] or (
@@ -85,7 +92,7 @@ def score_protocols(
             scored = partial(score_under, protocols, folder.cell_dir(cell.model, cell.seed), cell, context.protocol)
             try:
                 tables.append(executors.call(scored, context.data.splits["test"]))
-            except executors.EndedError as error:
+            except RuntimeError as error:  # what is raised there, and the end of its process
                 raise UserError(f"{cell.model} seed {cell.seed}: not scored: {error}; score again") from error
             say(f"{cell.model} seed {cell.seed}: scored under {', '.join(protocol.name for protocol in protocols)}")
         content, record = files.to_parquet(pd.concat(tables, ignore_index=True)), folder.record

@@ -113,13 +113,13 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
     registry = load(plugin_files, pictures=pictures)
     _report_faults(registry)
-    words: dict[str, Any] = {name: settings.get(name) for name in ("out", "ablations", "again", "keep")}
+    words: dict[str, Any] = {name: settings.get(name) for name in ("protocol", "out", "ablations", "again", "keep")}
     names = _models(models, words["ablations"], pictures, registry)
     weights, initial = _paths(settings.get("weights", {})), _paths(settings.get("initial", {}))
     asked = settings.get("options", {})
     options = asked if isinstance(asked, Mapping) else parsed(asked)
     others = [name for name in weights if name not in names and name not in registry.specs["metric"]]
-    protocol = settings.get("protocol", COLORBENCH.name)
+    protocol = settings.get("protocol") or COLORBENCH.name
     seeds, preset = _seeds(settings.get("seeds", 0)), settings.get("preset", "first")
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),

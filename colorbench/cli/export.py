@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from colorbench.cli.shared import plugin_option, protocol_option
+from colorbench.errors import refuse_empty
 from colorbench.protocol import COLORBENCH
 
 
@@ -27,4 +28,5 @@ def export(data: str, folder: Path, size: int, protocol: str | None, plugins: Se
     """
     from colorbench.harness.export import export_pictures
 
+    refuse_empty(protocol=protocol)
     click.echo(export_pictures(data, folder, size, plugins, protocol or COLORBENCH.name))

@@ -15,7 +15,7 @@ from colorbench.cli.shared import (
     plugin_option,
     weights_option,
 )  # fmt: skip
-from colorbench.errors import UserError
+from colorbench.errors import UserError, refuse_empty
 
 
 @click.command()
@@ -47,6 +47,7 @@ def score(
     from colorbench.api.score import score
     from colorbench.api.settings import listed
 
+    refuse_empty(data=data, truth=truth, protocol=protocol, out=settings["out"])
     names = listed(protocol) if protocol else []
     if truth is not None:
         _score_pictures(folders, truth, names, {**settings, "plugins": plugins, "command": command_line()})

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -169,8 +170,12 @@ def _in_zip(path: Path) -> Files:
             raise ValueError(f"{path} is neither a folder nor a zip of images") from error
         raise ValueError(f"{path} is a damaged zip: {error}") from error
     # Some tools write "./a.jpg" for "a.jpg".
-    members = {PurePosixPath(name).as_posix(): name for name in archive.namelist()}
-    return Files(sorted(filter(_is_image, members)), lambda name: archive.open(members[name]))
+    found = [(PurePosixPath(name).as_posix(), name) for name in archive.namelist()]
+    images = [(name, stored) for name, stored in found if _is_image(name)]
+    if twice := [name for name, count in Counter(name for name, _ in images).items() if count > 1]:
+        raise ValueError(f"{path} has more than one file called {twice[0]}; pack it anew, each name once")
+    members = dict(images)
+    return Files(sorted(members), lambda name: archive.open(members[name]))
 
 
 def _is_image(name: str) -> bool:

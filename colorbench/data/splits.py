@@ -15,7 +15,7 @@ import numpy as np
 
 from colorbench.contract import Picture
 from colorbench.data.sources import Files, pictures, unreadable
-from colorbench.errors import UserError, refuse_unknown_data
+from colorbench.errors import UserError, reason, refuse_unknown_data
 from colorbench.plugins import Registry
 
 ALL_READ = 20_000  # pictures of a folder, zip or split, up to which all are digested, whatever the limits
@@ -72,6 +72,15 @@ def _sources(data: str, registry: Registry, limits: Mapping[str, int | None]) ->
     return [(found[split], shares[split]) for split in found]
 
 
+def refuse_inside(folder: Path, data: str, registry: Registry) -> None:
+    """Raises UserError for a folder to write to of which the pictures would be images of `data` from then on."""
+    root = Path(data)
+    if data.partition(":")[0] in registry.specs["dataset"] or not root.is_dir() or _inside(root):
+        return
+    if root.resolve() in folder.resolve().parents:
+        raise UserError(f"{folder} lies among the images {data!r}, and would add to them; name a folder elsewhere")
+
+
 def _named(data: str, registry: Registry) -> Mapping[str, Found] | None:
     refuse_unknown_data(data, registry.specs["dataset"])
     name, _, argument = data.partition(":")
@@ -82,7 +91,7 @@ def _named(data: str, registry: Registry) -> Mapping[str, Found] | None:
     except (ValueError, UserError):
         raise
     except (Exception, SystemExit) as error:  # a plugin may raise anything
-        raise ValueError(f"the dataset {name!r} fails ({type(error).__name__}: {error}); repair its plugin") from error
+        raise ValueError(f"the dataset {name!r} fails ({reason(error)}); repair its plugin") from error
 
 
 def _inside(path: Path) -> Mapping[str, Found] | None:
@@ -146,15 +155,15 @@ def _with_digest(found: Found, index: int) -> tuple[str, Picture]:
     try:
         picture = found[int(index)]
         name = picture.name
-        reason, digest = _name_problem(name), picture.digest
+        problem, digest = _name_problem(name), picture.digest
         if not (isinstance(digest, str) and digest.isascii()):
             raise ValueError(f"its digest is {digest!r}; ASCII text is due")
     except (Exception, SystemExit) as error:
         if name is None or not isinstance(error, OSError):
-            raise ValueError(f"its picture {name or index!r} fails ({type(error).__name__}: {error})") from error
-        reason = error.strerror or str(error)  # left out even if it can be read by now: it has not been hashed
-    if reason:
-        picture = unreadable(repr(name)[1:-1], reason)
+            raise ValueError(f"its picture {name or index!r} fails ({reason(error)})") from error
+        problem = error.strerror or str(error)  # left out even if it can be read by now: it has not been hashed
+    if problem:
+        picture = unreadable(repr(name)[1:-1], problem)
         digest = f"unreadable {picture.name}"
     return digest, picture
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,8 @@ def matched(path: Path, images: Sequence[str]) -> tuple[list[sources.FilePicture
 
 
 def _bare(name: str) -> str:
-    """A name without the endings of image files, of which it may have several."""
+    """A name without the endings of image files, of which it may have several, accents as one character each."""
+    name = unicodedata.normalize("NFC", name)
     while (path := PurePosixPath(name)).suffix.lower() in sources.SUFFIXES and path.stem:
         name = str(path.with_suffix(""))
     return name

@@ -98,17 +98,20 @@ def check_weights(request: PublishedRequest) -> None:
 
 
 def check_protocol(protocol: Protocol) -> None:
-    """Score a grey picture under a protocol. Raises UserError if one of its fields says what the code does not know, or
-    if nothing is left to score at its size."""
+    """Score two pictures under a protocol. Raises UserError if one of its fields says what the code does not know, if
+    nothing is left to score at its size, or if its numbers lead to none."""
     L = torch.full((1, 1, protocol.size, protocol.size), 50.0)
-    picture = recombine(L, torch.cat((L, L), dim=1), protocol)
-    luminance(picture, protocol)
-    if protocol.hints:
-        hints.draw(torch.cat((L, L), dim=1), [""], protocol)
     try:
-        score(picture, picture, protocol=protocol)
-    except ValueError as error:
-        raise UserError(f"protocol {protocol.name} at {protocol.size} px: {error}; take larger images") from error
+        picture, truth = (recombine(L * share, torch.cat((L, L), dim=1), protocol) for share in (1.0, 0.5))
+        luminance(picture, protocol)
+        if protocol.hints:
+            hints.draw(torch.cat((L, L), dim=1), [""], protocol)
+        scores = score(picture, truth, protocol=protocol)
+        if wrong := [str(name) for name in scores if not np.isfinite(scores[name]).all()]:
+            raise ValueError(f"{', '.join(wrong)} would be no number")
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        where = f"protocol {protocol.name} at {protocol.size} px"
+        raise UserError(f"{where}: {reason(error)}; take larger images, or mend its fields") from error
 
 
 def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
@@ -123,13 +126,16 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
     for metric in request.plugins.load().metrics.values():
         try:
             if metric.prepare and train:
-                statistics[metric.name] = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
+                made = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
+                if made.dtype.kind not in "biuf":
+                    raise TypeError(f"its `prepare` returned {made.dtype}; an array of numbers is due")
+                statistics[metric.name] = made
             for ready in with_statistics([metric], statistics, test.arrays):
                 if callable(ready.compute):
                     compute(ready, pair)  # of both at once, where a mistake in the shape shows
                 join([ready], (scored := score_batch(pair, [ready])).features, scored.scores)
         except (Exception, SystemExit) as error:  # whatever a plugin raises, it shall not cost a training
-            failed.append(f"the metric {metric.name!r} fails ({type(error).__name__}: {error})")
+            failed.append(f"the metric {metric.name!r} fails ({reason(error)})")
     if failed:
         raise UserError(f"{'; '.join(failed)}; mend or remove its plugin")
     return statistics

@@ -62,7 +62,7 @@ def compute(metric: MetricSpec, pair: Pair) -> Tensor:
             values = metric.compute(pair.predicted.clone(), pair.truth.clone(), **inputs)
         column = values.detach().cpu()
         kind = f"{values.dtype} {tuple(values.shape)}"
-    except Exception as error:  # whatever a plugin raises, the message has to say which metric it was
+    except (Exception, SystemExit) as error:  # whatever a plugin raises, the message has to say which metric it was
         raise ValueError(refusal.format(f"fails ({type(error).__name__}: {error})")) from error
     if column.shape[:1] != (images,) or column.ndim != (1 if metric.reduce is None else 2) or column.is_complex():
         raise ValueError(refusal.format(f"returned {kind}"))
@@ -82,7 +82,7 @@ def join(metrics: Iterable[MetricSpec], features: Features, scores: pd.DataFrame
             of_images = features[source(metric)].astype(float) if named is None else named
             value = _reduced(metric, of_images)
             low, high = _interval(metric, of_images)
-        except Exception as error:  # whatever a plugin raises, the message has to say which metric it was
+        except (Exception, SystemExit) as error:  # whatever a plugin raises, the message has to say which metric it was
             why = f"fails over the set ({type(error).__name__}: {error})"
             raise ValueError(f"the metric {metric.name!r} {why}; its `reduce` has to return a number") from error
         rows.append((metric.name, value, low, high, len(of_images)))

@@ -85,6 +85,8 @@ def read(folder: RunFolder) -> Results:
     """Read a run folder. Raises UserError that names the file which is damaged, or lacks what it should hold."""
     record, timings = folder.record, folder.timings()
     cells = [_as_scored(record, cell) for cell in folder.cells()]
+    if not cells:
+        raise UserError(f"{folder.path} names no model, so that there is nothing to report; run one into it")
     done, rows = [cell for cell in cells if cell.status == DONE], _rows(cells)
     _refuse_strangers(record, done, timings)
     scores, details, losses, set_scores = (
@@ -92,7 +94,10 @@ def read(folder: RunFolder) -> Results:
     )
     then = record.others.cells if record.others else {}
     same = [cell for cell in done if then.get(cell_name(cell.model, cell.seed)) == (cell.predicted_by, cell.scored_by)]
-    protocols = _table(folder, record, same, rows, PROTOCOLS)
+    try:
+        protocols = _table(folder, record, same, rows, PROTOCOLS)
+    except UserError as error:  # no other command makes this one again
+        raise UserError(f"{error}; `colorbench score` with --protocol makes it anew") from error
     validated = [cell for cell in done if cell.validated_by == predictions_key(cell, record.validation or "")]
     val_scores = _table(folder, record, validated, rows, VAL_SCORES)
     samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})

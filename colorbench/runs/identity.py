@@ -76,7 +76,7 @@ def option_fields(spec: ModelSpec) -> dict[str, Any]:
         for name, value in spec.option_values.items():
             fields[name] = canonical(value)
             msgspec.json.encode(fields[name])
-            _refuse_deep(fields[name])
+            refuse_deep(fields[name])
     except Exception as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
@@ -166,12 +166,12 @@ def stage_fields(stage: Stage) -> dict[str, Any]:
         share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
         fields["images"] = {"function": name, "share": float(f"{share:.3g}")}
     found: dict[str, Any] = canonical(fields)
-    _refuse_deep(found)
+    refuse_deep(found)
     return found
 
 
-def _refuse_deep(value: Any) -> None:
-    """Raises ValueError for an option or stage of more levels than a record may have, in which it is three deep."""
+def refuse_deep(value: Any) -> None:
+    """Raises ValueError for what has more levels than a record may have, in which it is three deep."""
     refuse_hostile(cleaned(value), level=3)
 
 

@@ -39,6 +39,7 @@ from colorbench.runs.identity import (
     key_of,
     option_fields,
     predictions_key,
+    refuse_deep,
     stage_fields,
 )  # fmt: skip
 from colorbench.runs.records import (
@@ -238,6 +239,7 @@ def metric_settings(metric: MetricSpec) -> dict[str, Any]:
     try:
         settings = {str(name): canonical(value) for name, value in metric.settings.items()}
         msgspec.json.encode(settings)
+        refuse_deep(settings)
     except Exception as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"the settings of the metric {metric.name!r} cannot be recorded ({reason(error)}); "

@@ -145,6 +145,14 @@ def test_a_zip_with_names_that_begin_with_a_dot_and_a_slash(folder, tmp_path, re
     assert pictures(tmp_path / "a.zip")[0].name == "test/000.jpg"
 
 
+def test_a_zip_that_holds_a_name_twice_is_refused(tmp_path, registry):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+        for name in ("a.jpg", "./a.jpg"):  # which of them is meant?
+            archive.writestr(name, jpeg(0))
+    with pytest.raises(UserError, match=r"more than one file called a.jpg; pack it anew"):
+        open_splits(str(tmp_path / "twice.zip"), registry, {"test": None})
+
+
 def test_hidden_folders_are_skipped(folder, tmp_path, registry):
     (folder / ".git" / "x").mkdir(parents=True)
     (folder / ".git" / "x" / "y.jpg").write_bytes(jpeg(99))

@@ -104,6 +104,14 @@ def test_a_script_is_not_told_that_all_is_well_where_nothing_was_compared(tmp_pa
     assert call("compare", tmp_path / "a", tmp_path / "b").exit_code == 0
 
 
+def test_what_was_perfect_can_only_get_worse_and_a_single_image_tells_nothing(tmp_path):
+    for first, images, verdict in ((0 * ERRORS, IMAGES, "worse"), (ERRORS, 1, "cannot be told")):
+        folders = [tmp_path / f"{verdict}-{side}" for side in "ab"]
+        for path, mse in zip(folders, (first, ERRORS + 9), strict=True):
+            FakeRun(path, ["net"], seeds=(0,)).cell("net", 0, mse=mse[:images])
+        assert [*compare(*map(RunFolder, folders))["verdict"]] == [verdict]
+
+
 def test_holm_asks_more_of_one_row_among_many(tmp_path):
     for others in (0, 19):
         names = dict.fromkeys(("first", *map(str, range(others))), (True, True))

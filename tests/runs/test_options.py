@@ -211,7 +211,7 @@ def test_an_option_is_in_the_key_and_needed_no_more_to_load(optional):
     made = optional("tiny", "--option", "tiny.depth=3", "--again", "tiny")
     assert made.exit_code == 0, made.stderr
     assert "tiny was made with the option depth 3" in made.stdout
-    assert optional.record()["given"] == {"depth": 3}
+    assert optional.record()["options_given"] == {"depth": 3}
     network = load_model("tiny", run=optional.run, plugins=[optional.file])
     assert len(network.convolution) == 3
     evaluated = call(
