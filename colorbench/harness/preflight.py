@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from colorbench.color import bytes_to_lab, luminance, recombine
-from colorbench.contract import Batch, ModelSpec, Stage
+from colorbench.contract import Batch, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import to_lab
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training
 from colorbench.harness.elsewhere import matched
-from colorbench.harness.networks import build, build_published, trained_state
+from colorbench.harness.networks import build_published, trained_state, untrained
 from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen
 from colorbench.metrics import Pair, score, score_batch
@@ -49,7 +49,8 @@ def check_model(request: CellRequest) -> Estimate:
     if spec.pictures:
         matched(spec.pictures, cell.test.names)
         return Estimate(0, 0, 0)
-    base = _untrained_base(cell, spec)
+    preset = request.preset
+    base = untrained(cell.registry, spec.refines, preset.width, preset.size).to(where) if spec.refines else None
     network = network_before_training(cell, base)
     network.to(where).to(memory_format=torch.channels_last)
     inputs = inputs_of(cell.test.pixels[:2], where, request.protocol, spec.sees_truth)
@@ -128,14 +129,6 @@ def _batches(train: Images, space: str, protocol: Protocol) -> Iterator[Tensor]:
     for chunk in np.array_split(places, -(-len(places) // BATCH)):
         rgb = torch.from_numpy(train.pixels[chunk]).permute(0, 3, 1, 2).contiguous()
         yield torch.stack(bytes_to_lab(rgb, protocol), dim=1) if space == "lab" else rgb
-
-
-def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:
-    if not spec.refines:
-        return None
-    (base,) = cell.registry.find("model", [spec.refines])
-    preset = cell.request.preset
-    return build(base, preset.width, preset.size, _untrained_base(cell, base)).to(cell.accelerator.device)
 
 
 def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
