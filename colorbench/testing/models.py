@@ -18,7 +18,6 @@ from torch.nn.functional import interpolate
 
 from colorbench import plugins
 from colorbench.contract import Batch, ModelSpec, Stage, Update
-from colorbench.data.cache import Images
 from colorbench.data.loader import Loader
 from colorbench.harness import predict
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
@@ -32,7 +31,7 @@ from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 from colorbench.runs.identity import differences, stage_fields
 from colorbench.seeds import seed_for
-from colorbench.testing.pictures import plain_images, smooth_images
+from colorbench.testing.pictures import smooth_images
 
 SIZE, WIDTH, BATCH = PRESETS["smoke"].size, PRESETS["smoke"].width, 4
 IMAGES = 7  # to train on: an epoch of two steps, the second smaller than the first
@@ -82,10 +81,11 @@ class Model:
     @cached_property
     def inputs(self) -> tuple[Tensor, ...]:
         """What the network gets of the test images."""
-        return self.inputs_of(self.test)
+        return predict.inputs_of(self.test.pixels, self.device, COLORBENCH, self.spec.sees_truth)
 
-    def inputs_of(self, images: Images) -> tuple[Tensor, ...]:
-        return predict.inputs_of(images.pixels, self.device, COLORBENCH, self.spec.sees_truth)
+    def plain(self, L: float) -> tuple[Tensor, ...]:
+        """The same of one L throughout, and no color."""
+        return torch.full_like(self.inputs[0], L), *map(torch.zeros_like, self.inputs[1:])
 
     def build(self, seed: int = 0) -> tuple[nn.Module, nn.Module | None]:
         """The untrained network, and the untrained one that it refines."""
@@ -166,16 +166,15 @@ def shape(model: Model) -> str:
 
 
 def finite(model: Model) -> str:
-    """ab is finite for every L, black and white included."""
+    """ab is finite for every L, 0 and 100 included."""
     network, _ = model.build()
-    for images in (model.test, plain_images(SIZE)):
+    plain = {f"L = {L}": model.plain(L) for L in (0, 50, 100)}
+    for what, inputs in {"smooth pictures": model.inputs, **plain}.items():
         try:
-            colorize(network, *model.inputs_of(images))
+            colorize(network, *inputs)
         except predict.NotFiniteError as error:
-            raise ValueError(
-                f"{error} for the pictures {', '.join(images.names)}; look for 0 / 0 and log(0)"
-            ) from error
-    return "for smooth pictures, and for black, grey and white"
+            raise ValueError(f"{error} for {what}; look for a division, logarithm or root of 0") from error
+    return "for smooth pictures, and for L = 0, 50 and 100"
 
 
 def stages(model: Model) -> str | None:
@@ -426,9 +425,10 @@ LAWS = (
     (shape,),
     (finite, stages),
     (trains,),
+    (deterministic, validation, base_left_alone),
     (
-        lab_units, deterministic, independent_of_the_batch, attention, input_left_alone, sizes, bf16, gradients,
-        players, learns, validation, base_left_alone, save_and_load, resume,
+        lab_units, independent_of_the_batch, attention, input_left_alone, sizes, bf16, gradients, players, learns,
+        save_and_load, resume,
     ),
 )  # fmt: skip
 

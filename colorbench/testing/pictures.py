@@ -28,13 +28,6 @@ def smooth_images(count: int, size: int, seed: int = 1) -> Images:
     return Images(to_pixels(recombine(L, ab)).copy(), names, names, np.zeros(count, bool), {})
 
 
-def plain_images(size: int) -> Images:
-    """Black, white and grey: the ends of L, where logarithms and divisions break."""
-    pixels = np.zeros((3, size, size, 3), np.uint8) + np.array([0, 128, 255], np.uint8)[:, None, None, None]
-    names = ["black", "grey", "white"]
-    return Images(pixels, names, names, np.ones(3, bool), {})
-
-
 def guesses(count: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     """Predicted and true pictures, uint8 (count, 3, size, size): predictions from grey to too strong, none exact."""
     L, ab = smooth_lab(count, size, seed).split((1, 2), dim=1)

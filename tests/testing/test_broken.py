@@ -140,7 +140,7 @@ class Forgetful(Sound):
     def updates(self, batch):
         for update in super().updates(batch):
             self.taken += self.training
-            yield Update({name: loss * (1 + self.taken) for name, loss in update.losses.items()})
+            yield Update({name: loss / (1 + self.taken) for name, loss in update.losses.items()})
 
 
 class Statistics(Sound):
@@ -177,7 +177,7 @@ def models(*specs):
 MODELS = [
     (lambda base: None, "builds", "returned NoneType"),
     (OneChannel, "shape", "(4, 1, 32, 32)"),
-    (Logarithm, "finite", "not finite for the pictures black"),
+    (Logarithm, "finite", "not finite for L = 0; look for a division"),
     (NoGenerator, "trains", "returned list; it must be a generator"),
     (Over110, "lab units", "multiply what forward returns by 110"),
     (TooStrong, "lab units", "|ab| is up to 2"),
@@ -351,7 +351,6 @@ def error(predicted, truth):
         (lambda p, t: error(p, t).mean(), {}, "computes", "floats of shape (8,)"),
         (lambda p, t: error(p, t) * float("nan"), {}, "finite", "it gives nan"),
         (lambda p, t: error(p, t) + len(p), {}, "independent of the batch", "other scores in batches of 3 and 5"),
-        (lambda p, t: error(p, t) + torch.arange(len(p)), {"better": ""}, "order", "in reverse order"),
         (lambda p, t: error(p, t) + p.stride()[1], {}, "layout", "where channels lie last"),
         (error, {"better": "higher"}, "better", "the truth itself 0, but better is 'higher'"),
         (lambda p, t: error(p, t)[:, None], {"reduce": lambda f: f[0, 0]}, "order", "in reverse order"),
@@ -360,8 +359,7 @@ def error(predicted, truth):
 )
 def test_a_metric_that_breaks_one_law(compute, fields, law, said):
     found = broken(check_metric(MetricSpec("broken", "a test", compute, **{"better": "lower", **fields})))
-    assert law in found
-    assert [*found] == [law] or law == "independent of the batch"  # what counts images also counts those before it
+    assert [*found] == [law]
     assert said in found[law]
 
 
@@ -379,7 +377,7 @@ def test_a_sound_metric_keeps_every_law_and_a_missing_one_is_not_computed():
         ({"rounding": "up"}, "fields", "unknown rounding in protocol broken: 'up'"),
         ({"crop": "left"}, "fields", "unknown crop in protocol broken: 'left'"),
         ({}, "identity", "all its fields are those of colorbench-1"),
-        ({"ssim_k1": 1e6}, "true colors", "has a better ssim than the true one"),
+        ({"truth_saturation": 0.3}, "true colors", "has a better mse than the true one"),
     ],
 )
 def test_a_protocol_that_breaks_one_law(fields, law, said):
