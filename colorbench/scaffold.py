@@ -15,8 +15,8 @@ from colorbench.specs import is_metric_name
 NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"  # of a distribution, and, with _ for -, of a module
 COMMANDS = {
     "model": "colorbench run --models {} --preset smoke",
-    "dataset": "colorbench run --models mean-color,cnn --data {} --preset smoke",
-    "metric": "colorbench run --models mean-color,cnn --preset smoke  # more.md has its column",
+    "dataset": "colorbench run --models all --data {} --preset smoke",
+    "metric": "colorbench run --models all --preset smoke",
 }
 
 

@@ -82,7 +82,7 @@ def _named(text: str, registry: Registry) -> Iterator[tuple[str, str, str]]:
         yield from ((kind, name, argument) for kind in specs)
         return
     if not plugins and text != ALL:
-        known = [name for specs in registry.specs.values() for name in specs]
+        known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
         refuse_unknown("model, dataset, metric, protocol or plugin", [name], known)
     for plugin in plugins:
         yield "plugin", plugin.name, ""
