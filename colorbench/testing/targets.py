@@ -73,17 +73,20 @@ def find_targets(asked: Sequence[str], ablations: bool = False, plugin_files: Se
 
 def _named(text: str, registry: Registry) -> Iterator[tuple[str, str, str]]:
     """Kind, name and argument of what one word stands for."""
-    plugins = [plugin for plugin in registry.plugins if text in (ALL, plugin.name)]
-    if text.endswith(".py"):
-        plugins = [plugin for plugin in registry.plugins if plugin.source == str(Path(text).resolve())]
-    name, _, argument = text.partition(":")
-    specs = [kind for kind, specs in registry.specs.items() if name in specs]
-    if specs and text != ALL:
-        yield from ((kind, name, argument) for kind in specs)
+    if text == ALL:
+        yield from (("plugin", plugin.name, "") for plugin in registry.plugins)
+        yield from ((kind, name, "") for kind, specs in registry.specs.items() for name in specs)
         return
-    if not plugins and text != ALL:
+    name, _, argument = text.partition(":")
+    source = str(Path(text).resolve())
+    kinds = [kind for kind, specs in registry.specs.items() if name in specs]
+    plugins = [plugin for plugin in registry.plugins if plugin.source == source or plugin.name == text and not kinds]
+    if not kinds and not plugins:
         known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
         refuse_unknown("model, dataset, metric, protocol or plugin", [name], known)
+    yield from ((kind, name, argument) for kind in kinds)
     for plugin in plugins:
         yield "plugin", plugin.name, ""
-        yield from ((*provided.split(" ", 1), "") for provided in plugin.provides)  # type: ignore[misc]
+        for provided in plugin.provides:
+            kind, _, spec = provided.partition(" ")
+            yield kind, spec, ""
