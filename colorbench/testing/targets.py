@@ -80,7 +80,7 @@ def _named(text: str, registry: Registry) -> Iterator[tuple[str, str, str]]:
     name, _, argument = text.partition(":")
     source = str(Path(text).resolve())
     kinds = [kind for kind, specs in registry.specs.items() if name in specs]
-    plugins = [plugin for plugin in registry.plugins if plugin.source == source or plugin.name == text and not kinds]
+    plugins = [plugin for plugin in registry.plugins if plugin.source == source or (plugin.name == text and not kinds)]
     if not kinds and not plugins:
         known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
         refuse_unknown("model, dataset, metric, protocol or plugin", [name], known)
