@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE|all...")
-@click.option("--ablations", is_flag=True, help="Check ablations, too, not only those that are named.")
+@click.option("--ablations", is_flag=True, help="Of all, check ablations, too.")
 @plugin_option
 def check(names: Sequence[str], ablations: bool, plugin_files: Sequence[Path]) -> None:
     """Check models, datasets, metrics, protocols or whole plugins against the laws of the contract: on toy pictures, in

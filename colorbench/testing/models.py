@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -380,18 +381,19 @@ class _Stop(Exception):  # noqa: N818 - nothing went wrong
 
 
 class _StoppingCheckpoint(Checkpoint):
-    """Written after every step; stops the training after the first step of a stage."""
+    """Written after every step; stops the training after the first step of a stage, once in each."""
 
-    def __init__(self, file: Path, device: torch.device, stage: int) -> None:
+    def __init__(self, file: Path, device: torch.device) -> None:
         super().__init__(file, "", device)
-        self.stage = stage
+        self.stopped: set[int] = set()
 
     def is_due(self) -> bool:
         return True
 
     def write(self, state: TrainingState) -> None:
         super().write(state)
-        if (state.stage, state.step) == (self.stage, 1):
+        if state.step == 1 and state.stage not in self.stopped:
+            self.stopped.add(state.stage)
             raise _Stop
 
     def refuse(self, reason: Exception) -> None:
@@ -402,22 +404,18 @@ def resume(model: Model) -> str | None:
     """A training that is stopped in mid-epoch, in each of its stages, ends as if it had not been: to the bit."""
     if not model.stages:
         return None
-    stopped = 0
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(len(model.stages) + 1):
+        checkpoint, losses = _StoppingCheckpoint(Path(folder, "training"), model.device), None
+        while losses is None:
             network, base = model.build()
-            checkpoint = _StoppingCheckpoint(Path(folder, "training"), model.device, number)
-            try:
+            with contextlib.suppress(_Stop):
                 losses = model.trainer(network, base, checkpoint).run(model.stages)
-                break
-            except _Stop:
-                stopped += 1
     changed = _changed(trained_state(model.network, model.trained.base), network.state_dict())
     changed += [] if losses.equals(model.trained.losses) else ["the losses"]
     if changed:
         remedy = "keep what a step depends on in buffers, and draw from torch's global generator"
         raise ValueError(f"{_some(changed)} differ when it was stopped and resumed; {remedy}")
-    return f"stopped {stopped} times"
+    return f"stopped {len(checkpoint.stopped)} times"
 
 
 LAWS = (

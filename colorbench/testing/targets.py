@@ -56,26 +56,22 @@ class Target:
 
 
 def find_targets(asked: Sequence[str], ablations: bool = False, plugin_files: Sequence[Path] = ()) -> list[Target]:
-    """What is asked for, each once. A file or plugin stands for all that it registers, "all" for everything installed.
-
-    Ablations are left out unless they are named, or `ablations`. Raises UserError for an unknown name, and for a file
+    """What is asked for, each once. A file or plugin stands for all that it registers, "all" for everything installed,
+    which leaves ablations out unless `ablations` are asked for. Raises UserError for an unknown name, and for a file
     that cannot be loaded.
     """
     files = [Path(text) for text in asked if text.endswith(".py")]
     registry = load([*plugin_files, *files])
-    found = dict.fromkeys(key for text in asked for key in _named(text, registry))
-    return [
-        Target(kind, name, registry, argument)
-        for kind, name, argument in found
-        if ablations or kind != "model" or name in asked or not registry.specs["model"][name].parent
-    ]
+    found = dict.fromkeys(key for text in asked for key in _named(text, registry, ablations))
+    return [Target(kind, name, registry, argument) for kind, name, argument in found]
 
 
-def _named(text: str, registry: Registry) -> Iterator[tuple[str, str, str]]:
+def _named(text: str, registry: Registry, ablations: bool) -> Iterator[tuple[str, str, str]]:
     """Kind, name and argument of what one word stands for."""
     if text == ALL:
         yield from (("plugin", plugin.name, "") for plugin in registry.plugins)
-        yield from ((kind, name, "") for kind, specs in registry.specs.items() for name in specs)
+        every = [(kind, name, spec) for kind, specs in registry.specs.items() for name, spec in specs.items()]
+        yield from ((kind, name, "") for kind, name, spec in every if ablations or not getattr(spec, "parent", None))
         return
     name, _, argument = text.partition(":")
     source = str(Path(text).resolve())
