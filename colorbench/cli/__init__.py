@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
+from colorbench.cli.check import check
 from colorbench.cli.colorize import colorize
 from colorbench.cli.compare import compare
 from colorbench.cli.evaluate import evaluate
 from colorbench.cli.export import export
 from colorbench.cli.list import list_
 from colorbench.cli.merge import merge
+from colorbench.cli.new import new
 from colorbench.cli.plan import plan
 from colorbench.cli.report import report
 from colorbench.cli.run import run
@@ -67,5 +69,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize):
+for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, check, new):
     main.add_command(command)

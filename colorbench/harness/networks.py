@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
 from colorbench.errors import UserError, reason
+from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
 
@@ -40,6 +41,13 @@ def build(spec: ModelSpec, width: float, size: int, base: nn.Module | None = Non
         raise ValueError(f"the network's state cannot be saved: {why}")
     notes_of(network)
     return network
+
+
+def untrained(registry: Registry, name: str, width: float, size: int, seed: int = 0) -> nn.Module:
+    """The untrained network of a model by its name, on an untrained base if it refines one."""
+    (spec,) = registry.find("model", [name])
+    base = untrained(registry, spec.refines, width, size, seed) if spec.refines else None
+    return build(spec, width, size, base, seed)
 
 
 def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:

@@ -26,6 +26,14 @@ KEPT = {PREDICTIONS: "RGB", ATTENTION: "L"}  # zips of pictures, and their modes
 BATCH = 16  # fixed: scores must not depend on a setting of the training
 
 
+class AnswerError(ValueError):
+    """A network answers otherwise than the contract asks for."""
+
+
+class NotFiniteError(AnswerError):
+    """With values that are not finite."""
+
+
 @dataclass(frozen=True)
 class Predicted:
     """Some pictures of a split, from image `start` on, on one device.
@@ -162,14 +170,27 @@ def check_answers(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
 
     Raises ValueError if the answers differ: then a score would depend on the order of the images.
     """
-    first = colorize(network, L, **inputs)
-    if not _alike(first, colorize(network, L, **inputs)):
+    for check in (check_repeated, check_alone, check_attention):
+        check(network, L, **inputs)
+
+
+def check_repeated(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
+    """Raises ValueError if the same images are colored otherwise a second time."""
+    if not _alike(colorize(network, L, **inputs), colorize(network, L, **inputs)):
         raise ValueError("the network gives another answer to the same image each time; draw nothing in eval mode")
+
+
+def check_alone(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
+    """Raises ValueError if an image is colored otherwise alone."""
     singly = [(L[i : i + 1], {name: given[i : i + 1] for name, given in inputs.items()}) for i in range(len(L))]
-    if not _alike(first, torch.cat([colorize(network, one, **its) for one, its in singly])):
+    if not _alike(colorize(network, L, **inputs), torch.cat([colorize(network, one, **its) for one, its in singly])):
         raise ValueError("an image is colored otherwise alone than in a batch; keep the images of a batch apart")
-    if not _alike(first, colorize_with_attention(network, L, **inputs)[0]):
-        raise ValueError("with_attention gives other colors than forward")
+
+
+def check_attention(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
+    """Raises ValueError if the attention map is none, or comes with other colors than those of `forward`."""
+    if not _alike(colorize(network, L, **inputs), colorize_with_attention(network, L, **inputs)[0]):
+        raise ValueError("with_attention gives other colors than forward; let forward return with_attention(L)[0]")
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:
@@ -186,11 +207,11 @@ def _as_scored(network: nn.Module) -> Iterator[None]:
 
 def _checked(ab: Tensor, L: Tensor) -> Tensor:
     if not isinstance(ab, Tensor):
-        raise ValueError(f"the network returned {type(ab).__name__}; a float32 tensor (B, 2, H, W) is due")
+        raise AnswerError(f"the network returned {type(ab).__name__}; a float32 tensor (B, 2, H, W) is due")
     if ab.shape != (len(L), 2, *L.shape[2:]) or ab.dtype != torch.float32:
-        raise ValueError(
+        raise AnswerError(
             f"the network returned {ab.dtype} {tuple(ab.shape)} for L {tuple(L.shape)}; float32 (B, 2, H, W) is due"
         )
     if not ab.isfinite().all():
-        raise ValueError("the network returned values that are not finite")
+        raise NotFiniteError("the network returned values that are not finite")
     return ab

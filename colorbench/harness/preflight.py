@@ -15,13 +15,20 @@ from torch import Tensor, nn
 
 from colorbench import hints
 from colorbench.color import bytes_to_lab, luminance, recombine
-from colorbench.contract import Batch, ModelSpec, Stage
+from colorbench.contract import Batch, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import Loader, arrays_at
 from colorbench.errors import UserError, reason
 from colorbench.harness.cell import Cell, network_before_training, width_of
 from colorbench.harness.elsewhere import matched
-from colorbench.harness.networks import build, build_published, misfit, refuse_misspelt, trained_state
+from colorbench.harness.networks import (
+    build,
+    build_published,
+    misfit,
+    refuse_misspelt,
+    trained_state,
+    untrained,
+)  # fmt: skip
 from colorbench.harness.optimizers import learning_rate
 from colorbench.harness.predict import BATCH, SAME_AB, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics
@@ -56,7 +63,8 @@ def check_model(request: CellRequest) -> Estimate:
     if spec.pictures:
         matched(spec.pictures, cell.test.names)
         return Estimate(0, 0, 0)
-    base = _untrained_base(cell, spec)
+    preset = request.preset
+    base = untrained(cell.registry, spec.refines, preset.width, preset.size).to(where) if spec.refines else None
     network = network_before_training(cell, base)
     refuse_misspelt(network)
     network.to(where).to(memory_format=torch.channels_last)
@@ -167,14 +175,6 @@ def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None,
         why = reason(error)
     if why:
         raise ValueError(f"it cannot be loaded without the file of its option {', '.join(files)} ({why}); {remedy}")
-
-
-def _untrained_base(cell: Cell, spec: ModelSpec) -> nn.Module | None:
-    if not spec.refines:
-        return None
-    (base,) = cell.registry.find("model", [spec.refines])
-    preset = cell.request.preset
-    return build(base, preset.width, preset.size, _untrained_base(cell, base)).to(cell.accelerator.device)
 
 
 def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:

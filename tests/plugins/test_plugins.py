@@ -170,7 +170,8 @@ MAY_IMPORT = {
     "runs": {"runs", "data"},  # a plan has to know which images are there
     "harness": {"harness", "data", "metrics", "runs"},
     "report": {"report", "runs"},
-    "cli": {"cli", "report", "harness", "data", "metrics", "runs"},
+    "testing": {"testing", "harness", "data", "metrics", "runs"},
+    "cli": {"cli", "testing", "report", "harness", "data", "metrics", "runs"},
 }
 
 

@@ -1,0 +1,88 @@
+"""What `colorbench check` and `pytest --colorbench` are asked to check: NAME, NAME:ARGUMENT, FILE or all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from colorbench.errors import refuse_unknown
+from colorbench.plugins import Registry, load
+from colorbench.testing.laws import Check, examine, name_of
+
+ALL = "all"
+# The module with the laws of a kind, and what it calls a thing under them.
+_ROOMS = {
+    "plugin": ("loading", ""),
+    "model": ("models", "Model"),
+    "dataset": ("datasets", "Dataset"),
+    "metric": ("metrics", "Metric"),
+    "protocol": ("protocols", "Subject"),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """One thing to be checked. `argument` is that of a dataset."""
+
+    kind: str
+    name: str
+    registry: Registry
+    argument: str = ""
+
+    @cached_property
+    def _room(self) -> Any:
+        return import_module(f"colorbench.testing.{_ROOMS[self.kind][0]}")
+
+    @property
+    def laws(self) -> list[str]:
+        """The names of all laws of its kind, in their order."""
+        return [name_of(law) for group in self._room.LAWS for law in group]
+
+    @cached_property
+    def checks(self) -> list[Check]:
+        """What came of them; without those that do not apply."""
+        return examine(self._room.LAWS, self._subject())
+
+    def _subject(self) -> Any:
+        if self.kind == "plugin":
+            return next(plugin for plugin in self.registry.plugins if plugin.name == self.name)
+        spec = self.registry.specs[self.kind][self.name]
+        given = {"dataset": (self.argument,), "metric": ()}.get(self.kind, (self.registry,))
+        return getattr(self._room, _ROOMS[self.kind][1])(spec, *given)
+
+
+def find_targets(asked: Sequence[str], ablations: bool = False, plugin_files: Sequence[Path] = ()) -> list[Target]:
+    """What is asked for, each once. A file or plugin stands for all that it registers, "all" for everything installed,
+    which leaves ablations out unless `ablations` are asked for. Raises UserError for an unknown name, and for a file
+    that cannot be loaded.
+    """
+    files = [Path(text) for text in asked if text.endswith(".py")]
+    registry = load([*plugin_files, *files])
+    found = dict.fromkeys(key for text in asked for key in _named(text, registry, ablations))
+    return [Target(kind, name, registry, argument) for kind, name, argument in found]
+
+
+def _named(text: str, registry: Registry, ablations: bool) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and argument of what one word stands for."""
+    if text == ALL:
+        yield from (("plugin", plugin.name, "") for plugin in registry.plugins)
+        every = [(kind, name, spec) for kind, specs in registry.specs.items() for name, spec in specs.items()]
+        yield from ((kind, name, "") for kind, name, spec in every if ablations or not getattr(spec, "parent", None))
+        return
+    name, _, argument = text.partition(":")
+    source = str(Path(text).resolve())
+    kinds = [kind for kind, specs in registry.specs.items() if name in specs]
+    plugins = [plugin for plugin in registry.plugins if plugin.source == source or (plugin.name == text and not kinds)]
+    if not kinds and not plugins:
+        known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
+        refuse_unknown("model, dataset, metric, protocol or plugin", [name], known)
+    yield from ((kind, name, argument) for kind in kinds)
+    for plugin in plugins:
+        yield "plugin", plugin.name, ""
+        for provided in plugin.provides:
+            kind, _, spec = provided.partition(" ")
+            yield kind, spec, ""
