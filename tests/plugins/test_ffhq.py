@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from colorbench import plugins
+from colorbench.testing import check_dataset
 
 FFHQ = plugins.load().specs["dataset"]["ffhq"]
 
@@ -40,6 +41,12 @@ def test_a_folder_is_split_by_index(faces):
     splits = FFHQ.open(str(faces))
     assert names(splits) == SPLIT
     assert (splits["val"][0].load(16) == 60_000 % 251).all()
+
+
+def test_a_folder_keeps_every_law_of_a_dataset(faces):
+    checks = check_dataset(FFHQ, str(faces))
+    assert [check for check in checks if not check.passed] == []
+    assert "digests" in {check.law for check in checks}
 
 
 def test_a_zip_is_split_alike(faces, tmp_path):
