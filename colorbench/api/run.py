@@ -16,7 +16,7 @@ from colorbench.errors import UserError, refuse_unknown
 from colorbench.report import comparison, markdown, results
 from colorbench.runs.folder import PREDICTIONS, RunFolder
 from colorbench.runs.predictions import file_sha256, read_pictures
-from colorbench.runs.records import CellRecord, RunRecord
+from colorbench.runs.records import DONE, CellRecord, RunRecord
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,16 +39,25 @@ def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[P
 
 
 class Pictures(Mapping[str, Image.Image]):
-    """The kept predictions of one model and seed by the name of the image, RGB; each is read when it is asked for."""
+    """The kept predictions of one model and seed by the name of the image, RGB; each is read when it is asked for.
 
-    def __init__(self, file: Path, names: Sequence[str], size: int) -> None:
-        self.file, self.names, self.size = file, dict.fromkeys(names), size
+    Raises UserError then if the file is damaged.
+    """
+
+    def __init__(self, file: Path, checksum: str, names: Sequence[str], size: int) -> None:
+        self.file, self.checksum, self.names, self.size = file, checksum, dict.fromkeys(names), size
 
     def __getitem__(self, name: str) -> Image.Image:
         if name not in self.names:
             raise KeyError(name)
+        if not self._is_sound:
+            raise UserError(f"{self.file} is damaged or absent; run the same again, which predicts what is missing")
         (pixels,) = read_pictures(self.file, [name], "RGB", self.size)
         return Image.fromarray(pixels)
+
+    @cached_property
+    def _is_sound(self) -> bool:
+        return self.file.exists() and file_sha256(self.file) == self.checksum
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -113,10 +122,7 @@ class Run:
         return {model: self.pictures(model) for model in dict.fromkeys(kept)}
 
     def pictures(self, model: str, seed: int | None = None) -> Pictures:
-        """The kept predictions of a model: of its first finished seed, or of `seed`.
-
-        Raises UserError if there are none, or if they are damaged.
-        """
+        """The kept predictions of a model, of its first finished seed or of `seed`. Raises UserError without any."""
         refuse_unknown("model", [model], self._results.models)
         done = [cell for cell in self._results.cells(model, done=True) if seed in (None, cell.seed)]
         if not done or PREDICTIONS not in done[0].files:
@@ -124,9 +130,7 @@ class Run:
         scores, cell = self.scores, done[0]
         names = scores.loc[(scores["model"] == model) & (scores["seed"] == cell.seed), "image"]
         file = self.folder.cell_dir(model.partition("@")[0], cell.seed) / PREDICTIONS
-        if not file.exists() or file_sha256(file) != cell.files[PREDICTIONS]:
-            raise UserError(f"{file} is damaged or absent; run the same again, which predicts what is missing")
-        return Pictures(file, [*names[: cell.predictions_kept]], self.record.preset.size)
+        return Pictures(file, cell.files[PREDICTIONS], [*names[: cell.predictions_kept]], self.record.preset.size)
 
     def colorize(self, image: str | Path | Image.Image | np.ndarray, model: str | None = None) -> Image.Image:
         """Color a picture of any size with a trained model, that of the lowest MSE unless one is named.
@@ -140,17 +144,13 @@ class Run:
         return colorize_image(network, opened(image), self.record.preset.size)
 
     def _best(self) -> str:
-        frame = self._compared
-        rivals = frame[[name in self._colorizing for name in frame["model"]]]
-        if rivals.empty:
-            raise UserError(f"{self.path} has no finished model that can color a picture; finish the run first")
-        return str(rivals.sort_values("mse")["model"].iloc[0]).partition("@")[0]
-
-    @property
-    def _colorizing(self) -> set[str]:
-        """The rows of finished networks."""
-        done = [cell for model in self._results.models for cell in self._results.cells(model, done=True)]
-        return {cell.model for cell in done if not cell.sees_truth and "pictures" not in cell.made_from}
+        """The finished network of the lowest MSE."""
+        done = [cell for cell in self._results.outcomes if cell.status == DONE]
+        networks = {cell.model for cell in done if not cell.sees_truth and "pictures" not in cell.made_from}
+        for model in reversed(self._compared["model"].to_list()):  # the worst MSE first, those without scores last
+            if model in networks:
+                return str(model).partition("@")[0]
+        raise UserError(f"{self.path} has no finished model that can color a picture; finish the run first")
 
     def _load(self, model: str) -> nn.Module:
         from colorbench.harness.trained import load_model

@@ -119,7 +119,7 @@ def test_a_folder_is_opened_without_reading_its_tables(run, tmp_path):
         opened.scores  # noqa: B018
     shutil.copy(run.path / "cells/tiny/seed-0/scores.parquet", tmp_path / "copy/cells/tiny/seed-0")
     with pytest.raises(UserError, match=r"predictions.zip is damaged"):
-        opened.pictures("tiny")
+        opened.predictions["tiny"][run.scores["image"].iloc[0]]
     with pytest.raises(UserError, match="is no run folder"):
         colorbench.open_run(tmp_path)
 
