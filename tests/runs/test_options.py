@@ -142,7 +142,7 @@ def test_an_option_reaches_the_ablations_that_do_not_set_it():
     other = net.variant("other", count=7)
     free, own = net.variant("free", flag=True), net.variant("own")
     registry = registry_of(net, other, free, own)
-    configure(registry, parsed(["net.count=4", "net/own.count=5"]))
+    configure(registry, parsed(["net/own.count=5", "net.count=4"]))
     counts = {name: one.option_values["count"] for name, one in registry.specs["model"].items()}
     assert counts == {"net": 4, "net/other": 7, "net/free": 4, "net/own": 5}
     assert registry.given == {"net": {"count": 4}, "net/free": {"count": 4}, "net/own": {"count": 5}}
