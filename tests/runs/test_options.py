@@ -164,7 +164,7 @@ def test_an_ablation_that_cannot_have_the_option_fails_by_itself():
 
 def test_several_values_are_rows_beside_the_model():
     given = parsed(
-        ["net.count=3,4", "net.count=5", "net.sizes=1,2", "net.sizes=3", "net.rate=0.5,-1,1e-5", "net.flag=true"]
+        ["net.count=3,4,4", "net.count=5", "net.sizes=1,2", "net.sizes=3", "net.rate=0.5,-1,1e-5", "net.flag=true"]
     )
     registry = registry_of(replace(spec("net"), options=Every()))
     configure(registry, given)
