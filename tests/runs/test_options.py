@@ -143,7 +143,7 @@ def test_an_option_reaches_the_ablations_that_do_not_set_it():
     other = net.variant("other", count=7)
     free, own = net.variant("free", flag=True), net.variant("own")
     registry = registry_of(net, other, free, own)
-    configure(registry, parsed(["net.count=4", "net/own.count=5"]))
+    configure(registry, parsed(["net/own.count=5", "net.count=4"]))
     counts = {name: one.option_values["count"] for name, one in registry.specs["model"].items()}
     assert counts == {"net": 4, "net/other": 7, "net/free": 4, "net/own": 5}
     assert registry.given == {"net": {"count": 4}, "net/free": {"count": 4}, "net/own": {"count": 5}}
@@ -165,7 +165,7 @@ def test_an_ablation_that_cannot_have_the_option_fails_by_itself():
 
 def test_several_values_are_rows_beside_the_model():
     given = parsed(
-        ["net.count=3,4", "net.count=5", "net.sizes=1,2", "net.sizes=3", "net.rate=0.5,-1,1e-5", "net.flag=true"]
+        ["net.count=3,4,4", "net.count=5", "net.sizes=1,2", "net.sizes=3", "net.rate=0.5,-1,1e-5", "net.flag=true"]
     )
     registry = registry_of(replace(spec("net"), options=Every()))
     configure(registry, given)
