@@ -10,8 +10,8 @@ _HOME = {
     "hookimpl": "colorbench.hooks",
     **dict.fromkeys(
         (
-            "Batch", "DatasetSpec", "MetricSpec", "ModelSpec", "Picture", "Preset", "Published", "Stage",
-            "Update", "constant", "cosine", "half_then_linear",
+            "Batch", "DatasetSpec", "DiagnosticSpec", "MetricSpec", "ModelSpec", "Picture", "Preset", "Published",
+            "Stage", "Statistic", "Update", "constant", "cosine", "half_then_linear", "ratio",
         ),
         "colorbench.contract",
     ),

@@ -199,7 +199,7 @@ def score(
         if cells:
             _check_metrics(context, cells[0])
         record, asked = folder.record, context.run_record()
-        record.scoring, record.metrics = asked.scoring, asked.metrics
+        record.scoring, record.metrics, record.diagnostics = asked.scoring, asked.metrics, asked.diagnostics
         folder.write(record)
         _rescore(context, cells)
     return folder

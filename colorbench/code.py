@@ -48,16 +48,18 @@ def _undocumented(content: bytes) -> bytes:
         return content
 
 
-def plugin_code(source: str) -> dict[str, str]:
+def plugin_code(source: str, *, reports: bool = True) -> dict[str, str]:
     """The code that a plugin, a module's name or a file's path, is made of: a hash by top-level package or file.
 
     That is its own package or file and whatever they import that is neither of Python, nor of colorbench, nor
-    installed as a library: libraries are recorded by version. Other plugins count.
+    installed as a library: libraries are recorded by version. Other plugins count. Unless `reports`, modules of a
+    package that make tables and figures do not: they import colorbench.report at their top, and no torch.
     """
     hashes: dict[str, str] = {}
     queue = [_files_of(source)]
     while queue:
         name, files = queue.pop()
+        files = [file for file in files if reports or not _only_reports(file)]
         if name in hashes or not files:
             continue
         hashes[name] = code_hash(files)
@@ -83,6 +85,16 @@ def _files_of(source: str) -> tuple[str, list[Path]]:
 
 def _is_code(file: Path) -> bool:
     return file.suffix not in PROSE and "__pycache__" not in file.parts
+
+
+def _only_reports(file: Path) -> bool:
+    if file.suffix != ".py" or file.name == "__init__.py" or "torch" in _imports(content := file.read_bytes()):
+        return False
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return any(isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("colorbench.report.") for node in body)
 
 
 @cache

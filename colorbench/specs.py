@@ -7,14 +7,18 @@ from typing import Any
 
 import msgspec
 
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.contract import DIAGNOSTIC_NAME, DatasetSpec, DiagnosticSpec, MetricSpec, ModelSpec, Statistic
 from colorbench.errors import one_line, reason
 from colorbench.protocol import SCORES, Protocol
 from colorbench.runs.records import FAILED, CellRecord
 
 # What a record says of a model in the model's own words.
 RECORDED = ("refines", "trained_as", "parent", "reference", "anchor", "sees_truth", "published")
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
+KINDS: dict[str, Any] = {
+    "model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol,
+    "diagnostic": DiagnosticSpec,
+}  # fmt: skip
+OWN_FIGURES = ("losses", "losses-ablations", "pictures")
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
@@ -44,6 +48,8 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric":
         _refuse_misfit_metric(spec)
+    if kind == "diagnostic":
+        _refuse_misfit_diagnostic(spec)
 
 
 def _refuse_unrecorded(spec: ModelSpec) -> None:
@@ -67,3 +73,18 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
         raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")
     if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
         raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")
+
+
+def _refuse_misfit_diagnostic(spec: DiagnosticSpec) -> None:
+    name = f"diagnostic {spec.name!r}"
+    if not re.fullmatch(DIAGNOSTIC_NAME, spec.name) or spec.name in OWN_FIGURES:
+        raise ValueError(f"{name}: call it by lower-case letters, digits and dashes, but not {', '.join(OWN_FIGURES)}")
+    if spec.terms is None and spec.draw is None and not spec.statistics:
+        raise ValueError(f"{name} has neither terms nor statistics nor draw; give one of them")
+    if not callable(spec.statistics) and not all(isinstance(each, Statistic) for each in spec.statistics):
+        raise ValueError(f"{name}: statistics is no sequence of Statistic, nor a function that gives one")
+    if spec.page not in ("details", "comparison", "ablations"):
+        raise ValueError(f"{name}: page is {spec.page!r}; it has to be 'details', 'comparison' or 'ablations'")
+    texts = (spec.table, spec.gains, spec.summed, spec.caption, *(() if callable(spec.notes) else spec.notes))
+    if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name}: table, gains, summed and caption have to be text, and notes a sequence of text")

@@ -33,12 +33,12 @@ def evaluate(
     unless another is named.
 
     \b
-    colorbench evaluate results/portraits-first --data old-photos.zip
+    colorbench evaluate results/my-run --data old-photos.zip
     """
     from colorbench import api, report
 
     refuse_empty(out=out)
     target = api.evaluate(folder, data, out, plugin_files, weight_files(weights), protocol)
-    click.echo(report.write(target))
+    click.echo(report.write(target, plugin_files))
     click.echo(f"in {target.path}", err=True)
     exit_if_failed(target.cells())

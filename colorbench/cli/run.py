@@ -26,6 +26,6 @@ def run(no_timing: bool, **arguments: Any) -> None:
 
     folder = api.run(options)
     if world()[0] == 0:
-        click.echo(report.write(folder))
+        click.echo(report.write(folder, options.plugin_files))
         click.echo(f"in {folder.path}", err=True)
         exit_if_failed(api.outcomes(folder, options))

@@ -50,8 +50,8 @@ def score(
 
     \b
     colorbench score colored/ deoldify=other/ --truth photos/
-    colorbench score results/portraits-first --plugin my_metric.py
-    colorbench score results/portraits-first --protocol all
+    colorbench score results/my-run --plugin my_metric.py
+    colorbench score results/my-run --protocol all
     """
     from colorbench import api, report
 
@@ -64,14 +64,14 @@ def score(
             _under(names, folders[0], data, plugin_files)
             return
         scored = api.score(folders[0], data, plugin_files, weight_files(weights))
-        click.echo(report.write(scored))
+        click.echo(report.write(scored, plugin_files))
         exit_if_failed(cell for cell in scored.cells() if cell.has_weights)
         return
     several = len(names) > 1 or "all" in names
     own = COLORBENCH.name if several else protocol
     options = replace(_options(folders, truth, plugin_files, protocol=own, **settings), weights=weight_files(weights))
     folder = api.run(options)
-    click.echo(report.write(folder))
+    click.echo(report.write(folder, plugin_files))
     if several:
         _under(names, folder.path, None, plugin_files)
     click.echo(f"in {folder.path}", err=True)
@@ -83,7 +83,7 @@ def _under(names: Sequence[str], run: str | Path, data: str | None, plugin_files
     from colorbench import api, report
 
     scored = api.score_protocols(run, names, data, plugin_files)
-    report.write(scored)
+    report.write(scored, plugin_files)
     click.echo((scored.path / report.PROTOCOLS).read_text())
 
 

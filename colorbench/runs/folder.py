@@ -9,7 +9,7 @@ cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what
                    predictions.zip   a PNG per test image; attention.zip: the network's maps, if it has any
                    scores.parquet    a row per test image
                    set_scores.parquet  a row per metric over the whole test set
-                   details.parquet   a row per test image: the sums that errors by part and by color are made from
+                   details.parquet   a row per test image: the terms of diagnostics
                    samples.npz       pictures for the figures: the first predictions and the worst
                    training.pt       how far an unfinished training has got
 cells/MODEL/seed-N.new/              the same cell made again, until it takes the old one's place
@@ -149,6 +149,7 @@ class RunFolder:
         record.commands = list(dict.fromkeys([*record.commands, *asked.commands]))
         record.environments |= asked.environments
         record.scoring, record.metrics, record.inputs = asked.scoring, asked.metrics, asked.inputs
+        record.diagnostics = asked.diagnostics
         now = {cell_name(*cell) for cell in asked.cells}
         record.kept = {name: why for name, why in record.kept.items() if name not in now} | asked.kept
         record.files |= {name: sha256(content) for name, content in files.items()}

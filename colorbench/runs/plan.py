@@ -116,7 +116,7 @@ class Context:
 
     @cached_property
     def scoring(self) -> str:
-        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics."""
+        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics and diagnostics."""
         return scoring_key(self.protocol, self.registry)
 
     @cached_property
@@ -135,6 +135,7 @@ class Context:
             inputs=self.inputs,
             scoring=self.scoring,
             metrics={name: self._metric_record(metric) for name, metric in self.registry.metrics.items()},
+            diagnostics={name: spec.summary for name, spec in self.registry.specs["diagnostic"].items()},
         )
 
     def _metric_record(self, metric: MetricSpec) -> MetricRecord:
@@ -175,10 +176,11 @@ class Context:
         )
 
     def plugins_for(self, names: Collection[str]) -> Plugins:
-        """Those that these models, what they build on, and the metrics come from."""
+        """Those that these models, what they build on, the metrics and the diagnostics come from."""
         known = self.registry.specs["model"]
         needed = {spec.name for spec in with_needed([known[name] for name in names if name in known], self.registry)}
         kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.metrics]
+        kinds += [("diagnostic", name) for name in computed(self.registry)]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
@@ -187,13 +189,19 @@ class Context:
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
-    """The key of what scores under a protocol: its scoring half, our code, and that of the plugins' metrics and their
-    settings, files by content."""
+    """The key of what scores under a protocol: its scoring half, our code, that of the plugins' metrics and their
+    settings, files by content, and that of the terms of diagnostics."""
     metrics = {
         name: [plugin_code(registry.plugin_of("metric", name).source), metric_settings(metric)]
         for name, metric in registry.metrics.items()
     }
-    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics])
+    diagnostics = {name: plugin_code(registry.plugin_of("diagnostic", name).source) for name in computed(registry)}
+    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics, diagnostics])
+
+
+def computed(registry: Registry) -> list[str]:
+    """The diagnostics of which there is something to compute beside the scores."""
+    return [name for name, spec in registry.specs["diagnostic"].items() if spec.terms is not None]
 
 
 def metric_settings(metric: MetricSpec) -> dict[str, Any]:
@@ -410,7 +418,7 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
     source = registry.plugin_of("model", spec.name).source
-    code = plugin_code(source) if source else {}
+    code = plugin_code(source, reports=False) if source else {}
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}

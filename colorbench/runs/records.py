@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from colorbench.contract import MODEL_NAME, Published
+from colorbench.contract import DIAGNOSTIC_NAME, MODEL_NAME, Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
 from colorbench.protocol import Protocol
 
@@ -19,6 +19,7 @@ LARGEST = 2**63 - 1  # of the integers in the tables
 DEEPEST = 100  # levels of a record: more would exhaust the stack of whoever walks through it
 
 Name = Annotated[str, Meta(pattern=rf"^{MODEL_NAME}\Z")]
+DiagnosticName = Annotated[str, Meta(pattern=rf"^{DIAGNOSTIC_NAME}\Z")]
 Status = Annotated[str, Meta(pattern=rf"^({'|'.join((DONE, TRAINED, FAILED, SKIPPED, INTERRUPTED, MISSING))})\Z")]
 Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -79,7 +80,7 @@ class CellRecord(Record, kw_only=True):
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
-    than keys.
+    than keys. `failed_diagnostics` has the reason of each that failed on its predictions.
     """
 
     model: Name
@@ -108,6 +109,7 @@ class CellRecord(Record, kw_only=True):
     predicted_by: Key = ""
     predictions_kept: Count = 0
     scored_by: Key = ""
+    failed_diagnostics: dict[str, str] = {}
     files: dict[File, Sha256] = {}
 
     def __post_init__(self) -> None:
@@ -207,8 +209,9 @@ class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
     `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
-    from, or scored by, anything else stays out of the tables. `metrics` are those of plugins, by name. `kept` has, by
-    cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    from, or scored by, anything else stays out of the tables. `metrics` are those of plugins, by name; `diagnostics`
+    has the summary of each. `kept` has, by cell ("NAME/seed-0"), the fields in which a cell that is used as it is
+    differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -224,6 +227,7 @@ class RunRecord(Record, kw_only=True):
     inputs: Key = ""
     scoring: Key = ""
     metrics: dict[str, MetricRecord] = {}
+    diagnostics: dict[DiagnosticName, str] = {}
     kept: dict[str, list[str]] = {}
     others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}

@@ -66,7 +66,7 @@ law = settings(max_examples=3, deadline=None, derandomize=True)
 def _scores(metrics, predicted, truth, batches=(IMAGES,)):
     """Per image (N,), or over the set (1,), by metric."""
     pairs = zip(predicted.split(batches), truth.split(batches), strict=True)
-    parts = [score_batch(Pair(*both), metrics, details=False) for both in pairs]
+    parts = [score_batch(Pair(*both), metrics) for both in pairs]
     columns = {name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores}
     features = {key: np.concatenate([part.features[key] for part in parts]) for key in parts[0].features}
     over_set = extra.join(metrics, features, pd.DataFrame(columns)).set_index("metric")["value"]
