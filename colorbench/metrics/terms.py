@@ -40,11 +40,14 @@ class Terms:
     def frame(self) -> pd.DataFrame:
         """A row per image, a float64 column per term; empty if there is none. Of two of one name the second fails."""
         frame = dict[str, Tensor]()
-        for name, columns in self._columns.items():
+        for name in [name for name in self._columns if name not in self.failed]:
+            columns = {term: torch.cat(values) for term, values in self._columns[name].items()}
             if taken := sorted(columns.keys() & frame.keys()):
-                self.failed.setdefault(name, f"another diagnostic has terms of these names: {', '.join(taken)}")
-            if name not in self.failed:
-                frame |= {term: torch.cat(values) for term, values in columns.items()}
+                self.failed[name] = f"another diagnostic has terms of these names: {', '.join(taken)}"
+            elif infinite := [term for term, values in columns.items() if values.isinf().any()]:
+                self.failed[name] = f"infinite for some image: {', '.join(infinite)}"
+            else:
+                frame |= columns
         return pd.DataFrame({term: values.numpy() for term, values in frame.items()})
 
 
@@ -57,6 +60,4 @@ def _checked(terms: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
         if tuple(values.shape) != (images,) or values.is_complex():
             raise ValueError(f"{term} is {values.dtype} {tuple(values.shape)}; a number per image is due, ({images},)")
         found[term] = values.detach().cpu().double()
-        if found[term].isinf().any():
-            raise ValueError(f"{term} is infinite for an image")
     return found

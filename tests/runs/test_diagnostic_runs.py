@@ -62,6 +62,7 @@ def test_a_diagnostic_that_fails_costs_no_score(lit):
     assert result.exit_code == 0, result.stderr
     assert lit.table()["mse"].equals(scores)
     assert list(lit.record()["failed_diagnostics"]) == ["light"]
+    assert "tiny seed 0: the diagnostic light failed: TypeError" in result.stderr
     text = (lit.run / "details.md").read_text()
     assert "- light failed on the predictions of tiny, on-tiny: TypeError" in text
     assert "## Colors" in text
