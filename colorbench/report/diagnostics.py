@@ -161,6 +161,8 @@ def _columns(specs: Specs, terms: Sequence[str], left_out: dict[str, str]) -> It
             names = [name for each in found for name in _names(each)]
             if taken := [name for name, count in Counter([*known, *names]).items() if count > 1]:
                 raise ValueError(f"its columns are there already: {', '.join(taken)}")
+            if wrong := {term for each in found for term in each.terms} & {*KEYS}:
+                raise ValueError(f"no term is called {', '.join(sorted(wrong))}")
         except (Exception, SystemExit) as error:  # whatever a plugin raises
             left_out[spec.name] = reason(error)
         else:
@@ -223,9 +225,8 @@ def _notes(details: Details, results: Results, specs: Specs, said: Sequence[str]
         summed = ", and ".join(spec.summed for spec in specs if spec.summed)
         yield f"All is pooled over seeds and the pixels of all images before it is divided{summed and f'; {summed}'}."
     yield from said
-    if any(each.gain for found in details.columns.values() for each in found) and frame[[*OTHERS]].notna().any(
-        axis=None
-    ):
+    gains = any(each.gain for found in details.columns.values() for each in found)
+    if gains and frame[[*OTHERS]].notna().any(axis=None):
         yield "A gain is paired: the same images and seeds for both models."
 
 

@@ -105,6 +105,7 @@ def test_without_a_formula_one_term_is_averaged_where_it_is_there(run):
     [
         (("[shade]", "lambda names: 1 / 0"), "toy is left out: ZeroDivisionError: division by zero."),
         (("[shade]", "lambda names: [1]"), "toy is left out: AttributeError"),
+        (('("dark", "area")', '("dark", "model")'), "toy is left out: ValueError: no term is called model."),
         (("[shade]", "[shade, shade]"), "toy is left out: ValueError: its columns are there already: shade"),
         (('"shade",', '"images",'), "toy is left out: ValueError: its columns are there already: images"),
         (('gain="shade"', "formula=lambda *terms: 1 / 0"), "toy is left out: ZeroDivisionError"),

@@ -10,6 +10,8 @@ from skimage.color import lab2rgb
 from colorbench import code, plugins
 from colorbench.metrics import Pair, score_batch
 from colorbench.metrics.terms import Terms
+from colorbench.presets import PRESETS
+from colorbench.runs.plan import own_fields
 
 EXAMPLE = REPOSITORY / "examples" / "error_by_hue.py"
 DIAGNOSTIC = '''
@@ -102,6 +104,18 @@ def test_what_draws_is_no_code_of_a_model(tmp_path, monkeypatch):
     (package / "figures.py").unlink()
     (package / "__init__.py").write_text("from colorbench.report import figures\n")
     assert code.plugin_code("drawing", reports=False) != before[False]
+
+
+def test_the_curve_beside_a_model_is_no_code_of_it(registry):
+    """An edit of a figure shall make nothing stale that took days to train."""
+    (curve,) = [spec for spec in registry.specs["diagnostic"].values() if spec.page == "ablations"]
+    plugin = registry.plugin_of("diagnostic", curve.name)
+    model = next(
+        registry.specs["model"][name] for name in registry.specs["model"] if f"model {name}" in plugin.provides
+    )
+    made = own_fields(model, PRESETS["smoke"], registry, untrained=False)["code"][f"plugin {plugin.source}"]
+    without, whole = (code.plugin_code(plugin.source, reports=reports)[plugin.source] for reports in (False, True))
+    assert made == without != whole
 
 
 def test_the_example_tells_the_error_by_hue(bench):
