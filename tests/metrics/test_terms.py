@@ -65,3 +65,14 @@ def test_an_image_may_lack_a_term():
 def test_without_terms_there_is_no_table():
     assert found(lambda pair: {})[0].empty
     assert found()[0].empty
+
+
+def test_what_failed_is_not_tried_again():
+    tried = []
+
+    def compute(pair):
+        tried.append(pair)
+        raise ArithmeticError("no luck")
+
+    found(compute, batches=(0, 1))
+    assert len(tried) == 1
