@@ -49,12 +49,13 @@ def _undocumented(content: bytes) -> bytes:
         return content
 
 
-def plugin_code(source: str, *functions: Callable[..., Any]) -> dict[str, str]:
+def plugin_code(source: str, *functions: Callable[..., Any], reports: bool = True) -> dict[str, str]:
     """The code that a plugin, a module's name or a file's path, is made of: a hash by top-level package or file.
 
     That is its own package or file, those of `functions`, which it may have from another plugin's model, and whatever
     they import that is neither of Python, nor of colorbench, nor installed as a library: libraries are recorded by
-    version. Other plugins count.
+    version. Other plugins count. Unless `reports`, modules of a package that make tables and figures do not: they
+    import colorbench.report at their top, and no torch.
     """
     hashes: dict[str, str] = {}
     named = [getattr(function, "func", function) for function in functions]  # of a functools.partial
@@ -63,6 +64,7 @@ def plugin_code(source: str, *functions: Callable[..., Any]) -> dict[str, str]:
     queue = [own, *(home for home in map(_files_of, filter(_counts, homes - {""})) if home[1] != own[1])]
     while queue:
         name, files = queue.pop()
+        files = [file for file in files if reports or not _only_reports(file)]
         if name in hashes or not files:
             continue
         hashes[name] = code_hash(files)
@@ -88,6 +90,16 @@ def _files_of(source: str) -> tuple[str, list[Path]]:
 
 def _is_code(file: Path) -> bool:
     return file.suffix not in PROSE and "__pycache__" not in file.parts
+
+
+def _only_reports(file: Path) -> bool:
+    if file.suffix != ".py" or file.name == "__init__.py" or "torch" in _imports(content := file.read_bytes()):
+        return False
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return any(isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("colorbench.report.") for node in body)
 
 
 @cache

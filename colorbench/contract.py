@@ -1,4 +1,4 @@
-"""What a plugin author imports: how a model, a dataset and a metric present themselves to the harness.
+"""What a plugin author imports: how a model, a dataset, a metric and a diagnostic present themselves to the harness.
 
 This module imports no torch, so that listing what is installed stays light. `build`, `open` and
 `compute` are called only when they are needed: import heavy modules inside them.
@@ -18,10 +18,15 @@ from colorbench.errors import refuse_unknown
 if TYPE_CHECKING:
     import numpy as np
     from _typeshed import DataclassInstance
+    from matplotlib.figure import Figure
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
+    from colorbench.metrics import Pair
+    from colorbench.report.diagnostics import View
+
 MODEL_NAME = r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?"
+DIAGNOSTIC_NAME = "[a-z0-9][a-z0-9-]*"
 
 
 def constant(progress: float) -> float:
@@ -381,3 +386,71 @@ class MetricSpec:
     missing: str = ""
     takes_weights: bool = False
     takes: Sequence[str] = ()
+
+
+def ratio(above: Any, below: Any) -> Any:
+    """above / below, NaN where `below` is not above 0: numbers, or arrays of one shape."""
+    import numpy as np
+
+    return np.where(below > 0, above / below, np.nan)
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A number about a model, with its 95 % interval: the column `title` of a table, and `name` of details.csv.
+
+    `formula` gets the mean of each of `terms` over all images and seeds, and returns the number, NaN where there is
+    none; it has to take arrays of one shape, too. Without a formula one term is averaged over the images that have it,
+    in which it is not NaN, and of two the first is divided by the second (`ratio`). `form` is the number's format
+    specification.
+
+    `gain`, if not "", is a short title: how many percent the number is below that of the model's base, and below that
+    of an ablation's parent, is then told in tables of their own.
+    """
+
+    name: str
+    title: str
+    terms: Sequence[str]
+    formula: Callable[..., Any] | None = None
+    form: str = ",.2f"
+    gain: str = ""
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.title, self.form, self.gain, *self.terms)
+        if isinstance(self.terms, str) or not self.terms or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"statistic {self.name!r}: give names of terms, and everything but `formula` as text")
+        format(0.5, self.form)  # raises ValueError
+
+
+@dataclass(frozen=True)
+class DiagnosticSpec:
+    """What lies behind the scores: a table in details.md, a figure, or both.
+
+    `terms(pair)` is computed beside the scores: of pictures and their truth, a `colorbench.metrics.Pair`, it returns
+    numbers by name, floats (B,). It reads what the pair has computed already, which others share: nothing may be
+    written into that. A term that only some images have is NaN, or 0 where it is summed.
+
+    `statistics` are made of the terms, pooled over images and seeds, or a function that gives them for the names of all
+    terms that a run has. They are the columns of the table headed `table`, which diagnostics may share; `gains` heads
+    the tables of gains, with {} for "base" or "parent". `summed` says in a few words how the numbers come about where
+    that is not pixel by pixel.
+
+    `draw(view)` returns a Matplotlib figure, the bytes of a PNG, or None if there is nothing to show, for a file with
+    the name of the diagnostic; `view` is a `colorbench.report.diagnostics.View`. It stands under `caption` at the foot
+    of a page: details.md, comparison.md or ablations.md. `notes`, or a function of the view that gives them, are
+    sentences for that page, if there is anything to show. What makes tables and figures imports no torch.
+
+    A diagnostic that fails is left out with its reason; the scores and all else stay.
+    """
+
+    name: str
+    summary: str
+    terms: Callable[[Pair], Mapping[str, Tensor]] | None = None
+    statistics: Sequence[Statistic] | Callable[[Sequence[str]], Sequence[Statistic]] = ()
+    table: str = ""
+    gains: str = ""
+    summed: str = ""
+    draw: Callable[[View], Figure | bytes | None] | None = None
+    caption: str = ""
+    page: Literal["details", "comparison", "ablations"] = "details"
+    notes: Sequence[str] | Callable[[View], Sequence[str]] = ()

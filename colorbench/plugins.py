@@ -96,11 +96,8 @@ def load(
             raise UserError(f"cannot load the plugin {file}: {why}")
     for spec in pictures:
         hook = hooks.hookimpl(lambda register, spec=spec: register(spec))
-        _add(
-            registry,
-            Plugin(spec.name, f"--pictures {spec.pictures}", ""),
-            partial(SimpleNamespace, register_models=hook),
-        )
+        plugin = Plugin(spec.name, f"--pictures {spec.pictures}", "")
+        _add(registry, plugin, partial(SimpleNamespace, register_models=hook))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot take the pictures {spec.pictures}: {why}; name them otherwise, NAME=DIR")
     return registry

@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from colorbench.contract import MODEL_NAME, DatasetSpec, MetricSpec, ModelSpec, Published
+from colorbench.contract import (
+    DIAGNOSTIC_NAME,
+    MODEL_NAME,
+    DatasetSpec,
+    DiagnosticSpec,
+    MetricSpec,
+    ModelSpec,
+    Published,
+    Statistic,
+)  # fmt: skip
 from colorbench.errors import one_line, reason
 from colorbench.protocol import SCORES, Protocol
 
@@ -23,7 +32,11 @@ RECORDED: Mapping[str, Any] = {
     "sees_truth": bool,
     "published": Published | None,
 }
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
+KINDS: dict[str, Any] = {
+    "model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol,
+    "diagnostic": DiagnosticSpec,
+}  # fmt: skip
+OWN_FIGURES = ("losses", "losses-ablations", "pictures")
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
@@ -55,6 +68,8 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric":
         _refuse_misfit_metric(spec)
+    if kind == "diagnostic":
+        _refuse_misfit_diagnostic(spec)
 
 
 def _refuse_unrecorded(spec: ModelSpec) -> None:
@@ -80,3 +95,18 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
         raise ValueError(f"metric {spec.name!r}: takes is {spec.takes!r}; give names of arrays, such as ('depth',)")
     if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
         raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")
+
+
+def _refuse_misfit_diagnostic(spec: DiagnosticSpec) -> None:
+    name = f"diagnostic {spec.name!r}"
+    if not re.fullmatch(DIAGNOSTIC_NAME, spec.name) or spec.name in OWN_FIGURES:
+        raise ValueError(f"{name}: call it by lower-case letters, digits and dashes, but not {', '.join(OWN_FIGURES)}")
+    if spec.terms is None and spec.draw is None and not spec.statistics:
+        raise ValueError(f"{name} has neither terms nor statistics nor draw; give one of them")
+    if not callable(spec.statistics) and not all(isinstance(each, Statistic) for each in spec.statistics):
+        raise ValueError(f"{name}: statistics is no sequence of Statistic, nor a function that gives one")
+    if spec.page not in ("details", "comparison", "ablations"):
+        raise ValueError(f"{name}: page is {spec.page!r}; it has to be 'details', 'comparison' or 'ablations'")
+    texts = (spec.table, spec.gains, spec.summed, spec.caption, *(() if callable(spec.notes) else spec.notes))
+    if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name}: table, gains, summed and caption have to be text, and notes a sequence of text")

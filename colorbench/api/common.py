@@ -98,7 +98,10 @@ def make_apart(request: CellRequest) -> CellRecord:
     if device.world()[1] > 1:
         return make(request)
     try:
-        return executors.call(make, request)
+        record = executors.call(make, request)
+        for name, why in record.failed_diagnostics.items():
+            say(f"{record.model} seed {record.seed}: the diagnostic {name} failed: {why}")
+        return record
     except executors.EndedError as error:
         return write_outcome(request.cell_dir, _as_left(request), None, str(error))
 

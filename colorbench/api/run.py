@@ -113,7 +113,7 @@ class Run:
 
     def report(self) -> str:
         """Write the tables and figures into the folder. Returns the tables as Markdown."""
-        return report.write(self.folder)
+        return report.write(self.folder, self.plugins)
 
     @cached_property
     def predictions(self) -> dict[str, Pictures]:

@@ -50,7 +50,7 @@ def score(
         if cells:
             check_metrics_apart(context, cells[0])
         record, asked = folder.record, context.run_record()
-        record.scoring, record.metrics = asked.scoring, asked.metrics
+        record.scoring, record.metrics, record.diagnostics = asked.scoring, asked.metrics, asked.diagnostics
         folder.write(record)
         rescore(context, cells)
     return reported(folder, [cell for cell in folder.cells() if cell.has_weights], plugin_files)

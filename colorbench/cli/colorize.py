@@ -23,7 +23,7 @@ def colorize(
     """Color a photo of any size; its luminance stays as it is.
 
     \b
-    colorbench colorize old.jpg --model MODEL --run results/portraits-first
+    colorbench colorize old.jpg --model MODEL --run results/my-run
     """
     from colorbench.harness.photo import colorize_file
 

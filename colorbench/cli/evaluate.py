@@ -27,7 +27,7 @@ def evaluate(
     unless another is named.
 
     \b
-    colorbench evaluate results/portraits-first --data old-photos.zip
+    colorbench evaluate results/my-run --data old-photos.zip
     """
     from colorbench.api.evaluate import evaluate
 

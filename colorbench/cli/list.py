@@ -10,14 +10,18 @@ import click
 
 from colorbench.cli.shared import plugin_option, print_rows
 
+KINDS = ("models", "datasets", "metrics", "protocols", "diagnostics", "presets", "plugins")
+
 
 @click.command("list")
 @click.argument(
-    "what", type=click.Choice(["models", "datasets", "metrics", "protocols", "presets", "plugins"]), default="models"
+    "what",
+    type=click.Choice(["models", "datasets", "metrics", "protocols", "diagnostics", "presets", "plugins"]),
+    default="models",
 )
 @plugin_option
 def list_(what: str, plugins: Sequence[Path]) -> None:
-    """What there is: models (unless told otherwise), datasets, metrics, protocols, presets or plugins."""
+    """What there is: models (unless told otherwise), datasets, metrics, protocols, diagnostics, presets or plugins."""
     from colorbench.plugins import load
     from colorbench.presets import PRESETS
     from colorbench.protocol import SCORES

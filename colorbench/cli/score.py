@@ -41,8 +41,8 @@ def score(
 
     \b
     colorbench score colored/ deoldify=other/ --truth photos/
-    colorbench score results/portraits-first --plugin my_metric.py
-    colorbench score results/portraits-first --protocol all
+    colorbench score results/my-run --plugin my_metric.py
+    colorbench score results/my-run --protocol all
     """
     from colorbench.api.score import score
     from colorbench.api.settings import listed

@@ -211,20 +211,24 @@ def _score(cell: Cell, record: CellRecord) -> None:
     request, where = cell.request, cell.accelerator.device
     test = cell.test
     metrics = with_statistics(cell.registry.metrics.values(), request.statistics, test.arrays)
+    by = metrics, request.protocol, cell.registry.specs["diagnostic"].values()
     key = predictions_key(record, request.inputs)
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
-        scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
+        scored = score_all(kept(request.cell_dir, record, test, where), test, *by)
     else:
         predictions = _predictions(cell, record, test)
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
-            scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)
+            scored = score_all(keeper.follow(predictions), test, *by)
             keeper.commit(record)
         record.predicted_by, record.given = key, given_to(cell.spec, test, request.protocol)
     if cell.is_main:
         tables = {SCORES: scored.scores, DETAILS: scored.details, SET_SCORES: scored.set_scores}
         content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items() if len(table)}
         add_files(request.cell_dir, record, content | {SAMPLES: packed(**scored.samples)})
-    record.scored_by = request.scored_by
+        for name in tables.keys() & record.files.keys() - content.keys():  # of metrics or diagnostics that are no more
+            del record.files[name]
+            (request.cell_dir / name).unlink(missing_ok=True)
+    record.scored_by, record.failed_diagnostics = request.scored_by, scored.failed
     damaged = damaged_files(request.cell_dir, record)
     if VAL_SCORES in damaged:
         del record.files[VAL_SCORES]

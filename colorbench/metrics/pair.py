@@ -69,6 +69,11 @@ class Pair:
         return length(*self.lab[0][1:]), length(*self.lab[1][1:])
 
     @cached_property
+    def masks(self) -> dict[str, Tensor]:
+        """`parts` as float32 (B, H, W), 1 or 0."""
+        return {name: part.float() for name, part in self.parts.items()}
+
+    @cached_property
     def squared_error(self) -> Tensor:
         """float32 (B, 3, H, W), exact."""
         return (self.values[0] - self.values[1]).square_()

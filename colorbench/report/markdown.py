@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -16,24 +16,11 @@ import pandas as pd
 from colorbench.errors import one_line
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import family_of, parent_of
-from colorbench.report.curve import CURVE, CURVE_CAPTION, Curve
 from colorbench.report.results import Results
 
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
 MARKUP = re.compile(r"[\\`*|<>]|(?<!\w)_|_(?!\w)|\](?=\()|&(?=#?\w+;)")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-LOSSES = "Losses by epoch, as they are weighted in the sum: training solid, validation dashed"
-CAPTIONS = {
-    "losses.png": LOSSES,
-    "losses-ablations.png": f"{LOSSES}; each parent above its ablations",
-    "pictures.png": "The first test images",
-    "refined.png": "The output of a base and of what refines it, and the truth, each with its eyes and lips enlarged: "
-    "found by the masks where the data has them, else at places fixed for aligned faces",
-    "attention.png": "Output, truth and attention: the brighter, the more attention",
-    "scenes.png": "The test images, of those kept, with the most background, and with several faces",
-    "worst.png": "Of all test images, those with the largest MSE, the worst first",
-}
-
 Row = pd.Series
 
 
@@ -78,8 +65,8 @@ VAL_MSE = number("MSE on the validation images ↓", "val_mse", ",.1f")
 OVER_BASE = number("MSE gain over its base, % ↑", "base_gain_percent", "+,.1f", ends=True)
 
 
-def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str:
-    """The whole comparison.md; `figures` are the names of the pictures to show at its end."""
+def render(frame: pd.DataFrame, results: Results, figures: Mapping[str, str], said: Sequence[str]) -> str:
+    """The whole comparison.md; `figures` are the captions, by file, of its figures, `said` are further notes."""
     scored = frame[frame["seeds_done"] > 0]
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
     others = " or were made elsewhere" if "made" in frame else ""
@@ -91,15 +78,15 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
     ]
     if len(scored):
         blocks += ["## More scores", table(scored, _more(scored, results)), "## Cost", table(timed, _cost(timed))]
-    blocks += ["## Notes", bullets(notes.notes(frame, results))]
+    blocks += ["## Notes", bullets([*notes.notes(frame, results), *said])]
     if published := notes.published(results):
         blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
-    blocks += [f"![{CAPTIONS[name]}]({name})" for name in figures]
+    blocks += pictures(figures)
     return "\n\n".join(blocks) + "\n"
 
 
-def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Curve], figures: Iterable[str]) -> str:
-    """The whole ablations.md: `frame` has the rows of the ablations and of their parents, `lengths` what is drawn."""
+def render_ablations(frame: pd.DataFrame, results: Results, figures: Mapping[str, str], said: Sequence[str]) -> str:
+    """The whole ablations.md: `frame` has the rows of the ablations and of their parents; the rest as in `render`."""
     parents = frame.set_index("model")
     columns = [
         replace(MODEL, title="ablation"),
@@ -120,15 +107,13 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
     # By family, the parent first, and otherwise as they come.
     place = frame.groupby(family, sort=False).ngroup()
     shown = frame.iloc[np.lexsort([(frame["model"] != family).to_numpy(), place.to_numpy()])]
-    said = [*notes.of_ablations(shown, results), *filter(None, (curve.sentence() for curve in lengths))]
     blocks = [
         f"# Ablations on {escaped(results.record.data.name)}",
         table(shown, columns),
         escaped(notes.made_with(results)),
         "## Notes",
-        bullets(said),
-        *([f"![{CURVE_CAPTION}]({CURVE})"] if lengths else []),
-        *(f"![{CAPTIONS[name]}]({name})" for name in figures),
+        bullets([*notes.of_ablations(shown, results), *said]),
+        *pictures(figures),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -141,6 +126,11 @@ def escaped(text: str) -> str:
 def bullets(sentences: Iterable[str]) -> str:
     """The sentences as a list, a line each."""
     return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
+
+
+def pictures(figures: Mapping[str, str]) -> list[str]:
+    """The figures in the same folder, by file, each with its caption."""
+    return [f"![{escaped(caption)}]({file})" for file, caption in figures.items()]
 
 
 def _against(name: str, parents: pd.DataFrame, cost: Any, row: Row) -> str:

@@ -94,7 +94,7 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
             + (" With two seeds they may be wider than need be, and cover up to 98 %." if 2 in seeds.values() else "")
         )
     if single:
-        which = _listed(single) if len(single) < len([*filter(None, seeds.values())]) else "all rows"
+        which = listed(single) if len(single) < len([*filter(None, seeds.values())]) else "all rows"
         yield (
             f"Of one seed: {which}. Their intervals cover the choice of test images alone; what another seed "
             "would change is unknown."
@@ -237,7 +237,7 @@ def _said(models: Sequence[str], results: Results) -> Iterator[str]:
         for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell.notes):
             said.setdefault(note, []).append(model)
     for note, by in said.items():
-        yield f"{_listed(by)}: {note.rstrip('.')}."
+        yield f"{listed(by)}: {note.rstrip('.')}."
 
 
 def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -279,12 +279,13 @@ def _data(record: RunRecord) -> Iterator[str]:
             said.append(f"{_count(leaked, 'image is', 'images are')} also in train")
         if unreadable := split.unreadable:
             count = _count(len(unreadable), "file that cannot be read is", "files that cannot be read are")
-            said.append(f"{count} left out: {_listed([f'{file} ({why})' for file, why in unreadable.items()])}")
+            said.append(f"{count} left out: {listed([f'{file} ({why})' for file, why in unreadable.items()])}")
         if said:
             yield f"In {name}, {'; '.join(said)}."
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return ", ".join(names[:MOST_NAMES] + more)
 

@@ -10,7 +10,7 @@ cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what
                    scores.parquet    a row per test image
                    val_scores.parquet  a row per validation image, of a run that selects by them
                    set_scores.parquet  a row per metric over the whole test set
-                   details.parquet   a row per test image: the sums that errors by part and by color are made from
+                   details.parquet   a row per test image: the terms of diagnostics
                    samples.npz       pictures for the figures: the first predictions and the worst
                    training.pt       how far an unfinished training has got
 cells/MODEL/seed-N.new/              the same cell made again, until it takes the old one's place
@@ -152,6 +152,7 @@ class RunFolder:
         record.environments |= asked.environments
         record.scoring, record.metrics, record.inputs = asked.scoring, asked.metrics, asked.inputs
         record.validation = asked.validation or record.validation
+        record.diagnostics = asked.diagnostics
         now = {cell_name(*cell) for cell in asked.cells}
         record.kept = {name: why for name, why in record.kept.items() if name not in now} | asked.kept
         record.files |= {name: sha256(content) for name, content in files.items()}

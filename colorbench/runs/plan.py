@@ -128,7 +128,7 @@ class Context:
 
     @cached_property
     def scoring(self) -> str:
-        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics."""
+        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics and diagnostics."""
         return scoring_key(self.protocol, self.registry)
 
     @cached_property
@@ -156,6 +156,7 @@ class Context:
             scoring=self.scoring,
             validation=self.validation or msgspec.UNSET,
             metrics={name: self._metric_record(metric) for name, metric in self.registry.metrics.items()},
+            diagnostics={name: spec.summary for name, spec in self.registry.specs["diagnostic"].items()},
         )
 
     def _metric_record(self, metric: MetricSpec) -> MetricRecord:
@@ -207,7 +208,7 @@ class Context:
         return self.initial.get(spec.name) or self.initial.get(spec.parent or "")
 
     def plugins_for(self, names: Collection[str]) -> Plugins:
-        """Those that these models, what they build on, and the metrics come from."""
+        """Those that these models, what they build on, the metrics and the diagnostics come from."""
         known = self.registry.specs["model"]
         # A row of a sweep that another command made is known by its model.
         there = {name if name in known else name.rpartition("/")[0] for name in names} & known.keys()
@@ -215,6 +216,7 @@ class Context:
         inherited = {known[name].parent for name in needed} & {name.rpartition(".")[0] for name in self.options}
         needed |= {name for name in inherited if name}
         kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.metrics]
+        kinds += [("diagnostic", name) for name in computed(self.registry)]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
@@ -225,13 +227,19 @@ class Context:
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
-    """The key of what scores under a protocol: its scoring half, our code, and that of the plugins' metrics and their
-    settings, files by content."""
+    """The key of what scores under a protocol: its scoring half, our code, that of the plugins' metrics and their
+    settings, files by content, and that of the terms of diagnostics."""
     metrics = {
         name: [plugin_code(registry.plugin_of("metric", name).source), metric_settings(metric)]
         for name, metric in registry.metrics.items()
     }
-    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics])
+    diagnostics = {name: plugin_code(registry.plugin_of("diagnostic", name).source) for name in computed(registry)}
+    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics, diagnostics])
+
+
+def computed(registry: Registry) -> list[str]:
+    """The diagnostics of which there is something to compute beside the scores."""
+    return [name for name, spec in registry.specs["diagnostic"].items() if spec.terms is not None]
 
 
 def metric_settings(metric: MetricSpec) -> dict[str, Any]:
@@ -460,7 +468,7 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
         stages = [{"fails": reason(error)}]
     known = spec.name in registry.specs["model"]
     source = registry.plugin_of("model", spec.name if known else spec.parent or "").source
-    code = plugin_code(source, spec.build, spec.schedule) if source else {}
+    code = plugin_code(source, spec.build, spec.schedule, reports=False) if source else {}
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from colorbench.contract import Published
+from colorbench.contract import DIAGNOSTIC_NAME, Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
 from colorbench.protocol import Protocol
 from colorbench.specs import Name
@@ -19,6 +19,7 @@ INTERRUPTED, MISSING = "interrupted", "missing"  # of a cell without a record
 LARGEST = 2**63 - 1  # of the integers in the tables
 DEEPEST = 100  # levels of a record: more would exhaust the stack of whoever walks through it
 
+DiagnosticName = Annotated[str, Meta(pattern=rf"^{DIAGNOSTIC_NAME}\Z")]
 Status = Annotated[str, Meta(pattern=rf"^({'|'.join((DONE, TRAINED, FAILED, SKIPPED, INTERRUPTED, MISSING))})\Z")]
 Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -94,7 +95,8 @@ class CellRecord(Record, kw_only=True):
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
-    than keys. `given` names what the model was given beside L for its predictions.
+    than keys. `given` names what the model was given beside L for its predictions. `failed_diagnostics` has the reason
+    of each that failed on them.
     """
 
     model: Name
@@ -124,6 +126,7 @@ class CellRecord(Record, kw_only=True):
     predictions_kept: Count = 0
     scored_by: Key = ""
     given: list[str] = []
+    failed_diagnostics: dict[str, str] = {}
     files: dict[File, Sha256] = {}
     options_given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     sweep: str | msgspec.UnsetType = msgspec.UNSET
@@ -227,8 +230,9 @@ class RunRecord(Record, kw_only=True):
 
     `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
     from, or scored by, anything else stays out of the tables. `validation`, left out without such scores, is the key
-    of what the scores on the validation images are made from and by. `metrics` are those of plugins, by name. `kept`
-    has, by cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    of what the scores on the validation images are made from and by. `metrics` are those of plugins, by name;
+    `diagnostics` has the summary of each. `kept` has, by cell ("NAME/seed-0"), the fields in which a cell that is used
+    as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -244,6 +248,7 @@ class RunRecord(Record, kw_only=True):
     inputs: Key = ""
     scoring: Key = ""
     metrics: dict[str, MetricRecord] = {}
+    diagnostics: dict[DiagnosticName, str] = {}
     kept: dict[str, list[str]] = {}
     others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from colorbench.contract import ModelSpec, Published
+from colorbench.contract import DiagnosticSpec, ModelSpec, Published
 from colorbench.hooks import hookimpl
 from colorbench_enhanced_unet.ablations import ablations_of
 from colorbench_enhanced_unet.options import Options
 from colorbench_enhanced_unet.schedule import section_4
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
+
+    from colorbench.report.diagnostics import View
 
 VGG16 = "vgg16-397923af.pth"  # as torchvision names it
 
@@ -43,6 +46,34 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(replace(literal, name="enhanced-unet-literal", parent=None, summary=summary))
     for ablation in ablations_of(spec):
         register(ablation)
+
+
+@hookimpl
+def register_diagnostics(register: Callable[[DiagnosticSpec], None]) -> None:
+    """The paper's claim is a gain over a trained base, and almost anything refines an undertrained one."""
+    register(
+        DiagnosticSpec(
+            "base-curve",
+            "what a refiner gains over its base, by how long that was trained",
+            draw=_draw_curve,
+            caption="MSE gain of a refiner over its own base, with its 95 % interval, and the MSE of both, by images "
+            "that the base saw in training",
+            page="ablations",
+            notes=_sentences,
+        )
+    )
+
+
+def _draw_curve(view: View) -> Figure | None:
+    from colorbench_enhanced_unet.curve import draw
+
+    return draw(view)
+
+
+def _sentences(view: View) -> list[str]:
+    from colorbench_enhanced_unet.curve import sentences
+
+    return sentences(view)
 
 
 def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, **options: Any) -> nn.Module:

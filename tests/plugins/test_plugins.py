@@ -163,6 +163,12 @@ def test_nothing_in_the_core_names_a_model(registry):
         assert not word.findall(file.read_text()), file
 
 
+def test_nothing_in_the_core_knows_a_paper_or_faces():
+    word = re.compile(r"\b(lips?|skin|eyes?|faces?|siggraph17|ffhq)\b", re.IGNORECASE)
+    for file in CORE.rglob("*.py"):
+        assert not word.findall(file.read_text()), file
+
+
 # Data flows one way, images -> harness -> per-image scores -> report, and so do the imports: nothing imports upward.
 MAY_IMPORT = {
     "data": {"data"},
