@@ -1,33 +1,8 @@
 """colorbench trains and compares image colorization models on one harness, under one written protocol.
 
-Names are imported on first use: `import colorbench` costs no torch.
+Names are imported on first use, from where `__init__.pyi` says: `import colorbench` costs no torch.
 """
 
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
-_HOME = {
-    "hookimpl": "colorbench.hooks",
-    **dict.fromkeys(
-        (
-            "Batch", "DatasetSpec", "MetricSpec", "ModelSpec", "Picture", "Preset", "Published", "Stage",
-            "Update", "constant", "cosine", "half_then_linear",
-        ),
-        "colorbench.contract",
-    ),
-    **dict.fromkeys(("rgb_to_lab", "lab_to_rgb"), "colorbench.color"),
-    "Protocol": "colorbench.protocol",
-    "score": "colorbench.metrics",
-    "load_model": "colorbench.harness.trained",
-}  # fmt: skip
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'colorbench' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -9,10 +9,11 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 HOME = Path(__file__).parent
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -48,16 +49,22 @@ def _undocumented(content: bytes) -> bytes:
         return content
 
 
-def plugin_code(source: str) -> dict[str, str]:
+def plugin_code(source: str, *functions: Callable[..., Any], reports: bool = True) -> dict[str, str]:
     """The code that a plugin, a module's name or a file's path, is made of: a hash by top-level package or file.
 
-    That is its own package or file and whatever they import that is neither of Python, nor of colorbench, nor
-    installed as a library: libraries are recorded by version. Other plugins count.
+    That is its own package or file, those of `functions`, which it may have from another plugin's model, and whatever
+    they import that is neither of Python, nor of colorbench, nor installed as a library: libraries are recorded by
+    version. Other plugins count. Unless `reports`, modules of a package that make tables and figures do not: they
+    import colorbench.report at their top, and no torch.
     """
     hashes: dict[str, str] = {}
-    queue = [_files_of(source)]
+    named = [getattr(function, "func", function) for function in functions]  # of a functools.partial
+    homes = {str(getattr(function, "__module__", "")).partition(".")[0] for function in named}
+    own = _files_of(source)
+    queue = [own, *(home for home in map(_files_of, filter(_counts, homes - {""})) if home[1] != own[1])]
     while queue:
         name, files = queue.pop()
+        files = [file for file in files if reports or not _only_reports(file)]
         if name in hashes or not files:
             continue
         hashes[name] = code_hash(files)
@@ -83,6 +90,16 @@ def _files_of(source: str) -> tuple[str, list[Path]]:
 
 def _is_code(file: Path) -> bool:
     return file.suffix not in PROSE and "__pycache__" not in file.parts
+
+
+def _only_reports(file: Path) -> bool:
+    if file.suffix != ".py" or file.name == "__init__.py" or "torch" in _imports(content := file.read_bytes()):
+        return False
+    try:
+        body = ast.parse(content).body
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+    return any(isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("colorbench.report.") for node in body)
 
 
 @cache

@@ -35,6 +35,10 @@ def reason(error: BaseException) -> str:
 class UserError(Exception):
     """Bad input or a world that does not cooperate. The command line prints it and exits with 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the line alone."""
+        return [f"colorbench: {self}"]
+
 
 def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: str = "") -> None:
     """Raises UserError naming all of `names` that are not `known`, the nearest match of each, and what exists."""
@@ -51,3 +55,10 @@ def refuse_unknown_data(data: str, datasets: Iterable[str]) -> None:
         raise UserError("--data is empty; name a dataset, or a folder or zip of images")
     if (name := data.partition(":")[0]) not in set(datasets) and not os.path.exists(data):
         refuse_unknown("dataset or path", [name if ":" in data else data], datasets)
+
+
+def refuse_empty(**options: object) -> None:
+    """Raises UserError naming the options that were given without a word, as by a script whose variable is not set."""
+    if empty := [f"--{name}" for name, value in options.items() if value == ""]:
+        verb = "is" if len(empty) == 1 else "are"
+        raise UserError(f"{', '.join(empty)} {verb} empty; say what is meant, or leave it out")

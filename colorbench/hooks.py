@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pluggy
 
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.contract import DatasetSpec, DiagnosticSpec, MetricSpec, ModelSpec
 from colorbench.protocol import Protocol
 
 hookspec, hookimpl = pluggy.HookspecMarker("colorbench"), pluggy.HookimplMarker("colorbench")
@@ -32,3 +32,8 @@ def register_metrics(register: Callable[[MetricSpec], None], files: Mapping[str,
 @hookspec
 def register_protocols(register: Callable[[Protocol], None]) -> None:
     """Call `register` once for each protocol that `--protocol` shall know by name."""
+
+
+@hookspec
+def register_diagnostics(register: Callable[[DiagnosticSpec], None]) -> None:
+    """Call `register` once for each diagnostic: what is computed beside the scores, its table, its figure."""

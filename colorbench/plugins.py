@@ -22,6 +22,8 @@ from colorbench.errors import UserError, reason, refuse_unknown
 from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
+_loading: list[str] = []  # the plugins at work, which may ask for the models of the others
+
 
 @dataclass(frozen=True)
 class Plugin:
@@ -47,6 +49,8 @@ class Registry:
     specs: dict[str, dict[str, Any]] = field(default_factory=lambda: {kind: {} for kind in KINDS})
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
     plugins: list[Plugin] = field(default_factory=list)
+    given: dict[str, dict[str, Any]] = field(default_factory=dict)  # options that a command gives, by model
+    sweeps: dict[str, str] = field(default_factory=dict)  # by row, the option of which it has one of several values
 
     @property
     def metrics(self) -> dict[str, MetricSpec]:
@@ -66,7 +70,7 @@ class Registry:
 
 
 def load(
-    files: Iterable[str | Path] = (),
+    files: str | Path | Iterable[str | Path] = (),
     only: Container[str] | None = None,
     pictures: Iterable[ModelSpec] = (),
     weights: Mapping[str, Path] | None = None,
@@ -83,20 +87,17 @@ def load(
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
     installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
     for entry in installed:
-        if only is None or entry.name in only:
+        if (only is None or entry.name in only) and entry.name not in _loading:
             origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
-    for file in map(Path, files):
+    for file in map(Path, [files] if isinstance(files, str | Path) else files):
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot load the plugin {file}: {why}")
     for spec in pictures:
         hook = hooks.hookimpl(lambda register, spec=spec: register(spec))
-        _add(
-            registry,
-            Plugin(spec.name, f"--pictures {spec.pictures}", ""),
-            partial(SimpleNamespace, register_models=hook),
-        )
+        plugin = Plugin(spec.name, f"--pictures {spec.pictures}", "")
+        _add(registry, plugin, partial(SimpleNamespace, register_models=hook))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot take the pictures {spec.pictures}: {why}; name them otherwise, NAME=DIR")
     return registry
@@ -112,6 +113,7 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
         found[kind, spec.name] = spec
 
     broken = None
+    _loading.append(plugin.name)
     try:
         with contained() as changed:
             manager = pluggy.PluginManager("colorbench")  # one each: what a broken plugin leaves behind goes with it
@@ -124,6 +126,8 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
     except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()
+    finally:
+        _loading.remove(plugin.name)
     for (kind, spec_name), spec in found.items():
         registry.specs[kind][spec_name] = spec
         registry.origins[kind, spec_name] = plugin.origin

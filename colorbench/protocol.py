@@ -11,6 +11,7 @@ from typing import Any
 
 from colorbench.errors import UserError, refuse_unknown
 
+LARGEST_SIZE = 2**13  # of a side in pixels: what a command takes in memory of larger pictures, few machines have
 SCORES = {  # the columns that every run has, in this order, and what each is
     "mse": "mean squared error over RGB 0..255, per image",
     "psnr": "10 log10(peak^2 / MSE) in dB, per image; the mean over images is the headline",
@@ -20,13 +21,14 @@ SCORES = {  # the columns that every run has, in this order, and what each is
     "colorfulness_delta": "colorfulness of the prediction minus that of the truth",
 }
 KEYS = ("image", "model", "seed")  # what a row of scores is about
-_INPUT = ("crop", "resize", "size", "luminance", "near_grey")
+_HINTS = ("hints", "hint_size", "hint_places")
+_INPUT = ("crop", "resize", "size", "luminance", "near_grey", *_HINTS)
 _WORDS = ("summary", "source")  # which change no number
 CONVERSION = ("recombined_luminance", "lab", "gamut", "rounding", "saved_as")  # from L and ab to a picture
 # Forks that came later. At the value that everything had before them they leave an id as it was.
 _LATER = (
     "saved_as", "truth", "truth_saturation", "error_channels", "error_border", "ssim_window_shape", "ssim_covariance",
-    "ssim_data_range",
+    "ssim_data_range", *_HINTS,
 )  # fmt: skip
 
 
@@ -37,7 +39,8 @@ class Protocol:
     `summary` and `source`, where its choices were read, are words for the reader and no part of the ids.
 
     Raises UserError for a value of another type and for a number that is not above 0 and finite (a border may be 0).
-    Of a text, the code that reads it knows what it can be: `choose` raises UserError for any other.
+    Of a text, the code that reads it knows what it can be, and UserError lists that for any other: `crop` and `resize`
+    in colorbench/data/decode.py, the colors in colorbench/color.py, the scores in colorbench/metrics/standard.py.
     """
 
     name: str = "colorbench-1"
@@ -46,9 +49,12 @@ class Protocol:
     # The input half: from a file to the L that a network sees.
     crop: str = "center-square"  # the largest square: no shape is distorted ("none"), no border is made up
     resize: str = "pillow-bicubic"  # antialiased, 8 bit; the filters of several other libraries alias
-    size: int = 256  # pixels to a side, as the published weights of the field were trained
+    size: int = 256  # pixels to a side, as the published weights of the field were trained; a command's takes its place
     luminance: str = "resized-rgb"  # L of the 8-bit picture that is scored, not a resized L
     near_grey: float = 5.0  # max |ab| of images left out of training, where they teach desaturation; scored as others
+    hints: int = 0  # points of an image whose true ab is shown to the models that take hints; 0 is automatic
+    hint_size: int = 6  # pixels to a side of a point, which has their mean ab; as R. Zhang et al. 2017 test
+    hint_places: str = "normal"  # around the center, as they draw them; others have "uniform"
     # The scoring half: from L and predicted ab to a picture and its scores.
     recombined_luminance: str = "truth"  # the colors alone are predicted
     lab: str = "srgb-d65-2deg"  # IEC 61966-2-1 and CIE 15; matrix and white point of skimage.color.rgb2lab
@@ -79,6 +85,10 @@ class Protocol:
             typed = type(value) is type(default)
             if not typed or not (isinstance(value, str) or 0 < value < math.inf or value == default):
                 raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
+        if self.hints and self.hint_size > self.size:
+            raise UserError(f"protocol {self.name}: hints of {self.hint_size} px do not fit into {self.size} px")
+        if self.size > LARGEST_SIZE:
+            raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
 
     @property
     def id(self) -> str:
@@ -99,6 +109,11 @@ class Protocol:
     def scoring_id(self) -> str:
         """The same, of the scoring half alone."""
         return self._digest([name for name in self.settings if name not in _INPUT])
+
+    @property
+    def automatic(self) -> Protocol:
+        """This protocol without hints: what images are decoded by, and networks trained."""
+        return replace(self, **{name: getattr(Protocol, name) for name in _HINTS})
 
     def on_input_of(self, other: Protocol) -> Protocol:
         """The scoring half of this protocol with the input half of `other`."""

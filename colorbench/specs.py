@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+from colorbench.contract import (
+    DIAGNOSTIC_NAME,
+    MODEL_NAME,
+    DatasetSpec,
+    DiagnosticSpec,
+    MetricSpec,
+    ModelSpec,
+    Published,
+    Statistic,
+)  # fmt: skip
 from colorbench.errors import one_line, reason
 from colorbench.protocol import SCORES, Protocol
-from colorbench.runs.records import FAILED, CellRecord
 
-# What a record says of a model in the model's own words.
-RECORDED = ("refines", "trained_as", "parent", "reference", "anchor", "sees_truth", "published")
-KINDS: dict[str, Any] = {"model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol}
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{MODEL_NAME}\Z")]
+# What a record says of a model in the model's own words, and what it can hold of it.
+RECORDED: Mapping[str, Any] = {
+    "refines": Name | None,
+    "trained_as": Name | None,
+    "parent": Name | None,
+    "reference": bool,
+    "anchor": Literal["", "floor", "bound"],
+    "sees_truth": bool,
+    "published": Published | None,
+}
+KINDS: dict[str, Any] = {
+    "model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol,
+    "diagnostic": DiagnosticSpec,
+}  # fmt: skip
+OWN_FIGURES = ("losses", "losses-ablations", "pictures")
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
     r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
     r"|stage|epoch|component|split|metric"
-    r"|skill|sees_truth|preset|size|width|epochs|batch_size|seeds|environments?|device|precision|commits?"
+    r"|skill|val_mse|selected|sees_truth|given|preset|size|width|epochs|batch_size|seeds|environments?|device|precision"
+    r"|commits?"
 )
 
 
@@ -32,7 +55,8 @@ def is_metric_name(name: str) -> bool:
 def refuse_misfit(kind: str, spec: Any) -> None:
     """Raises TypeError or ValueError for a spec that tables and records could not hold."""
     due = KINDS[kind]
-    if not isinstance(spec, due):
+    # A protocol is data: one with code of its own could say that it is another than it is.
+    if not (type(spec) is due if kind == "protocol" else isinstance(spec, due)):
         raise TypeError(f"{type(spec).__name__} was registered as a {kind}; {due.__name__} is due")
     for field in ("name", "summary"):
         text = getattr(spec, field)
@@ -44,20 +68,22 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric":
         _refuse_misfit_metric(spec)
+    if kind == "diagnostic":
+        _refuse_misfit_diagnostic(spec)
 
 
 def _refuse_unrecorded(spec: ModelSpec) -> None:
     """Raises ValueError for a model whose record could be written, once it is trained, and not be read again."""
-    given = {"model": spec.name, "seed": 0, "status": FAILED} | {name: getattr(spec, name) for name in RECORDED}
     try:
-        msgspec.convert(msgspec.to_builtins(given), CellRecord)
+        for field, due in RECORDED.items():
+            msgspec.convert(msgspec.to_builtins(getattr(spec, field)), due)
     except (TypeError, ValueError) as error:  # msgspec's errors are ValueErrors
-        raise ValueError(f"model {spec.name!r}: no record can hold it ({reason(error)})") from error
+        raise ValueError(f"model {spec.name!r}: no record can hold its {field} ({reason(error)})") from error
 
 
 def _refuse_misfit_metric(spec: MetricSpec) -> None:
     if not is_metric_name(spec.name):
-        raise ValueError(f"metric {spec.name!r}: no column can be called that; use other letters, digits and _")
+        raise ValueError(f"metric {spec.name!r}: name it in lower-case letters, digits and _, as no column is named")
     for field, choices in (("better", ("lower", "higher", "zero", "")), ("space", ("rgb", "lab"))):
         if (value := getattr(spec, field)) not in choices:
             known = ", ".join(map(repr, choices))
@@ -65,5 +91,22 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
     named = isinstance(spec.compute, tuple | list) and spec.reduce and {*spec.compute} <= {*SCORES}
     if not (named or callable(spec.compute)):
         raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")
+    if isinstance(spec.takes, str) or not all(isinstance(name, str) for name in spec.takes):
+        raise ValueError(f"metric {spec.name!r}: takes is {spec.takes!r}; give names of arrays, such as ('depth',)")
     if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
         raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")
+
+
+def _refuse_misfit_diagnostic(spec: DiagnosticSpec) -> None:
+    name = f"diagnostic {spec.name!r}"
+    if not re.fullmatch(DIAGNOSTIC_NAME, spec.name) or spec.name in OWN_FIGURES:
+        raise ValueError(f"{name}: call it by lower-case letters, digits and dashes, but not {', '.join(OWN_FIGURES)}")
+    if spec.terms is None and spec.draw is None and not spec.statistics:
+        raise ValueError(f"{name} has neither terms nor statistics nor draw; give one of them")
+    if not callable(spec.statistics) and not all(isinstance(each, Statistic) for each in spec.statistics):
+        raise ValueError(f"{name}: statistics is no sequence of Statistic, nor a function that gives one")
+    if spec.page not in ("details", "comparison", "ablations"):
+        raise ValueError(f"{name}: page is {spec.page!r}; it has to be 'details', 'comparison' or 'ablations'")
+    texts = (spec.table, spec.gains, spec.summed, spec.caption, *(() if callable(spec.notes) else spec.notes))
+    if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name}: table, gains, summed and caption have to be text, and notes a sequence of text")

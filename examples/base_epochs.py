@@ -8,25 +8,21 @@ An undertrained base makes any refiner look good; this shows how much of its gai
 
 from dataclasses import replace
 
-import colorbench_enhanced_unet
-import colorbench_siggraph17
-
-from colorbench import hookimpl
+from colorbench import hookimpl, spec
 
 
 def trained_for(epochs, schedule):
     """The schedule for so many epochs; below 1, for one epoch of that share of the images."""
-    return lambda preset: [
-        replace(stage, epochs=max(1, epochs), part=(0.0, min(1.0, epochs))) for stage in schedule(preset)
-    ]
+
+    def images(epoch, count):
+        return range(round(min(1, epochs) * count))
+
+    return lambda preset: [replace(stage, epochs=max(1, epochs), images=images) for stage in schedule(preset)]
 
 
 @hookimpl
 def register_models(register):
-    specs = {}
-    for plugin in (colorbench_siggraph17, colorbench_enhanced_unet):
-        plugin.register_models(lambda spec: specs.update({spec.name: spec}))  # asks the plugin what it would register
-    base, refiner = specs["siggraph17"], specs["enhanced-unet"]
+    base, refiner = spec("siggraph17"), spec("enhanced-unet")
     for epochs in (0.1, 0.3, 1, 3, 10, 30):
         length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
         shown = length.replace(" ", "-")

@@ -62,7 +62,7 @@ def main() -> None:
     """Train and compare image colorization models on one harness, under one written protocol.
 
     \b
-    colorbench run --models all                      every model on the built-in portraits, in minutes
+    colorbench run --models all                      every model on the built-in data, in minutes
     colorbench run --models all --data FOLDER        the same on your photographs
     colorbench plan --models all --data FOLDER       what that would do, and how long it would take
     colorbench list models                           what is installed

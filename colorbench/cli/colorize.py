@@ -15,17 +15,16 @@ from colorbench.cli.shared import plugin_option
 @click.option("--model", required=True, help="The model that shall color it.")
 @click.option("--run", metavar="RUN", help="The run folder that trained the model.")
 @click.option("--weights", metavar="FILE", help="Published weights of the model, instead of a run.")
-@click.option("--out", type=click.Path(path_type=Path), help="The PNG to write; PHOTO-MODEL.png unless given.")
+@click.option("--out", type=click.Path(path_type=Path), help="The PNG to write; PHOTO-MODEL.png here unless given.")
 @plugin_option
 def colorize(
-    photo: Path, model: str, run: str | None, weights: str | None, out: Path | None, plugin_files: Sequence[str]
+    photo: Path, model: str, run: str | None, weights: str | None, out: Path | None, plugins: Sequence[Path]
 ) -> None:
     """Color a photo of any size; its luminance stays as it is.
 
     \b
-    colorbench colorize old.jpg --model MODEL --run results/portraits-first
+    colorbench colorize old.jpg --model MODEL --run results/my-run
     """
-    from colorbench import plugins
     from colorbench.harness.photo import colorize_file
 
-    click.echo(colorize_file(photo, out, model, run, weights, plugins.load(plugin_files)))
+    click.echo(colorize_file(photo, out, model, run, weights, plugins))

@@ -8,7 +8,10 @@ import click
 @click.command()
 @click.argument("a", metavar="RUN_A")
 @click.argument("b", metavar="RUN_B")
-@click.option("--fail-on", type=click.Choice(["worse"]), help="Exit with 1 if any row is worse or newly failing in B.")
+@click.option(
+    "--fail-on", type=click.Choice(["worse"]),
+    help="Exit with 1 if any row is worse or newly failing in B, with 2 if none can be compared.",
+)  # fmt: skip
 def compare(a: str, b: str, fail_on: str | None) -> None:
     """Print what got better or worse from one run to another, a row per model, and what fails now.
 
@@ -17,11 +20,14 @@ def compare(a: str, b: str, fail_on: str | None) -> None:
     \b
     colorbench compare results/before results/after --fail-on worse
     """
-    from colorbench.report.compare import FAILING, WORSE, compare, render
+    from colorbench.errors import UserError
+    from colorbench.report.compare import FAILING, TOLD, WORSE, compare, render
     from colorbench.runs.folder import RunFolder
 
     before, after = RunFolder(a), RunFolder(b)
     frame = compare(before, after)
     click.echo(render(frame, before, after))
+    if fail_on and not frame["verdict"].isin(TOLD).any():
+        raise UserError(f"{a} and {b} have no model with a seed in common: nothing was compared")
     if fail_on and frame["verdict"].isin([WORSE, FAILING]).any():
         sys.exit(1)

@@ -7,14 +7,8 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import (
-    exit_if_failed,
-    plugin_option,
-    protocol_option,
-    refuse_empty,
-    weight_files,
-    weights_option,
-)
+from colorbench.cli.shared import plugin_option, protocol_option, show, weights_option
+from colorbench.errors import refuse_empty
 
 
 @click.command()
@@ -25,7 +19,7 @@ from colorbench.cli.shared import (
 @weights_option
 @plugin_option
 def evaluate(
-    folder: str, data: str, out: str | None, protocol: str | None, weights: Sequence[str], plugin_files: Sequence[Path]
+    folder: str, data: str, out: str | None, protocol: str | None, weights: dict[str, Path], plugins: Sequence[Path]
 ) -> None:
     """Score the trained models of a run on other images, without training.
 
@@ -33,12 +27,9 @@ def evaluate(
     unless another is named.
 
     \b
-    colorbench evaluate results/portraits-first --data old-photos.zip
+    colorbench evaluate results/my-run --data old-photos.zip
     """
-    from colorbench import api, report
+    from colorbench.api.evaluate import evaluate
 
-    refuse_empty(out=out)
-    target = api.evaluate(folder, data, out, plugin_files, weight_files(weights), protocol)
-    click.echo(report.write(target))
-    click.echo(f"in {target.path}", err=True)
-    exit_if_failed(target.cells())
+    refuse_empty(protocol=protocol)
+    show(evaluate(folder, data, out, plugins, weights, protocol))

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from colorbench.cli.shared import plugin_option, protocol_option
+from colorbench.errors import refuse_empty
 from colorbench.protocol import COLORBENCH
 
 
@@ -17,7 +18,7 @@ from colorbench.protocol import COLORBENCH
 @click.option("--size", type=click.IntRange(16), required=True, help="Side of the pictures in pixels.")
 @protocol_option
 @plugin_option
-def export(data: str, folder: Path, size: int, protocol: str | None, plugin_files: Sequence[Path]) -> None:
+def export(data: str, folder: Path, size: int, protocol: str | None, plugins: Sequence[Path]) -> None:
     """Write the test images as the protocol feeds them, to be colored by any tool.
 
     DIR/input has the grey pictures, DIR/truth the true ones. Of data without a test split all images are written.
@@ -27,4 +28,5 @@ def export(data: str, folder: Path, size: int, protocol: str | None, plugin_file
     """
     from colorbench.harness.export import export_pictures
 
-    click.echo(export_pictures(data, folder, size, plugin_files, protocol or COLORBENCH.name))
+    refuse_empty(protocol=protocol)
+    click.echo(export_pictures(data, folder, size, plugins, protocol or COLORBENCH.name))

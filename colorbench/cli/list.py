@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from colorbench.cli.shared import plugin_option, print_rows
 
+KINDS = ("models", "datasets", "metrics", "protocols", "diagnostics", "presets", "plugins")
+
 
 @click.command("list")
 @click.argument(
-    "what", type=click.Choice(["models", "datasets", "metrics", "protocols", "presets", "plugins"]), default="models"
+    "what",
+    type=click.Choice(["models", "datasets", "metrics", "protocols", "diagnostics", "presets", "plugins"]),
+    default="models",
 )
 @plugin_option
-def list_(what: str, plugin_files: Sequence[str]) -> None:
-    """What there is: models (unless told otherwise), datasets, metrics, protocols, presets or plugins."""
-    from colorbench import plugins
+def list_(what: str, plugins: Sequence[Path]) -> None:
+    """What there is: models (unless told otherwise), datasets, metrics, protocols, diagnostics, presets or plugins."""
+    from colorbench.plugins import load
     from colorbench.presets import PRESETS
     from colorbench.protocol import SCORES
 
-    registry = plugins.load(plugin_files)
+    registry = load(plugins)
     if what == "presets":
         kinds = [f"{p.size} px, width {p.width:g}, {p.epochs} epoch{'s' * (p.epochs > 1)}" for p in PRESETS.values()]
         rows = [(p.name, p.summary, kind) for p, kind in zip(PRESETS.values(), kinds, strict=True)]

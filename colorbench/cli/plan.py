@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from colorbench.cli.shared import options_of, print_rows, run_options
+from colorbench.cli.shared import print_rows, run_options, settings_of
 
 if TYPE_CHECKING:
-    from colorbench.api import Work
+    from colorbench.api.train import Work
     from colorbench.runs.plan import Planned
 
 
@@ -22,24 +22,23 @@ def plan(**arguments: Any) -> None:
     A cell is one model and seed: done, kept, to be scored, stale (and why), resumable (and how far), or missing. A
     step of each model that is to be trained is timed; the time left out is that of the throughput timings.
     """
-    options = options_of(arguments)
-
-    from colorbench import api
+    from colorbench.api import train
+    from colorbench.api.settings import options_of
     from colorbench.runs.plan import STALE
 
-    work = api.prepare(options)
+    work = train.prepare(options_of(*settings_of(arguments)))
     rows = [
         (cell.spec.name, f"seed {cell.seed}", cell.state, _cost(work, cell), _remark(work, cell)) for cell in work.cells
     ]
     print_rows(rows)
-    click.echo(f"in all about {api.duration(work.seconds)} and {api.size(work.bytes)} on disk")
+    click.echo(f"in all about {train.duration(work.seconds)} and {train.size(work.bytes)} on disk")
     if work.failures or any(cell.state == STALE for cell in work.cells):
         sys.exit(1)
 
 
 def _cost(work: Work, cell: Planned) -> str:
     """What training and scoring the cell will take; "" for what is done."""
-    from colorbench.api import duration, size
+    from colorbench.api.train import duration, size
 
     estimate = work.estimates.get(cell.spec.name)
     if estimate is None or not cell.trains:

@@ -1,16 +1,25 @@
 """`colorbench report`"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
 import click
+
+from colorbench.cli.shared import plugin_option
 
 
 @click.command()
 @click.argument("folder", metavar="RUN")
-def report(folder: str) -> None:
+@plugin_option
+def report(folder: str, plugin_files: Sequence[Path]) -> None:
     """Write the tables and figures of a run again, from its records alone.
 
     The comparison, the ablations, the details and the figures are written into the folder; the tables are printed.
+    A --plugin adds its diagnostics.
     """
     from colorbench import report
     from colorbench.runs.folder import RunFolder
 
-    click.echo(report.write(RunFolder(folder)))
+    click.echo(report.write(RunFolder(folder), plugin_files))

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from colorbench.cli.shared import exit_if_failed, options_of, run_options
+from colorbench.cli.shared import run_options, settings_of, show
 
 
 @click.command(epilog="The same command again does only what is missing.")
@@ -19,13 +19,11 @@ def run(no_timing: bool, **arguments: Any) -> None:
     colorbench run --models all
     colorbench run --models MODEL,MODEL --data photos.zip --preset paper --seed 0 --seed 1
     """
-    options = options_of(arguments, timing=not no_timing)
+    models, data, settings = settings_of({**arguments, "timing": not no_timing})
 
-    from colorbench import api, report
+    from colorbench.api.train import run
     from colorbench.harness.device import world
 
-    folder = api.run(options)
+    done = run(models, data, **settings)
     if world()[0] == 0:
-        click.echo(report.write(folder))
-        click.echo(f"in {folder.path}", err=True)
-        exit_if_failed(api.outcomes(folder, options))
+        show(done)

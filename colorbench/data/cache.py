@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -11,9 +12,9 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from colorbench.protocol import Protocol
 
 MOST_UNREADABLE = 0.05
 DECODING = ("color.py", "data/decode.py", "data/sources.py")  # the code that the pixels depend on
-PIXELS, PARTS, INDEX = "pixels.u8", "parts.u8", "index.json"
+PIXELS, INDEX = "pixels.u8", "index.json"
+ARRAY = "array-{}.raw"  # of each further array, by its name
 CHUNK = 256  # pictures decoded ahead of the writing: a whole split would not fit in memory
 UNFINISHED = f".decoding-{platform.node()}-"  # then the process and a random part: the folder of an unfinished entry
 
@@ -42,7 +44,7 @@ class Images:
     """One split, decoded. `pixels` uint8 (N, H, W, 3), memory-mapped; `names`, `digests` and `near_grey` have N
     entries each; `unreadable` holds name and reason of the files left out.
 
-    Where the dataset has masks, `parts` uint8 (N, H, W), memory-mapped, says in which of `part_names` a pixel is.
+    `arrays` are what the dataset has beside, by name, memory-mapped (N, ...): bool (N, H, W) are the masks of parts.
     `entry` is the cache folder that the pixels are mapped from: a pickle holds its path alone.
     """
 
@@ -51,12 +53,15 @@ class Images:
     digests: list[str]
     near_grey: np.ndarray
     unreadable: dict[str, str]
-    parts: np.ndarray | None = None
-    part_names: tuple[str, ...] = ()
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     entry: Path | None = None
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def taking(self, names: Collection[str]) -> Images:
+        """The same images with no other arrays than these."""
+        return replace(self, arrays={name: array for name, array in self.arrays.items() if name in names})
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return (open_images, (self.entry,)) if self.entry else super().__reduce_ex__(protocol)
@@ -135,15 +140,17 @@ def open_images(entry: Path) -> Images:
         for name, checksum in index["files"].items():
             if _file_checksum(entry / name, (entry / name).stat().st_mtime_ns) != checksum:
                 raise ValueError(f"{name} was changed")
-        shape = (len(index["names"]), index["size"], index["size"])
+        count, size = len(index["names"]), index["size"]
         return Images(
-            pixels=_mapped(entry / PIXELS, (*shape, 3)),
+            pixels=_mapped(entry / PIXELS, "uint8", (count, size, size, 3)),
             names=index["names"],
             digests=index["digests"],
             near_grey=np.array(index["near_grey"], bool),
             unreadable=index["unreadable"],
-            parts=_mapped(entry / PARTS, shape) if index["part_names"] else None,
-            part_names=tuple(index["part_names"]),
+            arrays={
+                name: _mapped(entry / ARRAY.format(name), kind, (count, *shape))
+                for name, (kind, shape) in index["arrays"].items()
+            },
             entry=entry,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -151,9 +158,9 @@ def open_images(entry: Path) -> Images:
 
 
 def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Images:
-    masked = any(hasattr(picture, "masks") for _, picture in pictures)
-    decoded = functools.partial(decode.decode_picture, protocol=protocol, masked=masked)
-    entry = root / _key(pictures, protocol, masked)
+    has_arrays = any(hasattr(picture, "arrays") for _, picture in pictures)
+    decoded = functools.partial(decode.decode_picture, protocol=protocol, with_arrays=has_arrays)
+    entry = root / _key(pictures, protocol, has_arrays)
     if there := os.path.lexists(entry):
         try:
             images = open_images(entry)
@@ -171,7 +178,7 @@ def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Ima
             made = Path(aside, "entry")  # a folder of its own, since the temporary one is readable by its owner alone
             made.mkdir()
             index = _decode_into(made, split, pictures, decoded) | {"size": protocol.size}
-            index["files"] = {name: _file_checksum(made / name, 0) for name in (PIXELS, PARTS)}
+            index["files"] = {file.name: _file_checksum(file, 0) for file in sorted(made.iterdir())}
             stored = {"index": index, "checksum": _checksum(json.dumps(index).encode())}
             (made / INDEX).write_text(json.dumps(stored))
             try:
@@ -188,11 +195,11 @@ def _cached(root: Path, split: str, pictures: Hashed, protocol: Protocol) -> Ima
     return open_images(entry)
 
 
-def _key(pictures: Hashed, protocol: Protocol, masked: bool) -> str:
+def _key(pictures: Hashed, protocol: Protocol, has_arrays: bool) -> str:
     # A file that could not be read has a digest of its own here: once it can be read, the key is another.
     listed = [(digest, picture.name) for digest, picture in pictures]
     code = own_code(DECODING)
-    content = [protocol.input_id, protocol.near_grey, code, PIL.__version__, masked, listed]
+    content = [protocol.automatic.input_id, protocol.near_grey, code, PIL.__version__, has_arrays, listed]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
 
@@ -205,36 +212,38 @@ def _remove_unfinished(root: Path) -> None:
 
 
 def _decode_into(folder: Path, split: str, pictures: Hashed, decoded: Callable[[Picture], Any]) -> dict[str, Any]:
-    """Write the pixels and masks of all pictures; returns what the index says about them."""
-    index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}, "part_names": []}
+    """Write the pixels and arrays of all pictures; returns what the index says about them."""
+    index: dict[str, Any] = {"names": [], "digests": [], "near_grey": [], "unreadable": {}, "arrays": {}}
     # Files are decoded outside Python's lock, so that threads help. What Python code draws only gets in its own way.
     threads = os.cpu_count() if all(isinstance(picture, sources.FilePicture) for _, picture in pictures) else 1
     bar = tqdm(desc=f"decoding {split}", total=len(pictures), unit="img", disable=None, leave=False)
-    with (
-        (folder / PIXELS).open("wb") as pixels,
-        (folder / PARTS).open("wb") as parts,
-        ThreadPoolExecutor(threads) as pool,
-        bar,
-    ):
+    with ThreadPoolExecutor(threads) as pool, bar, contextlib.ExitStack() as opened:
+        files = {PIXELS: opened.enter_context((folder / PIXELS).open("wb"))}
         for start in range(0, len(pictures), CHUNK):
             chunk = pictures[start : start + CHUNK]
             results = pool.map(decoded, (picture for _, picture in chunk))
             for (digest, picture), result in zip(chunk, results, strict=True):
                 bar.update()
+                if not isinstance(result, str):
+                    kinds = {name: [str(array.dtype), [*array.shape]] for name, array in result.arrays.items()}
+                    if not index["names"]:
+                        index["arrays"] = kinds
+                        files |= {a: opened.enter_context((folder / ARRAY.format(a)).open("wb")) for a in kinds}
+                    elif kinds != index["arrays"]:
+                        result = f"the dataset gave the arrays {kinds}, and {index['arrays']} of {index['names'][0]}"
                 if isinstance(result, str):
                     index["unreadable"][picture.name] = result
                     continue
-                pixels.write(result.pixels.tobytes())
-                parts.write(result.parts.tobytes())
-                index["part_names"] = result.part_names
+                for name, values in {PIXELS: result.pixels, **result.arrays}.items():
+                    files[name].write(values.tobytes())
                 index["names"].append(picture.name)
                 index["digests"].append(digest)
                 index["near_grey"].append(result.near_grey)
     return index
 
 
-def _mapped(file: Path, shape: tuple[int, ...]) -> np.ndarray:
-    return np.memmap(file, np.uint8, "r", shape=shape) if shape[0] else np.zeros(shape, np.uint8)
+def _mapped(file: Path, kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.memmap(file, kind, "r", shape=shape) if np.prod(shape) else np.zeros(shape, kind)
 
 
 def _checksum(content: bytes) -> str:

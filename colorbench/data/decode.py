@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,34 +15,46 @@ from PIL import Image
 from colorbench.color import rgb_to_lab
 from colorbench.protocol import Protocol
 
+ARRAY_NAME = r"[a-z][a-z0-9_]*"  # a keyword of `forward`, and a part of a file's name
+ARRAY_TYPES = ("bool", "uint8", "int64", "float32")
+OWN_INPUTS = ("ab", "hints")  # what the protocol calls its own
+
 
 class Decoded(NamedTuple):
-    """A picture that could be read, with its masks if these were asked for."""
+    """A picture that could be read, with its further arrays, by name, if these were asked for."""
 
     pixels: np.ndarray  # uint8 (size, size, 3)
     near_grey: bool
-    parts: np.ndarray  # uint8 (size, size), an index into `part_names`; of no size without masks
-    part_names: list[str]
+    arrays: dict[str, np.ndarray]
 
 
-def decode_picture(picture: Any, protocol: Protocol, masked: bool) -> Decoded | str:
-    """The picture, or in one line why there is none. `masked`: its masks are read as well."""
+def decode_picture(picture: Any, protocol: Protocol, with_arrays: bool) -> Decoded | str:
+    """The picture, or in one line why there is none."""
     size = protocol.size
     try:
         pixels = np.asarray(picture.load(size))
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"the dataset gave {pixels.dtype} {pixels.shape}; uint8 (h, w, 3) is due")
-        masks = picture.masks(size) if masked else {}
-        # One number a pixel, not a mask a part: many pictures wait to be written.
-        parts = np.stack([*masks.values()]).argmax(0).astype(np.uint8) if masked else np.zeros(0, np.uint8)
-        if masked and parts.shape != (size, size):
-            raise ValueError(f"the dataset gave masks of shape {parts.shape}; {(size, size)} is due")
+        arrays = _checked(picture.arrays(size), size) if with_arrays else {}
     except (OSError, ValueError) as error:
         return " ".join(str(getattr(error, "strerror", None) or error).split())
     except (Exception, SystemExit) as error:  # a dataset is a plugin: it may raise anything
         return " ".join(f"{type(error).__name__}: {error}".split())
     pixels = fitted(pixels, protocol)
-    return Decoded(pixels, _is_near_grey(pixels, protocol.near_grey), parts, list(masks))
+    return Decoded(pixels, _is_near_grey(pixels, protocol.near_grey), arrays)
+
+
+def _checked(arrays: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
+    """The arrays of a picture. Raises ValueError for what the contract does not allow."""
+    checked = {name: np.asarray(array) for name, array in arrays.items()}
+    for name, array in checked.items():
+        if not re.fullmatch(ARRAY_NAME, name) or name in OWN_INPUTS:
+            raise ValueError(f"the dataset calls an array {name!r}; use lower-case letters, digits and _ for another")
+        if array.dtype not in ARRAY_TYPES:
+            raise ValueError(f"the dataset gave {name} as {array.dtype}; one of {', '.join(ARRAY_TYPES)} is due")
+        if array.dtype == bool and array.shape != (size, size):
+            raise ValueError(f"the dataset gave the mask {name} as {array.shape}; {(size, size)} is due")
+    return checked
 
 
 def fitted(image: np.ndarray, protocol: Protocol) -> np.ndarray:

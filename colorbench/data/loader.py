@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,18 +30,17 @@ def to_lab(pixels: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     return rgb_to_lab(to_rgb(pixels, device).float() / 255).split((1, 2), dim=1)
 
 
-def available_to(stage: Stage, images: Images) -> np.ndarray:
-    """The indices of the images that a stage may train on: those in its part of the split, without the near grey."""
-    colorful = np.flatnonzero(~images.near_grey)
-    first, end = (round(share * len(colorful)) for share in stage.part)
-    return colorful[first:end]
+def arrays_at(images: Images, indices: Any, device: torch.device) -> dict[str, Tensor]:
+    """The arrays of some images, by name, (B, ...) on the device."""
+    return {name: torch.from_numpy(np.array(array[indices])).to(device) for name, array in images.arrays.items()}
 
 
 class Loader:
     """The training batches of one stage. `seed_of(purpose, *details)` fixes them, whatever was drawn before.
 
     Images are flipped at random from left to right, as the field does; nothing else augments. `batch_size` counts the
-    images of a step over all processes, of which each loads its own share. Raises ValueError if the stage has no image.
+    images of a step over all processes, of which each loads its own share. Raises ValueError if there is no image of
+    color, or if the stage chooses none, or not as many for every epoch, or such that are not there.
     """
 
     def __init__(
@@ -49,13 +48,18 @@ class Loader:
     ) -> None:
         self.source, self.stage, self.batch_size = images, stage, batch_size
         self.seed_of, self.accelerator = seed_of, accelerator
-        self.available = available_to(stage, images)
-        self.images = len(self.available[: stage.images])  # of an epoch
-        if not self.images:
-            raise ValueError(f"stage {stage.name!r} has no image to train on: too few are in its part of the split")
+        self.available = np.flatnonzero(~images.near_grey)
+        if not len(self.available):
+            raise ValueError(f"all {len(images)} training images are near grey: there is no color to learn")
+        lengths = {len(self.chosen(epoch)) for epoch in range(1, stage.epochs + 1)}
+        if len(lengths) > 1:
+            seen = f"{min(lengths)} to {max(lengths)}"
+            raise ValueError(f"stage {stage.name!r}: images gives {seen} by epoch; choose as many for every epoch")
+        (self.images,) = lengths  # of an epoch
         self.steps = -(-self.images // batch_size)  # of an epoch
         if 0 < self.images % batch_size < accelerator.num_processes and self.steps > 1:
             self.steps -= 1  # the last few are not enough for a share each
+        self.length = stage.epochs * self.steps  # of the stage, in steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
         """This process's share of each step of an epoch, counted from 1, from step `start`, counted from 0."""
@@ -63,32 +67,49 @@ class Loader:
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         for step in range(start, self.steps):
             part = slice(step * self.batch_size, (step + 1) * self.batch_size)
-            yield step, _batch(self.source, order[part][mine], flips[part][mine], self.stage, self.accelerator.device)
+            yield step, self._batch(self.source, order[part][mine], flips[part][mine], self.steps_before(epoch) + step)
+
+    def in_order(self, images: Images, indices: np.ndarray, step: int = 0) -> Iterator[Batch]:
+        """The images at `indices`, unflipped, all of them in each process: to validate after a step, or to measure."""
+        for start in range(0, len(indices), self.batch_size):
+            part = indices[start : start + self.batch_size]
+            yield self._batch(images, part, np.zeros(len(part), bool), step)
+
+    def chosen(self, epoch: int) -> np.ndarray:
+        """The images of an epoch as the stage chooses them, (images,) indices."""
+        choose, count = self.stage.images, len(self.available)
+        indices = np.asarray(choose(epoch, count) if callable(choose) else range(count)[:choose])
+        if not indices.size:
+            raise ValueError(f"stage {self.stage.name!r} has no image to train on in epoch {epoch}")
+        whole = indices.ndim == 1 and indices.dtype.kind in "iu"
+        if not whole or indices.min() < 0 or indices.max() >= count:
+            seen = f"{indices.min()} to {indices.max()}" if whole else f"{indices.dtype} {indices.shape}"
+            due = f"indices from 0 to {count - 1} are due"
+            raise ValueError(f"stage {self.stage.name!r}: images gives {seen} in epoch {epoch}; {due}")
+        return self.available[indices]
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The images of an epoch, (images,) indices, and which of them are flipped, bool (images,)."""
         random = np.random.default_rng(self.seed_of("order", self.stage.name, epoch))
-        first = (epoch - 1) * self.images if self.stage.rolling else 0
-        chosen = self.available.take(range(first, first + self.images), mode="wrap")
-        return random.permutation(chosen), random.random(self.images) < 0.5
+        return random.permutation(self.chosen(epoch)), random.random(self.images) < 0.5
 
     def size(self, step: int) -> int:
         """The images of a step over all processes."""
         return min(self.batch_size, self.images - step * self.batch_size)
 
-    def progress(self, epoch: int, step: int) -> float:
-        """The share of the stage that lies before this step."""
-        return ((epoch - 1) * self.steps + step) / (self.stage.epochs * self.steps)
+    def steps_before(self, epoch: int) -> int:
+        """The steps of the stage that lie before an epoch, counted from 1."""
+        return (epoch - 1) * self.steps
+
+    def _batch(self, images: Images, indices: np.ndarray, flips: np.ndarray, step: int) -> Batch:
+        device, sides = self.accelerator.device, images.pixels.shape[1:3]
+        L, ab = (_flipped(values, flips) for values in to_lab(images.pixels[indices], device))
+        arrays = arrays_at(images, indices, device).items()
+        inputs = {name: _flipped(array, flips) if array.shape[-2:] == sides else array for name, array in arrays}
+        return Batch(L, ab, self.stage.settings, step, self.length, inputs)
 
 
-def in_order(images: Images, stage: Stage, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """Every image once, unflipped, with the settings of the stage: what validates."""
-    for start in range(0, len(images), batch_size):
-        indices = np.arange(start, min(start + batch_size, len(images)))
-        yield _batch(images, indices, np.zeros(len(indices), bool), stage, device)
-
-
-def _batch(images: Images, indices: np.ndarray, flips: np.ndarray, stage: Stage, device: torch.device) -> Batch:
-    L, ab = to_lab(images.pixels[indices], device)
-    flipped = torch.from_numpy(flips).to(device)[:, None, None, None]
-    return Batch(torch.where(flipped, L.flip(3), L), torch.where(flipped, ab.flip(3), ab), stage.settings)
+def _flipped(values: Tensor, flips: np.ndarray) -> Tensor:
+    """Those of the batch that `flips`, bool (B,), says, from left to right."""
+    chosen = torch.from_numpy(flips).to(values.device).view(-1, *[1] * (values.ndim - 1))
+    return torch.where(chosen, values.flip(-1), values)

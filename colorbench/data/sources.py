@@ -8,14 +8,15 @@ import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no other decoder is tried, whatever a file contains
@@ -23,13 +24,12 @@ SMALLEST_SIDE = 8  # below it there is nothing to see: a tracking pixel, a broke
 LARGEST_FILE = 256 << 20  # bytes; an uncompressed picture of as many pixels as Pillow reads without a warning
 # Read at once. A zip may unfold to thousands of times its size, and not every method of compression can be stopped.
 CHUNK = 1 << 14
-Files = dict[str, Callable[[], IO[bytes]]]  # what opens each file, by its path in the folder or zip
 
 # Cameras of 100 megapixels exist. What is larger than twice Pillow's limit stays refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FilePicture:
     """One image file. `name` is its path inside the folder or zip, with forward slashes; `open` gives its bytes."""
 
@@ -80,7 +80,7 @@ def decode(data: bytes) -> Image.Image:
         if min(image.size) >= SMALLEST_SIDE:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ValueError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # Pillow raises a dozen types on broken files; each means the same to us
         raise ValueError(f"broken image: {error or type(error).__name__}") from error
@@ -103,21 +103,38 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def pictures(path: Path) -> list[FilePicture]:
+class Files(Sequence[FilePicture]):
+    """Image files by their paths in a folder or zip; `open` gives the bytes of one.
+
+    Only the names are held, since there may be millions: a picture is made when it is asked for.
+    """
+
+    def __init__(self, names: Sequence[str], open: Callable[[str], IO[bytes]]) -> None:
+        self.names, self.open = names, open
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Files(self.names[index], self.open)
+        return FilePicture(self.names[index], partial(self.open, self.names[index]))
+
+
+def pictures(path: Path) -> Files:
     """Every image file under a folder, or inside a zip, sorted by name; hidden files and folders are skipped.
 
     A folder that cannot be listed is named on standard error. Raises ValueError with one line if the path does not
     exist, is neither, or holds no image.
     """
     if path.is_dir():
-        files = _in_folder(path)
+        found = _in_folder(path)
     elif path.is_file():
-        files = _in_zip(path)
+        found = _in_zip(path)
     elif os.path.lexists(path):
         raise ValueError(f"{path} is neither a folder nor a zip of images")
     else:
         raise ValueError(f"there is no {path}")
-    found = [FilePicture(name, files[name]) for name in sorted(files) if _is_image(PurePosixPath(name))]
     if not found:
         raise ValueError(f"{path} holds no image (looked for {', '.join(sorted(SUFFIXES))})")
     return found
@@ -127,14 +144,20 @@ def _in_folder(path: Path) -> Files:
     def name_unlisted(error: OSError) -> None:
         print(f"left out the folder {error.filename!r}: {error.strerror}", file=sys.stderr)
 
-    files: Files = {}
-    for folder, subfolders, names in os.walk(path, onerror=name_unlisted):
+    names = []
+    for folder, subfolders, files in os.walk(path, onerror=name_unlisted):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for file in (Path(folder, name) for name in names):
+        inside = Path(folder).relative_to(path).as_posix()
+        for file in filter(_is_image, files):
+            whole = os.path.join(folder, file)
             # Reading from a pipe or a device might never end. What is not even found is named when it is read.
-            if os.path.isfile(file) or not os.path.exists(file):
-                files[file.relative_to(path).as_posix()] = partial(file.open, "rb")  # type: ignore[assignment]
-    return files
+            if os.path.isfile(whole) or not os.path.exists(whole):
+                names.append(file if inside == "." else f"{inside}/{file}")
+    return Files(sorted(names), partial(_open, str(path)))
+
+
+def _open(folder: str, name: str) -> IO[bytes]:
+    return open(os.path.join(folder, name), "rb")
 
 
 def _in_zip(path: Path) -> Files:
@@ -147,10 +170,16 @@ def _in_zip(path: Path) -> Files:
             raise ValueError(f"{path} is neither a folder nor a zip of images") from error
         raise ValueError(f"{path} is a damaged zip: {error}") from error
     # Some tools write "./a.jpg" for "a.jpg".
-    return {PurePosixPath(name).as_posix(): partial(archive.open, name) for name in archive.namelist()}
+    found = [(PurePosixPath(name).as_posix(), name) for name in archive.namelist()]
+    images = [(name, stored) for name, stored in found if _is_image(name)]
+    if twice := [name for name, count in Counter(name for name, _ in images).items() if count > 1]:
+        raise ValueError(f"{path} has more than one file called {twice[0]}; pack it anew, each name once")
+    members = dict(images)
+    return Files(sorted(members), lambda name: archive.open(members[name]))
 
 
-def _is_image(path: PurePosixPath) -> bool:
+def _is_image(name: str) -> bool:
     # macOS puts a "._photo.jpg" beside each photo of a zip, with its own notes inside.
-    hidden = any(part.startswith(".") and part != ".." for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and "__MACOSX" not in path.parts
+    parts = name.split("/")
+    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not hidden and "__MACOSX" not in parts

@@ -10,38 +10,44 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from pytest_benchmark.fixture import BenchmarkFixture
 from torch.utils.flop_counter import FlopCounterMode
 
 from colorbench import plugins
-from colorbench.contract import Batch, Preset
+from colorbench.contract import Batch, Preset, Stage
 from colorbench.data.loader import to_lab
 from colorbench.harness import device
 from colorbench.harness.predict import colorize
 from colorbench.harness.stepper import Stepper, frozen
 from colorbench.harness.throughput import REQUEST
 from colorbench.harness.trained import load_cell
+from colorbench.options import configure
 from colorbench.runs.folder import RunFolder
+
+Subject = tuple[Accelerator, torch.nn.Module, Stage | None, torch.Tensor, torch.Tensor, int]
 
 request_ = json.loads(os.environ[REQUEST])
 
 
 @pytest.fixture(scope="module")
-def subject():
+def subject() -> Iterator[Subject]:
     """The trained network, its last stage, and a batch of the run's own pictures."""
     accelerator = device.accelerator()
     _warm_up(accelerator)
     before = _process_peak()
     registry, folder = plugins.load(request_["plugins"]), RunFolder(request_["run"])
+    configure(registry, request_["options"])
     (spec,) = registry.find("model", [request_["model"]])
     network = load_cell(folder, spec.name, request_["seed"], registry)
     network.to(accelerator.device).to(memory_format=torch.channels_last)
-    stages = spec.schedule(Preset(**request_["preset"]))
+    stages = [stage for stage in spec.schedule(Preset(**request_["preset"])) if not stage.measures]
     with np.load(folder.path / "samples.npz") as samples:
         truth = np.resize(samples["truth"], (request_["batch"], *samples["truth"].shape[1:]))
     L, ab = to_lab(truth, accelerator.device)
@@ -50,23 +56,23 @@ def subject():
 
 
 @pytest.mark.parametrize("what", ["infer_1", "infer_n", "step_1", "step_n"])
-def test_speed(benchmark, subject, what):
+def test_speed(benchmark: BenchmarkFixture, subject: Subject, what: str) -> None:
     accelerator, network, stage, L, ab, before = subject
     if what.endswith("_1"):
         L, ab = L[:1], ab[:1]
-    synchronize = torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
+    synchronize: Callable[[], None] = torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
     if what.startswith("infer"):
 
-        def work():
+        def work() -> None:
             colorize(network, L)
             synchronize()
 
     else:
-        stepper = Stepper(network, stage, accelerator)
+        stepper = Stepper(network, stage, accelerator)  # type: ignore[arg-type]  # without a stage it trains nothing
         batch = Batch(L, ab, stage.settings if stage else {})
         network.train()
 
-        def work():
+        def work() -> None:
             if stage:
                 list(stepper.step(batch, 0.0, len(L)))
             synchronize()

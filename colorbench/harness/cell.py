@@ -15,25 +15,36 @@ import torch
 from torch import nn
 
 from colorbench.contract import ModelSpec, Stage
-from colorbench.data.cache import open_images
+from colorbench.data.cache import Images, open_images
 from colorbench.errors import DISK_FULL, reason
 from colorbench.harness import device
 from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.elsewhere import Elsewhere
 from colorbench.harness.networks import (
-    PUBLISHED_WIDTH,
     build,
     build_published,
     count_parameters,
+    load_published,
     notes_of,
     packed_weights,
     trained_state,
 )  # fmt: skip
-from colorbench.harness.predict import Keeper, Predicted, check_answers, colorize, inputs_of, keeps_all, kept, predict
+from colorbench.harness.predict import (
+    Keeper,
+    Predicted,
+    check_answers,
+    colorize,
+    given_to,
+    inputs_of,
+    keeps_all,
+    kept,
+    predict,
+)
 from colorbench.harness.scoring import score_all
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.metrics.extra import with_statistics
+from colorbench.options import recorded_spec
 from colorbench.runs.executors import end_if_alone
 from colorbench.runs.folder import (
     DETAILS,
@@ -43,6 +54,7 @@ from colorbench.runs.folder import (
     SET_SCORES,
     TRACEBACK,
     TRAINING,
+    VAL_SCORES,
     WEIGHTS,
     RunFolder,
     add_files,
@@ -53,7 +65,7 @@ from colorbench.runs.folder import (
     write_cell,
 )  # fmt: skip
 from colorbench.runs.identity import differences, option_fields, predictions_key, stage_fields
-from colorbench.runs.plan import CellRequest
+from colorbench.runs.plan import CellRequest, is_validated
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 
@@ -65,10 +77,14 @@ class Cell:
         self.registry = request.plugins.load()
         self.accelerator = device.accelerator()
         self.test = open_images(request.splits["test"])
+        self.network: nn.Module | None = None  # once it is trained, or loaded
 
-    @property
+    @cached_property
     def spec(self) -> ModelSpec:
-        (spec,) = self.registry.find("model", [self.request.record.model])
+        record = self.request.record
+        if record.has_weights and (spec := recorded_spec(self.registry, record)):
+            return spec
+        (spec,) = self.registry.find("model", [record.model])
         return spec
 
     @cached_property
@@ -103,8 +119,11 @@ def make(request: CellRequest) -> CellRecord:
         remove_litter(request.cell_dir)
     try:
         cell = Cell(request)
-        network = None if record.has_weights or cell.spec.pictures else _train(cell, record)
-        _score(cell, record, network)
+        if not record.has_weights and not cell.spec.pictures:
+            cell.network = _train(cell, record)
+        _score(cell, record)
+        if request.validation and not is_validated(record, request.validation):
+            _validate(cell, record)
         record.status, record.reason = DONE, None
         (request.cell_dir / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
     except (Exception, SystemExit) as error:
@@ -124,12 +143,13 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     """Train the network and save it: whatever happens to its predictions, it need not be trained again."""
     request, spec = cell.request, cell.spec
     base = load_cell(RunFolder(request.run), spec.refines, record.seed, cell.registry) if spec.refines else None
-    network, record.width = network_before_training(cell, base), _width(cell)
+    network, record.width = network_before_training(cell, base), width_of(cell)
     network.to(cell.accelerator.device).to(memory_format=torch.channels_last)
-    inputs = inputs_of(cell.test.pixels[:1], cell.accelerator.device, request.protocol, spec.sees_truth)
-    colorize(network, *inputs)  # what breaks the contract shall not train for a day first
+    L, inputs = inputs_of(spec, cell.test, slice(1), cell.accelerator.device, request.protocol)
+    colorize(network, L, **inputs)  # what breaks the contract shall not train for a day first
     # Without stages these are not looked at: there may be test images alone.
-    train, val = (open_images(request.splits.get(split, request.splits["test"])) for split in ("train", "val"))
+    opened = (open_images(request.splits.get(split, request.splits["test"])) for split in ("train", "val"))
+    train, val = (images.taking(spec.takes) for images in opened)
     checkpoint = Checkpoint(request.cell_dir / TRAINING, request.resume, cell.accelerator.device)
     job = TrainingJob(network, spec, record.seed, request.preset.batch_size, train, val, base)
     trainer = Trainer(job, cell.accelerator, checkpoint)
@@ -138,8 +158,10 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
-    record.parameters = 0 if spec.sees_truth else count_parameters(network, *inputs)
+    record.parameters = 0 if spec.sees_truth else count_parameters(network, L, **inputs)
     record.notes = [*notes_of(network)]
+    if file := record.made_from.get("initial"):
+        record.notes.append(f"trained on from {file['file']} (SHA-256 {file['sha256'][:12]})")
     record.status = TRAINED
     if cell.is_main:
         state = packed_weights(trained_state(network, base))
@@ -159,12 +181,16 @@ def network_before_training(cell: Cell, base: nn.Module | None) -> nn.Module:
         return build_published(spec, size, request.weights)
     if spec.trained_as and run.exists() and (other := run.cell(spec.trained_as, seed)).has_weights:
         return with_weights(other, run.cell_dir(other.model, seed), spec, base, size)
-    return build(spec, request.preset.width, size, base, seed)
+    network = build(spec, request.preset.width, size, base, seed)
+    if request.initial:
+        load_published(network, spec, request.initial, base)
+    return network
 
 
-def _width(cell: Cell) -> float:
+def width_of(cell: Cell) -> float:
+    """The factor on the channels that its network has."""
     if cell.request.weights:
-        return PUBLISHED_WIDTH
+        return cell.spec.published_width
     other = cell.spec.trained_as
     return (
         RunFolder(cell.request.run).cell(other, cell.request.record.seed).width if other else cell.request.preset.width
@@ -180,43 +206,63 @@ def _trained(cell: Cell, record: CellRecord) -> nn.Module:
     return with_weights(record, request.cell_dir, spec, base, request.preset.size)
 
 
-def _score(cell: Cell, record: CellRecord, network: nn.Module | None) -> None:
+def _score(cell: Cell, record: CellRecord) -> None:
     """Score the predictions that are kept; without them all, predict again from the weights."""
     request, where = cell.request, cell.accelerator.device
-    test, metrics = cell.test, with_statistics(cell.registry.metrics.values(), request.statistics)
+    test = cell.test
+    metrics = with_statistics(cell.registry.metrics.values(), request.statistics, test.arrays)
+    by = metrics, request.protocol, cell.registry.specs["diagnostic"].values()
     key = predictions_key(record, request.inputs)
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
-        scored = score_all(kept(request.cell_dir, record, test, where), test, metrics, request.protocol)
+        scored = score_all(kept(request.cell_dir, record, test, where), test, *by)
     else:
-        predictions = _predictions(cell, record, network)
+        predictions = _predictions(cell, record, test)
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
-            scored = score_all(keeper.follow(predictions), test, metrics, request.protocol)
+            scored = score_all(keeper.follow(predictions), test, *by)
             keeper.commit(record)
-        record.predicted_by = key
+        record.predicted_by, record.given = key, given_to(cell.spec, test, request.protocol)
     if cell.is_main:
         tables = {SCORES: scored.scores, DETAILS: scored.details, SET_SCORES: scored.set_scores}
         content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items() if len(table)}
         add_files(request.cell_dir, record, content | {SAMPLES: packed(**scored.samples)})
-    record.scored_by = request.scored_by
-    if LOSSES in damaged_files(request.cell_dir, record):  # only a figure needs them: no reason to train anew
+        for name in tables.keys() & record.files.keys() - content.keys():  # of metrics or diagnostics that are no more
+            del record.files[name]
+            (request.cell_dir / name).unlink(missing_ok=True)
+    record.scored_by, record.failed_diagnostics = request.scored_by, scored.failed
+    damaged = damaged_files(request.cell_dir, record)
+    if VAL_SCORES in damaged:
+        del record.files[VAL_SCORES]
+        record.validated_by = ""
+    if LOSSES in damaged:  # only a figure needs them: no reason to train anew
         print(f"{request.cell_dir / LOSSES} is damaged: the figure of losses leaves it out", file=sys.stderr)
         del record.files[LOSSES]
 
 
-def _predictions(cell: Cell, record: CellRecord, network: nn.Module | None) -> Iterator[Predicted]:
-    """The predictions of a network, that of the cell unless it is given, or the pictures that were made elsewhere."""
-    request, where, spec, test = cell.request, cell.accelerator.device, cell.spec, cell.test
+def _validate(cell: Cell, record: CellRecord) -> None:
+    """Score the validation images as the test images are, but by the protocol alone."""
+    request, val = cell.request, open_images(cell.request.splits["val"])
+    scored = score_all(_predictions(cell, record, val), val, (), request.protocol)
+    if cell.is_main:
+        add_files(request.cell_dir, record, {VAL_SCORES: to_parquet(_labelled(scored.scores, record))})
+    record.validated_by = predictions_key(record, request.validation)
+
+
+def _predictions(cell: Cell, record: CellRecord, images: Images) -> Iterator[Predicted]:
+    """The predictions of the cell's network for a split, or the pictures that were made elsewhere."""
+    request, where, spec = cell.request, cell.accelerator.device, cell.spec
     if spec.pictures:
         record.width = request.preset.width
-        elsewhere = Elsewhere(spec, test, request.protocol)
+        elsewhere = Elsewhere(spec, images, request.protocol)
         yield from elsewhere.predictions(where)
         record.notes = elsewhere.notes()
         return
-    network = network if network is not None else _trained(cell, record)
-    network.to(where).to(memory_format=torch.channels_last)
+    if cell.network is None:
+        cell.network = _trained(cell, record)
+    network = cell.network.to(where).to(memory_format=torch.channels_last)
     # After training, which shows what a first layer of zeros hides.
-    check_answers(network, *inputs_of(test.pixels[:2], where, request.protocol, spec.sees_truth))
-    yield from predict(network, test, where, request.protocol, spec.sees_truth)
+    L, inputs = inputs_of(spec, images, slice(2), where, request.protocol)
+    check_answers(network, L, **inputs)
+    yield from predict(network, spec, images, where, request.protocol)
 
 
 def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:

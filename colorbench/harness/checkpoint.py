@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -42,7 +43,7 @@ class TrainingState:
     losses: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
     network: dict[str, Tensor] = field(default_factory=dict)
     mean: dict[str, Tensor] = field(default_factory=dict)
-    optimizers: dict[str, dict[int, dict[str, Tensor]]] = field(default_factory=dict)
+    optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 class _Head(msgspec.Struct):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,8 @@ def matched(path: Path, images: Sequence[str]) -> tuple[list[sources.FilePicture
 
 
 def _bare(name: str) -> str:
-    """A name without the endings of image files, of which it may have several."""
+    """A name without the endings of image files, of which it may have several, accents as one character each."""
+    name = unicodedata.normalize("NFC", name)
     while (path := PurePosixPath(name)).suffix.lower() in sources.SUFFIXES and path.stem:
         name = str(path.with_suffix(""))
     return name
@@ -124,7 +126,7 @@ class Elsewhere:
             pixels = picture.load(self.protocol.size)
         except (OSError, ValueError) as error:
             return str(getattr(error, "strerror", None) or error)
-        decoded = decode_picture(_Loaded(pixels), self.protocol, masked=False)
+        decoded = decode_picture(_Loaded(pixels), self.protocol, with_arrays=False)
         if isinstance(decoded, str):
             return decoded
         return decoded.pixels, pixels.shape != decoded.pixels.shape, decoded.near_grey
@@ -138,7 +140,7 @@ class Elsewhere:
         self.resized += sum(resized)
         self.uncolored += int((np.array(grey) & ~self.images.near_grey[place]).sum())
         self.change += float((own - L[:, 0]).abs().mean((1, 2)).sum())
-        if self.spec.options.get("as_is"):
+        if self.spec.option_values.get("as_is"):
             return pictures
         carrying = carries(pictures, L)
         self.as_they_are += int(carrying.sum())
@@ -149,7 +151,7 @@ class Elsewhere:
         assert self.spec.pictures is not None
         total, size = len(self.images), self.protocol.size
         name = one_line(self.spec.pictures.resolve().name)
-        if self.spec.options.get("as_is"):
+        if self.spec.option_values.get("as_is"):
             taken = "scored as they are, with their own luminance"
         elif self.as_they_are == total:
             taken = "all of which carry the true L, to within rounding"

@@ -15,7 +15,7 @@ from colorbench import plugins
 from colorbench.color import luminance, recombine
 from colorbench.data.cache import decode_all
 from colorbench.data.loader import to_rgb
-from colorbench.data.splits import open_splits
+from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError
 from colorbench.harness.predict import BATCH, to_pixels
 from colorbench.protocol import COLORBENCH
@@ -33,6 +33,7 @@ def export_pictures(
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} is not an empty folder; name another one")
     registry = plugins.load(plugin_files)
+    refuse_inside(folder, data, registry)
     fed = replace(registry.find("protocol", [protocol_name])[0], size=size)
     protocol = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
     images = decode_all(data, open_splits(data, registry, {"test": None}), protocol).splits["test"]

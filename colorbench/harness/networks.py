@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorbench.contract import ModelSpec
-from colorbench.errors import UserError
+from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
+from colorbench.errors import UserError, reason
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
 
-PUBLISHED_WIDTH, PUBLISHED_SIZE = 1.0, 256  # of the weight files that authors of colorization models release
+WRAPPERS = ("state_dict", "params", "params_ema", "model")  # under which checkpoints keep a state dict
+DEEPEST = 8  # wrappers around it
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}  # of which each is converted to the other
 
 
@@ -32,11 +34,11 @@ def build(spec: ModelSpec, width: float, size: int, base: nn.Module | None = Non
     with torch.random.fork_rng(devices=[]):  # whoever loads a model keeps the random numbers that he had
         # A variant of its parent's shapes starts from its weights: the difference is then the change, not the draw.
         torch.manual_seed(seed_for(seed, "init", spec.parent or spec.name))
-        network = spec.build(width=width, size=size, base=base, **spec.options)
+        network = spec.build(width=width, size=size, base=base, **spec.option_values)
     if not isinstance(network, nn.Module):
         raise ValueError(f"build of {spec.name!r} returned {type(network).__name__}; a torch.nn.Module is due")
-    if reason := misfit(own := network.state_dict(), own):
-        raise ValueError(f"the network's state cannot be saved: {reason}")
+    if why := misfit(own := network.state_dict(), own):
+        raise ValueError(f"the network's state cannot be saved: {why}")
     notes_of(network)
     return network
 
@@ -49,11 +51,11 @@ def untrained(registry: Registry, name: str, width: float, size: int, seed: int 
 
 
 def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
-    """The network at full width with published weights. Raises UserError when they do not fit."""
+    """The network at the width of published weights, with them. Raises UserError when they do not fit."""
     if spec.refines:
         raise UserError(f"{spec.name!r} refines {spec.refines!r}, which a weight file does not hold; give a run")
-    network = build(spec, PUBLISHED_WIDTH, size)
-    load_weights(network, file)
+    network = build(spec, spec.published_width, size)
+    load_published(network, spec, file)
     return network
 
 
@@ -64,7 +66,7 @@ def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def count_parameters(network: nn.Module, L: Tensor) -> int:
+def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
     """The parameters that color `L`, base included: no discriminator, no head that only training uses."""
     used: dict[int, int] = {}
 
@@ -73,16 +75,33 @@ def count_parameters(network: nn.Module, L: Tensor) -> int:
 
     hooks = [module.register_forward_hook(note) for module in network.modules()]
     try:
-        network.eval()(L)
+        network.eval()(L, **inputs)
     finally:
         for hook in hooks:
             hook.remove()
     return sum(used.values())
 
 
+def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
+    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
+    try:
+        return network.get_submodule(name)
+    except AttributeError as error:
+        there = ", ".join(child for child, _ in network.named_children()) or "none"
+        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+
+
+def refuse_misspelt(network: nn.Module) -> None:
+    """Raises ValueError for an attribute that looks like a misspelt one of the contract, which nobody would call."""
+    due = [name for name in ("updates", *OPTIONAL) if not hasattr(network, name)]
+    for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
+        if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
+            raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
+
+
 def notes_of(network: nn.Module) -> tuple[str, ...]:
     """The sentences that the network has for the reader of the table. Raises ValueError if they are no text."""
-    notes = getattr(network, "notes", ())
+    notes = network.notes if isinstance(network, Annotated) else ()
     if isinstance(notes, str):
         return (notes,)
     if not isinstance(notes, Sequence) or not all(isinstance(note, str) for note in notes):
@@ -97,27 +116,49 @@ def packed_weights(state: Mapping[str, Tensor]) -> bytes:
     return safetensors.torch.save(dense)
 
 
-def load_weights(network: nn.Module, file: Path, base: nn.Module | None = None, checksum: str | None = None) -> None:
-    """Load `file`, safetensors or a state dict of torch, into all of the network but its base.
+def load_weights(network: nn.Module, file: Path, base: nn.Module | None, checksum: str) -> None:
+    """Load the weights that a cell has saved into all of the network but its base.
 
-    Nothing in the file is executed. Raises UserError when it cannot be read, is damaged or not what `checksum` says,
-    holds anything but dense tensors of real numbers, or does not fit by key, shape and kind of number.
+    Raises UserError when the file is absent, is not what `checksum` says, or does not fit.
     """
-    state = _state_in(_content(file) if checksum is None else read_checked(file, checksum), file)
-    if reason := misfit(state, trained_state(network, base)):
-        raise UserError(f"{file} does not fit: {reason}; give weights made for this model at this width")
+    state = _state_in(read_checked(file, checksum), file)
+    _load(network, state, file, base, "give weights made for this model at this width")
+
+
+def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None) -> None:
+    """Load weights that others have published, safetensors or what torch.save wrote, into all but the base.
+
+    They may lie in a checkpoint under one of WRAPPERS, with names that begin with "module." or that `spec.convert`
+    maps. Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
+    tensors of real numbers, or does not fit by key, shape and kind of number.
+    """
+    state, own = _state_in(_content(file), file), trained_state(network, base)
+    if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if spec.convert and state.keys() != own.keys():
+        state = _converted(state, spec.convert, file)
+    remedy = f"give weights of {spec.name}, whose published ones take --width {spec.published_width:g}"
+    due = trained_state(network, base)
+    if isinstance(network, Measures):  # what this harness measures, nobody else published
+        state = {**{key: due[key] for key in network.measured if key in due}, **state}
+    _load(network, state, file, base, remedy)
+
+
+def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Module | None, remedy: str) -> None:
+    if why := misfit(state, trained_state(network, base)):
+        raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
     if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
         raise UserError(f"{file} holds values that are no numbers in {_some(broken)}; give weights of a sound training")
-    network.load_state_dict(state, strict=base is None)
+    network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
 def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Why a network whose state is `own` cannot load `state`; empty if it can. Floats are converted to other floats."""
-    if missing := [key for key in own if key not in state]:
-        return f"it lacks {_some(missing)}"
-    if surplus := [key for key in state if key not in own]:
-        return f"the model has no {_some(surplus)}"
+    missing, surplus = [key for key in own if key not in state], [key for key in state if key not in own]
+    if missing or surplus:
+        said = {"it lacks": missing, "the model has no": surplus}
+        return ", and ".join(f"{what} {_some(keys)}" for what, keys in said.items() if keys)
     for key, due in own.items():
         given = state[key]
         if not isinstance(given, Tensor) or given.layout != torch.strided or given.is_nested or given.is_quantized:
@@ -139,6 +180,7 @@ def _content(file: Path) -> bytes:
 
 
 def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
+    """The state dict in a file, also in a checkpoint, however deep."""
     try:
         # safetensors begin with the length of their header, 8 bytes, and the header, which is JSON.
         if content[8:9] == b"{" and not content.startswith(b"PK"):
@@ -150,9 +192,32 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
             f"{file} is truncated, or holds more than tensors, and was not loaded; "
             "save the model's state_dict() as safetensors or with torch.save"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{file} holds no state dict of tensors; save the model's state_dict() with torch.save")
-    return state
+    for _ in range(DEEPEST):
+        if _is_state(state):
+            return state
+        within = [key for key in WRAPPERS if isinstance(state, Mapping) and isinstance(state.get(key), Mapping)]
+        if len(within) > 1:
+            raise UserError(f"{file} holds several states, {' and '.join(within)}; save the one that is meant alone")
+        state = state[within[0]] if within else None
+    raise UserError(f"{file} holds no state dict of tensors; save the model's state_dict() with torch.save")
+
+
+def _is_state(state: Any) -> bool:
+    return isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+
+
+def _converted(
+    state: Mapping[str, Tensor], convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]], file: Path
+) -> Mapping[str, Tensor]:
+    try:
+        converted = convert(state)
+    except Exception as error:  # whatever a plugin raises
+        raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
+    if not _is_state(converted):
+        raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")
+    return converted
 
 
 def _some(items: list[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,9 @@ from colorbench.color import recombine
 from colorbench.data.loader import to_lab
 from colorbench.data.sources import decode
 from colorbench.errors import UserError, one_line
-from colorbench.harness.networks import PUBLISHED_SIZE
 from colorbench.harness.predict import colorize
 from colorbench.harness.trained import load_model
-from colorbench.plugins import Registry
+from colorbench.plugins import load
 from colorbench.runs.folder import RunFolder, write_aside
 
 MOST_PIXELS = 320_000_000  # of a photo; it then takes about 4 GB of memory
@@ -27,32 +27,45 @@ BICUBIC = Image.Resampling.BICUBIC
 
 
 def colorize_file(
-    photo: Path, out: Path | None, model: str, run: str | None, weights: str | None, registry: Registry
+    photo: Path, out: Path | None, model: str, run: str | None, weights: str | None, plugins: Iterable[str | Path]
 ) -> Path:
-    """Color `photo` and write a PNG of the same size: `out`, or PHOTO-MODEL.png beside it. Returns its path.
+    """Color `photo` and write a PNG of the same size: `out`, or PHOTO-MODEL.png in the current folder. Returns it.
+
+    Not beside the photo: in a folder of data it would be taken for one of the true pictures.
 
     Raises UserError when the photo cannot be read, or when `out` is the photo itself, is no .png or cannot be written.
     """
     if out is not None:
         _refuse_out(out, photo)
-    network = load_model(model, weights, run, registry=registry)
-    size = RunFolder(run).record.preset.size if run else PUBLISHED_SIZE
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # Pillow refuses from twice as many on
-    try:
-        image = decode(_content(photo))
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {one_line(str(photo))}: {why}; name another photo") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+    network = load_model(model, weights, run, plugins=plugins)
+    size = RunFolder(run).record.preset.size if run else load(plugins).specs["model"][model].published_size
     png = io.BytesIO()
-    colorize_image(network, image, size).save(png, format="PNG")
-    out = out or photo.with_name(f"{photo.stem}-{model.replace('/', '-')}.png")
+    colorize_image(network, opened(photo), size).save(png, format="PNG")
+    out = out or Path(f"{photo.stem}-{model.replace('/', '-')}.png")
     try:
         write_aside(out, png.getvalue())
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}; name another file with --out") from error
     return out
+
+
+def opened(photo: str | Path | Image.Image | np.ndarray) -> Image.Image:
+    """A photo as RGB: of a file, an image of PIL, or uint8 RGB (h, w, 3). Raises UserError if it cannot be read."""
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # Pillow refuses from twice as many on
+    name = one_line(str(photo)) if isinstance(photo, str | Path) else "the picture"
+    try:
+        return decode(_content(Path(photo)) if isinstance(photo, str | Path) else _as_png(photo))
+    except (OSError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {name}: {why}; name another photo") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _as_png(photo: Image.Image | np.ndarray) -> bytes:
+    png = io.BytesIO()
+    (photo if isinstance(photo, Image.Image) else Image.fromarray(photo)).save(png, "PNG", compress_level=1)
+    return png.getvalue()
 
 
 def _content(photo: Path) -> bytes:

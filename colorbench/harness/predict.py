@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from colorbench import hints
 from colorbench.color import bytes_to_lab, luminance, recombine
+from colorbench.contract import ModelSpec, ShowsAttention
 from colorbench.data.cache import Images
-from colorbench.data.loader import to_rgb
+from colorbench.data.loader import arrays_at, to_rgb
 from colorbench.protocol import Protocol
 from colorbench.runs.folder import ATTENTION, PREDICTIONS, damaged_files
 from colorbench.runs.predictions import PictureWriter, read_pictures
@@ -49,20 +51,34 @@ def to_pixels(rgb: Tensor) -> np.ndarray:
     return rgb.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def inputs_of(pixels: np.ndarray, device: torch.device, protocol: Protocol, sees_truth: bool) -> tuple[Tensor, ...]:
-    """What a network gets of uint8 pixels (B, H, W, 3): L (B, 1, H, W), and the true ab if it `sees_truth`."""
-    rgb = to_rgb(pixels, device)
-    L = luminance(rgb, protocol)
-    return (L, torch.stack(bytes_to_lab(rgb, protocol)[1:], dim=1)) if sees_truth else (L,)
+def given_to(spec: ModelSpec, images: Images, protocol: Protocol) -> list[str]:
+    """Of what a model takes beside L, what the protocol and the dataset have."""
+    return [name for name in spec.takes if name in images.arrays or (name == "hints" and protocol.hints)]
+
+
+def inputs_of(
+    spec: ModelSpec, images: Images, place: slice, device: torch.device, protocol: Protocol
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What the network of a model gets of some images: L (B, 1, H, W), and by name what it takes beside.
+
+    One that sees the truth gets the true `ab`.
+    """
+    rgb, given = to_rgb(images.pixels[place], device), given_to(spec, images, protocol)
+    inputs = arrays_at(images.taking(given), place, device)
+    if spec.sees_truth or "hints" in given:
+        ab = torch.stack(bytes_to_lab(rgb, protocol)[1:], dim=1)
+        inputs |= {"ab": ab} if spec.sees_truth else {}
+        inputs |= {"hints": hints.draw(ab, images.digests[place], protocol)} if "hints" in given else {}
+    return luminance(rgb, protocol), inputs
 
 
 def predict(
-    network: nn.Module, images: Images, device: torch.device, protocol: Protocol, sees_truth: bool = False
+    network: nn.Module, spec: ModelSpec, images: Images, device: torch.device, protocol: Protocol
 ) -> Iterator[Predicted]:
     """Color every image of a split under the protocol. Raises ValueError when the network breaks the contract."""
     for start in range(0, len(images), BATCH):
-        L, *truth = inputs_of(images.pixels[start : start + BATCH], device, protocol, sees_truth)
-        ab, maps = colorize_with_attention(network, L, *truth)
+        L, inputs = inputs_of(spec, images, slice(start, start + BATCH), device, protocol)
+        ab, maps = colorize_with_attention(network, L, **inputs)
         quantized = None if maps is None else (maps * 255).round().byte()
         yield Predicted(start, recombine(L, ab, protocol), quantized)
 
@@ -126,21 +142,21 @@ class Keeper:
             self.writers[file].add(name, picture)
 
 
-def colorize(network: nn.Module, L: Tensor, *truth: Tensor) -> Tensor:
-    """ab of L, in evaluation mode and float32; `truth` is the true ab, of a network that sees it.
+def colorize(network: nn.Module, L: Tensor, **inputs: Tensor) -> Tensor:
+    """ab of L and of what else the network takes, in evaluation mode and float32.
 
     Raises ValueError when the network breaks the contract.
     """
     with _as_scored(network):  # of a copy: the true L is recombined, whatever a network does to its own
-        return _checked(network(L.clone(), *truth), L)
+        return _checked(network(L.clone(), **inputs), L)
 
 
-def colorize_with_attention(network: nn.Module, L: Tensor, *truth: Tensor) -> tuple[Tensor, Tensor | None]:
+def colorize_with_attention(network: nn.Module, L: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor | None]:
     """The same ab, and the network's attention map as the contract has it; None if it has none."""
-    if truth or not hasattr(network, "with_attention"):
-        return colorize(network, L, *truth), None
+    if not isinstance(network, ShowsAttention):
+        return colorize(network, L, **inputs), None
     with _as_scored(network):
-        ab, maps = network.with_attention(L.clone())  # type: ignore[operator]
+        ab, maps = network.with_attention(L.clone(), **inputs)
     if maps is None:
         return _checked(ab, L), None
     fits = maps.ndim == 4 and maps.shape[:2] == (len(L), 1) and max(maps.shape[2:]) <= max(L.shape[2:])
@@ -149,31 +165,31 @@ def colorize_with_attention(network: nn.Module, L: Tensor, *truth: Tensor) -> tu
     return _checked(ab, L), maps
 
 
-def check_answers(network: nn.Module, *inputs: Tensor) -> None:
-    """Color images twice, and each alone; `inputs` are as `inputs_of` gives them.
+def check_answers(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
+    """Color images twice, and each alone.
 
     Raises ValueError if the answers differ: then a score would depend on the order of the images.
     """
     for check in (check_repeated, check_alone, check_attention):
-        check(network, *inputs)
+        check(network, L, **inputs)
 
 
-def check_repeated(network: nn.Module, *inputs: Tensor) -> None:
+def check_repeated(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
     """Raises ValueError if the same images are colored otherwise a second time."""
-    if not _alike(colorize(network, *inputs), colorize(network, *inputs)):
+    if not _alike(colorize(network, L, **inputs), colorize(network, L, **inputs)):
         raise ValueError("the network gives another answer to the same image each time; draw nothing in eval mode")
 
 
-def check_alone(network: nn.Module, *inputs: Tensor) -> None:
+def check_alone(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
     """Raises ValueError if an image is colored otherwise alone."""
-    alone = zip(*(given.split(1) for given in inputs), strict=True)
-    if not _alike(colorize(network, *inputs), torch.cat([colorize(network, *one) for one in alone])):
+    singly = [(L[i : i + 1], {name: given[i : i + 1] for name, given in inputs.items()}) for i in range(len(L))]
+    if not _alike(colorize(network, L, **inputs), torch.cat([colorize(network, one, **its) for one, its in singly])):
         raise ValueError("an image is colored otherwise alone than in a batch; keep the images of a batch apart")
 
 
-def check_attention(network: nn.Module, *inputs: Tensor) -> None:
+def check_attention(network: nn.Module, L: Tensor, **inputs: Tensor) -> None:
     """Raises ValueError if the attention map is none, or comes with other colors than those of `forward`."""
-    if not _alike(colorize(network, *inputs), colorize_with_attention(network, *inputs)[0]):
+    if not _alike(colorize(network, L, **inputs), colorize_with_attention(network, L, **inputs)[0]):
         raise ValueError("with_attention gives other colors than forward; let forward return with_attention(L)[0]")
 
 

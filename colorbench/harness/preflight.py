@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from colorbench import hints
 from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.contract import Batch, Stage
 from colorbench.data.cache import Images, open_images
-from colorbench.data.loader import to_lab
+from colorbench.data.loader import Loader, arrays_at
 from colorbench.errors import UserError, reason
-from colorbench.harness.cell import Cell, network_before_training
+from colorbench.harness.cell import Cell, network_before_training, width_of
 from colorbench.harness.elsewhere import matched
-from colorbench.harness.networks import build_published, trained_state, untrained
-from colorbench.harness.predict import BATCH, check_answers, colorize, inputs_of
-from colorbench.harness.stepper import Stepper, check_stages, frozen
-from colorbench.metrics import Pair, score, score_batch
+from colorbench.harness.networks import (
+    build,
+    build_published,
+    misfit,
+    refuse_misspelt,
+    trained_state,
+    untrained,
+)  # fmt: skip
+from colorbench.harness.optimizers import learning_rate
+from colorbench.harness.predict import BATCH, SAME_AB, check_answers, colorize, inputs_of
+from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics
+from colorbench.metrics import score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
+from colorbench.metrics.pair import Pair
+from colorbench.options import names_content, without_content
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
+from colorbench.seeds import seed_for
 
 MOST = 2000  # training images that a metric sees: more change its statistics little, and cost each command
 
@@ -52,16 +66,20 @@ def check_model(request: CellRequest) -> Estimate:
     preset = request.preset
     base = untrained(cell.registry, spec.refines, preset.width, preset.size).to(where) if spec.refines else None
     network = network_before_training(cell, base)
+    refuse_misspelt(network)
     network.to(where).to(memory_format=torch.channels_last)
-    inputs = inputs_of(cell.test.pixels[:2], where, request.protocol, spec.sees_truth)
-    colorize(network, *inputs)  # first, since an answer of another shape is the best reason for what its losses do
+    L, inputs = inputs_of(spec, cell.test, slice(2), where, request.protocol)
+    colorize(network, L, **inputs)  # first, since an answer of another shape is the best reason for what its losses do
+    if spec.takes:
+        colorize(network, L)  # which it has alone under another protocol, or with other data
     check_stages(network, cell.stages)
     training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
-    check_answers(network, *inputs)
+    check_answers(network, L, **inputs)
+    _check_without_files(cell, network, base, {"L": L} | inputs)
     started = time.perf_counter()
-    colorize(network, *inputs)
+    colorize(network, L, **inputs)
     _synchronize()
-    prediction = (time.perf_counter() - started) / len(inputs[0]) * len(cell.test)
+    prediction = (time.perf_counter() - started) / len(L) * len(cell.test)
     weights = sum(tensor.nbytes for tensor in trained_state(network, base).values())
     return Estimate(training, prediction, weights)
 
@@ -88,15 +106,20 @@ def check_weights(request: PublishedRequest) -> None:
 
 
 def check_protocol(protocol: Protocol) -> None:
-    """Score a grey picture under a protocol. Raises UserError if one of its fields says what the code does not know, or
-    if nothing is left to score at its size."""
+    """Score two pictures under a protocol. Raises UserError if one of its fields says what the code does not know, if
+    nothing is left to score at its size, or if its numbers lead to none."""
     L = torch.full((1, 1, protocol.size, protocol.size), 50.0)
-    picture = recombine(L, torch.cat((L, L), dim=1), protocol)
-    luminance(picture, protocol)
     try:
-        score(picture, picture, protocol=protocol)
-    except ValueError as error:
-        raise UserError(f"protocol {protocol.name} at {protocol.size} px: {error}; take larger images") from error
+        picture, truth = (recombine(L * share, torch.cat((L, L), dim=1), protocol) for share in (1.0, 0.5))
+        luminance(picture, protocol)
+        if protocol.hints:
+            hints.draw(torch.cat((L, L), dim=1), [""], protocol)
+        scores = score(picture, truth, protocol=protocol)
+        if wrong := [str(name) for name in scores if not np.isfinite(scores[name]).all()]:
+            raise ValueError(f"{', '.join(wrong)} would be no number")
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        where = f"protocol {protocol.name} at {protocol.size} px"
+        raise UserError(f"{where}: {reason(error)}; take larger images, or mend its fields") from error
 
 
 def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
@@ -106,18 +129,21 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
     """
     failed, statistics, test = [], dict[str, np.ndarray](), open_images(request.splits["test"])
     truth = torch.from_numpy(np.array(test.pixels[:2])).permute(0, 3, 1, 2)
-    pair = Pair(truth, truth, protocol=request.protocol)
+    pair = Pair(truth, truth, arrays_at(test, slice(2), truth.device), protocol=request.protocol)
     train = open_images(request.splits["train"]) if "train" in request.splits else None
     for metric in request.plugins.load().metrics.values():
         try:
             if metric.prepare and train:
-                statistics[metric.name] = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
-            for ready in with_statistics([metric], statistics):
+                made = np.asarray(metric.prepare(_batches(train, metric.space, request.protocol)))
+                if made.dtype.kind not in "biuf":
+                    raise TypeError(f"its `prepare` returned {made.dtype}; an array of numbers is due")
+                statistics[metric.name] = made
+            for ready in with_statistics([metric], statistics, test.arrays):
                 if callable(ready.compute):
                     compute(ready, pair)  # of both at once, where a mistake in the shape shows
                 join([ready], (scored := score_batch(pair, [ready])).features, scored.scores)
         except (Exception, SystemExit) as error:  # whatever a plugin raises, it shall not cost a training
-            failed.append(f"the metric {metric.name!r} fails ({type(error).__name__}: {error})")
+            failed.append(f"the metric {metric.name!r} fails ({reason(error)})")
     if failed:
         raise UserError(f"{'; '.join(failed)}; mend or remove its plugin")
     return statistics
@@ -131,21 +157,51 @@ def _batches(train: Images, space: str, protocol: Protocol) -> Iterator[Tensor]:
         yield torch.stack(bytes_to_lab(rgb, protocol), dim=1) if space == "lab" else rgb
 
 
+def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None, given: Mapping[str, Tensor]) -> None:
+    """Raises ValueError if the network, once trained, cannot be loaded without the files that its options name."""
+    options = cell.request.record.made_from.get("options", {}).items()
+    if not (files := {name: without_content(value) for name, value in options if names_content(value)}):
+        return
+    remedy = "let build take None for it, and keep what colors in parameters and buffers"
+    try:
+        again = build(cell.spec.with_options(**files), width_of(cell), cell.request.preset.size, base)
+        own, state = trained_state(again, base), trained_state(network, base)
+        if not (why := misfit(state, own)):
+            again.load_state_dict(state, strict=base is None)
+            again.to(given["L"].device).to(memory_format=torch.channels_last)
+            same = torch.allclose(colorize(network, **given), colorize(again, **given), SAME_AB, SAME_AB)
+            why = "" if same else "it then gives other colors"
+    except (Exception, SystemExit) as error:  # whatever a plugin raises
+        why = reason(error)
+    if why:
+        raise ValueError(f"it cannot be loaded without the file of its option {', '.join(files)} ({why}); {remedy}")
+
+
 def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     """What the stage will take by the time of one step. Nothing of the step is kept."""
-    train = open_images(cell.request.splits["train"])
-    images, size = min(stage.images or len(train), len(train)), min(cell.request.preset.batch_size, len(train))
-    stepper = Stepper(network, stage, cell.accelerator)
-    L, ab = to_lab(train.pixels[:size], cell.accelerator.device)
+    request, train = cell.request, open_images(cell.request.splits["train"]).taking(cell.spec.takes)
+    seed_of = partial(seed_for, request.record.seed)
+    loader = Loader(train, stage, request.preset.batch_size, seed_of, cell.accelerator)
+    learning_rate(stage, 0, loader.length)
+    if stage.measures:
+        started = time.perf_counter()
+        take_statistics(network, itertools.islice(loader.in_order(train, loader.chosen(1)), 2))
+        return (time.perf_counter() - started) * loader.steps / min(loader.steps, 2)
+    stepper, (_, batch) = Stepper(network, stage, cell.accelerator), next(loader.epoch(1))
     network.train()
     with frozen(network, stage.frozen):
-        for count in (min(2, size), size):  # the first warms up
+        for count in (min(2, len(batch.L)), len(batch.L)):  # the first warms up
             started = time.perf_counter()
-            for update in stepper.step(Batch(L[:count], ab[:count], stage.settings), 0.0, count):
+            for update in stepper.step(_first(batch, count), 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
-    return (time.perf_counter() - started) * stage.epochs * -(-images // size)
+    return (time.perf_counter() - started) * loader.length
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    inputs = {name: array[:count] for name, array in batch.inputs.items()}
+    return replace(batch, L=batch.L[:count], ab=batch.ab[:count], inputs=inputs)
 
 
 def _synchronize() -> None:

@@ -22,7 +22,7 @@ class Progress:
         self.title, self.stage, self.shown = title, stage, shown
         self.bar = tqdm(
             total=stage.epochs * images, initial=done, desc=f"{title} {stage.name}", unit="img",
-            disable=None if shown else True, leave=False,
+            disable=None if shown else True, leave=False, mininterval=0.5,  # a notebook keeps all that it was shown
         )  # fmt: skip
         self.seen, self.started = 0, time.monotonic()
         self.left = stage.epochs * images - done

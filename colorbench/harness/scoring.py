@@ -11,9 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from colorbench.contract import MetricSpec
-from colorbench.metrics import Pair, score_batch
+from colorbench.contract import DiagnosticSpec, MetricSpec
+from colorbench.data.loader import arrays_at
+from colorbench.metrics import score_batch
 from colorbench.metrics.extra import join
+from colorbench.metrics.pair import Pair
+from colorbench.metrics.terms import Terms
 from colorbench.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ SAMPLES, WORST = 16, 4  # test images kept as pictures: the first, and those of 
 class Scored:
     """`scores` and `details` have a row per image, named in the column `image`; `set_scores` one per metric of a set.
 
+    `details` are the terms of diagnostics, empty without any; `failed` has the reason of those that failed, by name.
     `samples` are pictures for the figures: `predicted` uint8 (K, H, W, 3), the first of the split; `attention` uint8
     (K, h, w), the network's map, if it has one; `worst`, `worst_truth`, `worst_name` and `worst_mse`, the images of
     the largest MSE, the worst first.
@@ -36,39 +40,33 @@ class Scored:
     details: pd.DataFrame
     set_scores: pd.DataFrame
     samples: dict[str, np.ndarray]
+    failed: dict[str, str]
 
 
 def score_all(
-    predictions: Iterable[Predicted], images: Images, metrics: Iterable[MetricSpec], protocol: Protocol
-) -> Scored:
+    predictions: Iterable[Predicted], images: Images, metrics: Iterable[MetricSpec], protocol: Protocol,
+    diagnostics: Iterable[DiagnosticSpec] = (),
+) -> Scored:  # fmt: skip
     """Score every prediction of a split against its truth."""
-    metrics, sampled = tuple(metrics), _Samples()
+    metrics, terms, sampled = tuple(metrics), Terms(diagnostics), _Samples()
     scores: list[pd.DataFrame] = []
-    details: list[pd.DataFrame] = []
     features: dict[Any, list[np.ndarray]] = {}
     for batch in predictions:
         place = slice(batch.start, batch.start + len(batch.pictures))
         device = batch.pictures.device
         truth = torch.from_numpy(np.array(images.pixels[place])).to(device).permute(0, 3, 1, 2)
         attention = None if batch.maps is None else batch.maps.float() / 255
-        pair = Pair(batch.pictures, truth, _parts(images, place, device), attention, protocol)
-        scored = score_batch(pair, metrics)
-        for tables, frame in ((scores, scored.scores), (details, scored.details)):
-            frame.insert(0, "image", images.names[place])
-            tables.append(frame)
+        pair = Pair(batch.pictures, truth, arrays_at(images, place, device), attention, protocol)
+        scored = score_batch(pair, metrics, terms)
+        scores.append(scored.scores)
         for source, values in scored.features.items():
             features.setdefault(source, []).append(values)
         sampled.add(batch, truth, scores[-1]["mse"].to_numpy())
-    by_image = pd.concat(scores, ignore_index=True)
+    by_image, details = pd.concat(scores, ignore_index=True), terms.frame()
+    for frame in (by_image, details):
+        frame.insert(0, "image", images.names[: len(frame)])
     over_set = join(metrics, {source: np.concatenate(parts) for source, parts in features.items()}, by_image)
-    return Scored(by_image, pd.concat(details, ignore_index=True), over_set, sampled.arrays(images.names))
-
-
-def _parts(images: Images, place: slice, device: torch.device) -> dict[str, Tensor]:
-    if images.parts is None:
-        return {}
-    parts = torch.from_numpy(np.array(images.parts[place])).to(device)
-    return {name: parts == number for number, name in enumerate(images.part_names)}
+    return Scored(by_image, details, over_set, sampled.arrays(images.names), terms.failed)
 
 
 class _Samples:

@@ -11,73 +11,64 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from colorbench.contract import Batch, Stage, Update
-from colorbench.harness.networks import misfit
+from colorbench.contract import Batch, Measures, Stage, Update
+from colorbench.harness.networks import misfit, submodule
+from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
 
 class Stepper:
-    """Takes the optimizer steps of one stage: one Adam for each player, made when the player first appears."""
+    """Takes the optimizer steps of one stage: one optimizer for each player, made when the player first appears."""
 
     def __init__(self, network: nn.Module, stage: Stage, accelerator: Accelerator) -> None:
         self.network, self.stage, self.accelerator = network, stage, accelerator
-        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.optimizers: dict[str, Optimizer] = {}
 
     def step(self, batch: Batch, rate: float, images: int) -> Iterator[Update]:
         """Train on this process's share of a batch of `images`, yielding each update once its step is taken.
 
-        Raises ValueError for updates that break the contract. A network with parameters that learn in this stage must
-        yield an update in each step; one without, which may count instead, need not.
+        `rate` is the learning rate, of which submodules in `stage.rates` have their own multiple. Raises ValueError for
+        updates that break the contract, or none.
         """
-        idle = any(parameter.requires_grad for parameter in self.network.parameters())
+        idle = True
         for update in updates_of(self.network, batch, self.accelerator):
             idle = False
             if update.player not in self.optimizers:
-                self.optimizers[update.player] = self._adam(update.player)
+                self.optimizers[update.player] = make_optimizer(self.network, update.player, self.stage)
             optimizer = self.optimizers[update.player]
             optimizer.zero_grad()  # here, not after the step: another player's update may have left gradients
             loss = sum(update.losses.values())
             if not loss.requires_grad:  # type: ignore[union-attr]
                 raise ValueError(f"the losses {', '.join(update.losses)} depend on no parameter that learns")
             self.accelerator.backward(loss)
-            self._average_gradients(optimizer, share=len(batch.L) / images)
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self._average_gradients(parameters, share=len(batch.L) / images)
+            if self.stage.clip:
+                nn.utils.clip_grad_norm_(parameters, self.stage.clip)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["lr_scale"]
             optimizer.step()
             yield update
         if idle:
             raise ValueError(
-                f"updates yielded nothing in stage {self.stage.name!r}, where the network has parameters to learn"
+                f"updates yielded nothing in stage {self.stage.name!r}; a stage without updates has measures=True"
             )
 
-    def state(self) -> dict[str, dict[int, dict[str, Tensor]]]:
-        """What the optimizers have gathered, by player and number of the parameter."""
-        return {player: optimizer.state_dict()["state"] for player, optimizer in self.optimizers.items()}
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What the optimizers have gathered, by player."""
+        return {player: optimizer.state_dict() for player, optimizer in self.optimizers.items()}
 
-    def load(self, states: Mapping[str, Mapping[int, Mapping[str, Tensor]]]) -> None:
+    def load(self, states: Mapping[str, dict[str, Any]]) -> None:
         """Take the optimizers up where `states` left them. Raises ValueError if those are of other parameters."""
         for player, state in states.items():
-            optimizer = self.optimizers[player] = self._adam(player)
-            parameters = dict(enumerate(optimizer.param_groups[0]["params"]))
-            for number, moments in state.items():  # unchecked, the fused step would write beyond their memory
-                due: dict[str, Any] = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters.get(number)) | {
-                    "step": torch.zeros(())
-                }
-                if number not in parameters or misfit(moments, due):
-                    raise ValueError(f"the optimizer of player {player!r} has other parameters")
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+            self.optimizers[player] = resumed_optimizer(self.network, player, self.stage, state)
 
-    def _adam(self, player: str) -> torch.optim.Optimizer:
-        parameters = [p for p in submodule(self.network, player, "player").parameters() if p.requires_grad]
-        if not parameters:
-            raise ValueError(f"player {player!r} has no parameter that learns in stage {self.stage.name!r}")
-        return torch.optim.Adam(parameters, betas=self.stage.betas, weight_decay=self.stage.weight_decay, fused=True)
-
-    def _average_gradients(self, optimizer: torch.optim.Optimizer, share: float) -> None:
+    def _average_gradients(self, parameters: Sequence[Tensor], share: float) -> None:
         # By hand: DistributedDataParallel hooks into one forward per step, and a generator of updates has any number.
         if self.accelerator.num_processes == 1:
             return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]) * share, reduction="sum")
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
@@ -100,6 +91,19 @@ def updates_of(network: nn.Module, batch: Batch, accelerator: Accelerator) -> It
         yield update
 
 
+@torch.no_grad()
+def take_statistics(network: nn.Module, batches: Iterator[Batch]) -> None:
+    """Let the network measure the images. Raises ValueError for buffers that cannot be saved, or are not finite."""
+    network.eval()
+    before = dict(network.state_dict())
+    network.measure(batches)  # type: ignore[operator]
+    after = network.state_dict()
+    if why := misfit(after, before):
+        raise ValueError(f"measure changed what the network saves: {why}")
+    if broken := [name for name in network.measured if not after[name].isfinite().all()]:  # type: ignore[union-attr]
+        raise ValueError(f"measure left values in {broken[0]!r} that are not finite")
+
+
 def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
     """Raises ValueError for a schedule that cannot be trained, as far as this can be seen without a step."""
     names = [stage.name for stage in stages]
@@ -109,17 +113,28 @@ def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
         for field, (due, holds) in _RULES.items():
             if not holds(value := getattr(stage, field)):
                 raise ValueError(f"stage {stage.name!r}: {field} is {value!r}; {due} is due")
-        for name in stage.frozen:
-            submodule(network, name, f"stage {stage.name!r}, frozen")
+        for field in ("frozen", "rates"):
+            for name in getattr(stage, field):
+                submodule(network, name, f"stage {stage.name!r}, {field}")
+        refuse_unknown_optimizer(stage)
+        if stage.measures:
+            _refuse_unmeasured(network, stage)
 
 
-def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
-    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
-        there = ", ".join(child for child, _ in network.named_children()) or "none"
-        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
+    """Raises ValueError if the network or the stage is not fit for statistics of the training images."""
+    if stage.epochs != 1:
+        raise ValueError(f"stage {stage.name!r} measures; leave epochs at 1, not {stage.epochs}")
+    if not isinstance(network, Measures):
+        raise ValueError(
+            f"stage {stage.name!r} measures: the network needs a method measure(batches), and measured, a list of the "
+            "buffers that it sets"
+        )
+    saved = {name for name, _ in network.named_buffers()} & network.state_dict().keys()
+    if absent := [name for name in network.measured if name not in saved]:
+        raise ValueError(
+            f"measured names {absent[0]!r}, which is no buffer that is saved; there are: {', '.join(saved) or 'none'}"
+        )
 
 
 @contextmanager
@@ -143,15 +158,32 @@ def _are_finite(*values: Any) -> bool:
     return all(isinstance(value, Real) and isfinite(value) for value in values)
 
 
+def _is_by_name(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+_FROM_0 = "a finite number from 0", lambda value: _are_finite(value) and value >= 0
 # What a field of a stage must be, in words and as a test.
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "epochs": ("a whole number from 1", _is_count),
-    "images": ("a whole number from 1, or None", lambda images: images is None or _is_count(images)),
-    "part": (
-        "a pair of rising shares from 0 to 1",
-        lambda part: len(part) == 2 and _are_finite(*part) and 0 <= part[0] <= part[1] <= 1,
+    "images": (
+        "a whole number from 1, a function, or None",
+        lambda images: images is None or callable(images) or _is_count(images),
     ),
-    "learning_rate": ("a finite number from 0", lambda rate: _are_finite(rate) and rate >= 0),
+    "learning_rate": _FROM_0,
+    "warm_up": (
+        "a whole number of steps, or a share from 0 to below 1",
+        lambda steps: _is_count(steps) or (_are_finite(steps) and 0 <= steps < 1),
+    ),
+    "optimizer": ("a name or a function", lambda optimizer: isinstance(optimizer, str) or callable(optimizer)),
+    "optimizer_options": ("a mapping from names", _is_by_name),
+    "weight_decay": _FROM_0,
+    "clip": _FROM_0,
+    "rates": (
+        "a mapping from names of submodules to finite numbers from 0",
+        lambda rates: _is_by_name(rates) and _are_finite(*rates.values()) and all(r >= 0 for r in rates.values()),
+    ),
+    "measures": ("True or False", lambda measures: isinstance(measures, bool)),
     "average": ("a number from 0 to below 1", lambda average: _are_finite(average) and 0 <= average < 1),
     "decay": ("a function of 0..1", lambda decay: callable(decay) and _are_finite(decay(0.0), decay(0.5), decay(1.0))),
     "frozen": ("a tuple of names", lambda names: not isinstance(names, str) and all(isinstance(n, str) for n in names)),

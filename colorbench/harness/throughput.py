@@ -40,6 +40,7 @@ def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[i
         request = {
             "run": str(folder.path.resolve()),
             "plugins": [str(Path(file).resolve()) for file in context.plugin_files],
+            "options": context.options,
             "model": spec.name,
             "seed": cell.seed,
             "preset": asdict(context.preset),
@@ -63,8 +64,9 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
             "--benchmark-max-time=0.4", "--benchmark-min-rounds=7", "--benchmark-calibration-precision=1",
         ]  # fmt: skip
         # Nor does it belong to the processes of `accelerate launch`, which would have it wait for the others.
-        env = {k: v for k, v in os.environ.items() if not k.startswith(NOT_ITS)}
-        env |= {REQUEST: json.dumps(request), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        # As when it trains, its threads do not spin while they wait.
+        env = {"OMP_WAIT_POLICY": "PASSIVE"} | {k: v for k, v in os.environ.items() if not k.startswith(NOT_ITS)}
+        env |= {REQUEST: json.dumps(request, default=str), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")] or done.stderr.splitlines()

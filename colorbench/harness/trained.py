@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from colorbench import plugins
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError
-from colorbench.harness.networks import PUBLISHED_SIZE, build, build_published, load_weights
+from colorbench.harness.networks import build, build_published, load_weights
+from colorbench.options import recorded_spec
+from colorbench.plugins import Registry, load
 from colorbench.runs.folder import WEIGHTS, RunFolder
 from colorbench.runs.records import CellRecord
 
@@ -22,44 +24,50 @@ def load_model(
     run: str | Path | None = None,
     seed: int | None = None,
     device: str | torch.device = "cpu",
-    registry: plugins.Registry | None = None,
+    plugins: str | Path | Iterable[str | Path] = (),
 ) -> nn.Module:
     """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
 
-    Either `weights`, a published state dict at full width, or `run`, a run folder (its first finished seed, or
-    `seed`). Says on standard error if the model's code or options have changed since it was trained. Raises UserError
-    when the model is unknown, was not trained in that run, or the weights do not fit or are damaged.
+    Either `weights`, published weights, or `run`, a run folder (its first finished seed, or `seed`), with the options
+    that it was trained with; `plugins` are files with plugins. Says on standard error if the model's code has changed
+    since. Raises UserError when the model is unknown, was not trained in that run, or the weights do not fit or are
+    damaged.
     """
-    registry = registry or plugins.load()
-    folder = RunFolder(run) if run is not None and weights is None else None
-    if folder and folder.exists() and name in [cell.model for cell in folder.cells() if "pictures" in cell.made_from]:
-        raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
-    (spec,) = registry.find("model", [name])
-    if spec.pictures or spec.sees_truth:
-        lacks = "has pictures, no network" if spec.pictures else "needs the true colors"
-        raise UserError(f"{name!r} {lacks}; name another model")
+    registry = load(plugins)
     if weights is not None and run is None:
-        return build_published(spec, PUBLISHED_SIZE, Path(weights)).to(device).eval()
-    if folder is None:
+        spec = _colorizing(registry.find("model", [name])[0])
+        return build_published(spec, spec.published_size, Path(weights)).to(device).eval()
+    if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
-    seeds = folder.record.seeds if seed is None else [seed]
-    trained = [s for s in seeds if folder.cell(name, s).has_weights]
-    if not trained:
+    folder = RunFolder(run)
+    cells = [cell for cell in (folder.cells() if folder.exists() else ()) if cell.model == name]
+    if any("pictures" in cell.made_from for cell in cells):
+        raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
+    trained = [cell for cell in cells if cell.has_weights and seed in (None, cell.seed)]
+    _colorizing((trained and recorded_spec(registry, trained[0])) or registry.find("model", [name])[0])
+    if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
     from colorbench.runs.plan import changes_since  # which imports this module
 
-    if why := changes_since(folder, folder.cell(name, trained[0]), registry):
+    if why := changes_since(folder, trained[0], registry):
         print(f"{name} of {folder.path} was made otherwise, and is used as it is: {'; '.join(why)}", file=sys.stderr)
-    return load_cell(folder, name, trained[0], registry).to(device).eval()
+    return load_cell(folder, name, trained[0].seed, registry).to(device).eval()
 
 
-def load_cell(run: RunFolder, model: str, seed: int, registry: plugins.Registry) -> nn.Module:
+def _colorizing(spec: ModelSpec) -> ModelSpec:
+    if spec.pictures or spec.sees_truth:
+        lacks = "has pictures, no network" if spec.pictures else "needs the true colors"
+        raise UserError(f"{spec.name!r} {lacks}; name another model")
+    return spec
+
+
+def load_cell(run: RunFolder, model: str, seed: int, registry: Registry) -> nn.Module:
     """The network that a trained cell holds, on its base from the same run.
 
     Raises UserError if either is gone, damaged, or cannot be built.
     """
-    (spec,) = registry.find("model", [model])
     record = run.cell(model, seed)
+    spec = recorded_spec(registry, record) or registry.find("model", [model])[0]
     if not record.has_weights:
         raise UserError(f"{run.path} has no trained {model!r} of seed {seed}: {record.reason}")
     base = load_base(run, record, spec, registry)
@@ -67,11 +75,11 @@ def load_cell(run: RunFolder, model: str, seed: int, registry: plugins.Registry)
         return with_weights(record, run.cell_dir(model, seed), spec, base, run.record.preset.size)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # an option may name a file that was there in training
+    except (Exception, SystemExit) as error:  # whatever a plugin raises
         raise UserError(f"{model!r} of {run.path} cannot be built again: {error}") from error
 
 
-def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: plugins.Registry) -> nn.Module | None:
+def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: Registry) -> nn.Module | None:
     """What a trained cell was trained on, None if it refines nothing. Raises UserError if `run` holds other weights."""
     if not spec.refines:
         return None

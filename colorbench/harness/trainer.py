@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from colorbench.contract import ModelSpec, Stage, Update
+from colorbench.contract import Batch, Measures, ModelSpec, Stage, Update
 from colorbench.data.cache import Images
-from colorbench.data.loader import Loader, in_order
+from colorbench.data.loader import Loader
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
 from colorbench.harness.networks import misfit, trained_state
+from colorbench.harness.optimizers import learning_rate
 from colorbench.harness.progress import Progress
-from colorbench.harness.stepper import Stepper, check_stages, frozen, updates_of
+from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics, updates_of
 from colorbench.seeds import seed_for
 
 if TYPE_CHECKING:
-    from timm.utils import ModelEmaV3
+    from timm.utils.model_ema import ModelEmaV3
 
 
 class DivergedError(RuntimeError):
@@ -91,32 +93,53 @@ class Trainer:
         break the contract, and without an image to train on.
         """
         check_stages(self.network, stages)
-        if stages and self.job.train.near_grey.all():
-            raise ValueError(f"all {len(self.job.train)} training images are near grey: there is no color to learn")
+        for stage in stages:  # of all, before the first one trains for a day
+            learning_rate(stage, 0, self._loader(stage).length)
         with torch.inference_mode(False), torch.enable_grad():  # whatever a plugin has set
             running = self._take_up(stages)
             for stage in stages[self.state.stage :]:
-                self._run_stage(running or self._begin(stage))
+                (self._measure if stage.measures else self._run_stage)(running or self._begin(stage))
                 running = None
-                if self.state.stage == len(stages):
+                if stage.measures or self.state.stage == len(stages):
                     self._save()  # a kill before the weights are saved elsewhere then costs no training
         return pd.DataFrame(self.state.rows, columns=["stage", "epoch", "component", "split", "value"])
 
+    def _loader(self, stage: Stage) -> Loader:
+        return Loader(self.job.train, stage, self.job.batch_size, self.job.seed_of, self.accelerator)
+
     def _begin(self, stage: Stage) -> _Running:
-        loader = Loader(self.job.train, stage, self.job.batch_size, self.job.seed_of, self.accelerator)
+        loader = self._loader(stage)
         mean = None
         if stage.average:
-            from timm.utils import ModelEmaV3  # here because it takes seconds to import
+            from timm.utils.model_ema import ModelEmaV3  # here because it takes seconds to import
 
             mean = ModelEmaV3(self.network, decay=stage.average, use_warmup=True)
         return _Running(stage, loader, Stepper(self.network, stage, self.accelerator), mean)
 
+    def _progress(self, running: _Running) -> Progress:
+        state, images = self.state, running.loader.images
+        behind = (state.epoch - 1) * images + min(state.step * running.loader.batch_size, images)
+        title = f"{self.job.spec.name} seed {self.job.seed}"
+        return Progress(title, running.stage, images, behind, self.accelerator.is_main_process)
+
+    def _measure(self, running: _Running) -> None:
+        stage, loader, state = running.stage, running.loader, self.state
+        started = time.monotonic() - state.seconds
+        torch.manual_seed(self.job.seed_of("measure", stage.name))
+        with closing(self._progress(running)) as progress:
+
+            def batches() -> Iterator[Batch]:
+                for batch in loader.in_order(self.job.train, loader.chosen(1)):
+                    yield batch
+                    progress.advance(len(batch.L), dict)
+
+            take_statistics(self.network, batches())
+            progress.close_epoch(1, {}, {})
+        state.stage, state.seconds = state.stage + 1, time.monotonic() - started
+
     def _run_stage(self, running: _Running) -> None:
         (stage, loader, stepper, mean), state = running, self.state
-        behind = (state.epoch - 1) * loader.images + min(state.step * loader.batch_size, loader.images)
-        title = f"{self.job.spec.name} seed {self.job.seed}"
-        progress = Progress(title, stage, loader.images, behind, self.accelerator.is_main_process)
-        started = time.monotonic() - state.seconds
+        progress, started = self._progress(running), time.monotonic() - state.seconds
         with frozen(self.network, stage.frozen), closing(progress):
             while state.epoch <= stage.epochs:
                 self.network.train()
@@ -124,11 +147,11 @@ class Trainer:
                     # Every draw of this step comes from here, so that a training can be taken up at any step.
                     draws = (stage.name, state.epoch, step, self.accelerator.process_index)
                     torch.manual_seed(self.job.seed_of("step", *draws))
-                    rate = stage.learning_rate * stage.decay(loader.progress(state.epoch, step))
+                    rate = learning_rate(stage, batch.step, batch.steps)
                     for update in stepper.step(batch, rate, loader.size(step)):
                         _add(state.losses, update, len(batch.L))
                     if mean:
-                        mean.update(self.network, (state.epoch - 1) * loader.steps + step)
+                        mean.update(self.network, batch.step)
                     state.step, state.seconds = step + 1, time.monotonic() - started
                     self._after_step(running, progress)
                 self._close_epoch(running, progress)
@@ -160,7 +183,7 @@ class Trainer:
         for network in dict.fromkeys((self.network, judged)):
             self._average_buffers(network)
         _join(state.losses, self.accelerator)
-        train, val = _means(state.losses, self._where(stage)), self._validate(judged, stage)
+        train, val = _means(state.losses, self._where(stage)), self._validate(judged, running)
         for split, means in (("train", train), ("val", val)):
             state.rows += [(stage.name, state.epoch, component, split, value) for component, value in means.items()]
         progress.close_epoch(state.epoch, train, val)
@@ -173,17 +196,19 @@ class Trainer:
     def _average_buffers(self, network: nn.Module) -> None:
         # Statistics and counts that each process gathered from its own share: batch normalization's, a model's own.
         if self.accelerator.num_processes > 1:
-            for buffer in network.buffers():
-                if buffer.is_floating_point():
+            measured = self.network.measured if isinstance(self.network, Measures) else ()  # alike in all
+            for name, buffer in network.named_buffers():
+                if buffer.is_floating_point() and name not in measured:
                     buffer.copy_(self.accelerator.reduce(buffer, reduction="mean"))
 
     @torch.no_grad()
-    def _validate(self, network: nn.Module, stage: Stage) -> dict[str, float]:
+    def _validate(self, network: nn.Module, running: _Running) -> dict[str, float]:
         network.eval()
-        losses: dict[str, tuple[Tensor, int]] = {}
+        stage, loader, losses = running.stage, running.loader, dict[str, tuple[Tensor, int]]()
         # The same draws in every epoch: the curve then shows the network, not the noise.
         torch.manual_seed(self.job.seed_of("validation", stage.name))
-        for batch in in_order(self.job.val, stage, self.job.batch_size, self.accelerator.device):
+        last = loader.steps_before(self.state.epoch + 1) - 1
+        for batch in loader.in_order(self.job.val, np.arange(len(self.job.val)), last):
             for update in updates_of(network, batch, self.accelerator):
                 _add(losses, update, len(batch.L))
         return _means(losses, f"stage {stage.name!r}, validation")

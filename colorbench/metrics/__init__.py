@@ -1,8 +1,8 @@
-"""Prediction and truth -> one row of scores per image, one of details, and features of what is scored over a set."""
+"""Prediction and truth -> scores per image, terms of diagnostics, and features of what is scored over a set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,17 +12,18 @@ from torch import Tensor
 
 from colorbench.contract import MetricSpec
 from colorbench.metrics import extra as plugged
-from colorbench.metrics.details import detail_terms
-from colorbench.metrics.pair import Pair
+from colorbench.metrics.pair import Pair, mean
 from colorbench.metrics.standard import standard_scores
+from colorbench.metrics.terms import Terms
 from colorbench.protocol import COLORBENCH, Protocol
+
+__all__ = ["Pair", "Scored", "mean", "score", "score_batch"]
 
 
 class Scored(NamedTuple):
-    """Of a batch: a row of `scores` and of `details` per image, and the `features` (B, k) of metrics over the set."""
+    """Of a batch: a row of `scores` per image, and the `features` (B, k) of metrics over the set."""
 
     scores: pd.DataFrame
-    details: pd.DataFrame
     features: dict[Any, np.ndarray]
 
 
@@ -36,32 +37,28 @@ def score(
     then those of `extra`. Raises ValueError for another type, for unequal shapes or small sides, and for a metric of
     `extra` that fails or does not return one number per image; UserError for a protocol that the code does not know.
     """
-    return score_batch(Pair(predicted, truth, protocol=protocol), extra, details=False).scores
+    return score_batch(Pair(predicted, truth, protocol=protocol), extra).scores
 
 
 @torch.no_grad()
-def score_batch(pair: Pair, extra: Iterable[MetricSpec] = (), details: bool = True) -> Scored:
-    """The table of `score`, that of `details`, and the features of the metrics of `extra` that are over the set.
+def score_batch(pair: Pair, extra: Iterable[MetricSpec] = (), terms: Terms | None = None) -> Scored:
+    """The table of `score`, and the features of the metrics of `extra` that are over the set; adds to `terms`.
 
     Raises what `score` raises.
     """
     extra = tuple(extra)
     sources = {plugged.source(metric): metric for metric in extra if callable(metric.compute)}
-    rows, terms, computed = [], [], dict[Any, list[Tensor]]()
+    rows: list[dict[str, Tensor]] = []
+    computed = {source: [plugged.compute(metric, pair)] for source, metric in sources.items() if metric.space == "rgb"}
     for chunk in pair.chunks():
         rows.append(standard_scores(chunk))
-        if details:
-            terms.append(detail_terms(chunk))
         for source, metric in sources.items():
             if metric.space == "lab":  # while the chunk is at hand, which has it already
                 computed.setdefault(source, []).append(plugged.compute(metric, chunk))
-    computed |= {source: [plugged.compute(metric, pair)] for source, metric in sources.items() if metric.space == "rgb"}
+        if terms is not None:  # last: they share what is computed of the chunk
+            terms.add(chunk)
     values = {source: torch.cat(parts) for source, parts in computed.items()}
     own = {metric.name: values[plugged.source(metric)] for metric in extra if metric.reduce is None}
     features = {source: values[source].numpy() for source, metric in sources.items() if metric.reduce is not None}
-    return Scored(_frame(rows, own), _frame(terms, {}), features)
-
-
-def _frame(rows: Sequence[dict[str, Tensor]], own: dict[str, Tensor]) -> pd.DataFrame:
-    columns = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} if rows else {}
-    return pd.DataFrame({name: values.numpy() for name, values in (columns | own).items()})
+    columns = {name: torch.cat([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    return Scored(pd.DataFrame({name: values.numpy() for name, values in (columns | own).items()}), features)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -20,20 +20,26 @@ COLUMNS = ("metric", "value", "low", "high", "images")
 Features = Mapping[Any, np.ndarray]  # (N, k) by `source`
 
 
-def with_statistics(metrics: Iterable[MetricSpec], statistics: Mapping[str, np.ndarray]) -> list[MetricSpec]:
-    """Of `metrics` those that can be computed, each with what it made of the training images, by name, if it asks."""
+def with_statistics(
+    metrics: Iterable[MetricSpec], statistics: Mapping[str, np.ndarray], arrays: Collection[str] = ()
+) -> list[MetricSpec]:
+    """Of `metrics` those that can be computed, each with what it made of the training images, by name, if it asks.
+
+    `arrays` names those that the dataset has.
+    """
 
     def bound(metric: MetricSpec) -> MetricSpec:
         values, compute = statistics[metric.name], cast(Callable[..., Tensor], metric.compute)
-        return replace(metric, compute=lambda predicted, truth: compute(predicted, truth, values.copy()))
+        return replace(metric, compute=lambda p, t, **inputs: compute(p, t, values.copy(), **inputs))
 
-    known = [metric for metric in metrics if metric.prepare is None or metric.name in statistics]
+    there = [metric for metric in metrics if {*metric.takes} <= {*arrays}]
+    known = [metric for metric in there if metric.prepare is None or metric.name in statistics]
     return [bound(metric) if metric.prepare else metric for metric in known]
 
 
 def source(metric: MetricSpec) -> Any:
     """What metrics have in common that are computed at once."""
-    return metric.compute, metric.space, metric.reduce is None
+    return metric.compute, metric.space, metric.reduce is None, *metric.takes
 
 
 def compute(metric: MetricSpec, pair: Pair) -> Tensor:
@@ -49,13 +55,14 @@ def compute(metric: MetricSpec, pair: Pair) -> Tensor:
     refusal = f"the metric {metric.name!r} {{}}; it has to return {due}"
     try:
         assert callable(metric.compute)
+        inputs = {name: pair.arrays[name].clone() for name in metric.takes}
         if metric.space == "lab":
-            values = metric.compute(*(torch.stack(planes, dim=1) for planes in pair.lab))
+            values = metric.compute(*(torch.stack(planes, dim=1) for planes in pair.lab), **inputs)
         else:
-            values = metric.compute(pair.predicted.clone(), pair.truth.clone())
+            values = metric.compute(pair.predicted.clone(), pair.truth.clone(), **inputs)
         column = values.detach().cpu()
         kind = f"{values.dtype} {tuple(values.shape)}"
-    except Exception as error:  # whatever a plugin raises, the message has to say which metric it was
+    except (Exception, SystemExit) as error:  # whatever a plugin raises, the message has to say which metric it was
         raise ValueError(refusal.format(f"fails ({type(error).__name__}: {error})")) from error
     if column.shape[:1] != (images,) or column.ndim != (1 if metric.reduce is None else 2) or column.is_complex():
         raise ValueError(refusal.format(f"returned {kind}"))
@@ -75,7 +82,7 @@ def join(metrics: Iterable[MetricSpec], features: Features, scores: pd.DataFrame
             of_images = features[source(metric)].astype(float) if named is None else named
             value = _reduced(metric, of_images)
             low, high = _interval(metric, of_images)
-        except Exception as error:  # whatever a plugin raises, the message has to say which metric it was
+        except (Exception, SystemExit) as error:  # whatever a plugin raises, the message has to say which metric it was
             why = f"fails over the set ({type(error).__name__}: {error})"
             raise ValueError(f"the metric {metric.name!r} {why}; its `reduce` has to return a number") from error
         rows.append((metric.name, value, low, high, len(of_images)))

@@ -15,16 +15,16 @@ from colorbench.protocol import COLORBENCH, Protocol
 
 @dataclass(frozen=True)
 class Pair:
-    """Predicted and true pictures, uint8 RGB (B, 3, H, W); parts: bool (B, H, W) by name; attention: float32
-    (B, 1, h, w) in 0..1; all on one device. `truth` becomes what the protocol compares with. Raises ValueError for
-    another type or unequal shapes.
+    """Predicted and true pictures, uint8 RGB (B, 3, H, W); arrays: what the dataset has beside, (B, ...) by name;
+    attention: float32 (B, 1, h, w) in 0..1; all on one device. `truth` becomes what the protocol compares with. Raises
+    ValueError for another type or unequal shapes.
 
     Every tuple of what is computed of them is (predicted, true).
     """
 
     predicted: Tensor
     truth: Tensor
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)
     attention: Tensor | None = None
     protocol: Protocol = COLORBENCH
 
@@ -44,9 +44,14 @@ class Pair:
         for start in range(0, len(self.truth), size):
             place = slice(start, start + size)
             predicted, truth = (images[place].contiguous() for images in (self.predicted, self.truth))
-            parts = {name: mask[place] for name, mask in self.parts.items()}
+            arrays = {name: array[place] for name, array in self.arrays.items()}
             attention = None if self.attention is None else self.attention[place]
-            yield Pair(predicted, truth, parts, attention, protocol)
+            yield Pair(predicted, truth, arrays, attention, protocol)
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The masks among the arrays: bool (B, H, W) by the name of the part."""
+        return {name: array for name, array in self.arrays.items() if array.dtype == torch.bool}
 
     @cached_property
     def values(self) -> tuple[Tensor, Tensor]:
@@ -62,6 +67,11 @@ class Pair:
     def chroma(self) -> tuple[Tensor, Tensor]:
         """sqrt(a^2 + b^2), float32 (B, H, W)."""
         return length(*self.lab[0][1:]), length(*self.lab[1][1:])
+
+    @cached_property
+    def masks(self) -> dict[str, Tensor]:
+        """`parts` as float32 (B, H, W), 1 or 0."""
+        return {name: part.float() for name, part in self.parts.items()}
 
     @cached_property
     def squared_error(self) -> Tensor:

@@ -2,58 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import pandas as pd
 
+from colorbench import plugins
+from colorbench.contract import DiagnosticSpec
 from colorbench.errors import UserError
-from colorbench.report import comparison, details, figures, pictures, protocols
+from colorbench.report import comparison, diagnostics, figures, pictures, protocols
 from colorbench.report.comparison import parent_of
-from colorbench.report.curve import CURVE, curves, draw
 from colorbench.report.markdown import render, render_ablations
-from colorbench.report.results import read
+from colorbench.report.results import Results, read
 from colorbench.runs.folder import RunFolder, write_aside
 
 PROTOCOLS = "protocols.md"
-LOSSES, ABLATION_LOSSES = "losses.png", "losses-ablations.png"
+LOSSES, ABLATION_LOSSES, PICTURES = "losses.png", "losses-ablations.png", "pictures.png"
+OF_LOSSES = "Losses by epoch, as they are weighted in the sum: training solid, validation dashed"
+CAPTIONS = {
+    LOSSES: OF_LOSSES,
+    PICTURES: "The first test images",
+    ABLATION_LOSSES: f"{OF_LOSSES}; each parent above its ablations",
+}
 
 
-def write(folder: RunFolder) -> str:
-    """Write comparison.csv, comparison.md, losses.png and the sheets of pictures beside the record.
+def write(folder: RunFolder, plugin_files: str | Path | Iterable[str | Path] = ()) -> str:
+    """Write comparison.csv, comparison.md, losses.png and pictures.png beside the record.
 
     Returns the Markdown.
 
     Ablations, models named parent/change, have a table of their own: ablations.csv and ablations.md, with
-    losses-ablations.png, and base-curve.png if some of them differ in how long the base of a refiner was trained.
+    losses-ablations.png.
 
-    What lies behind the scores is in details.csv and details.md, and what other protocols make of the same predictions
-    in protocols.csv and protocols.md, which the returned Markdown leaves out.
+    What diagnostics, those of installed plugins and of `plugin_files`, make of what lies behind the scores is in
+    details.csv and details.md, and in figures named after them; and what other protocols make of the same predictions
+    in protocols.csv and protocols.md. The returned Markdown leaves out both.
 
-    Details or a figure with nothing to show are not written, and those of an earlier report are removed. Raises
-    UserError when a file of the folder is damaged or the folder cannot be written.
+    A table or a figure with nothing to show is not written, and one of an earlier report is removed. Raises
+    UserError when a file of the folder or a plugin file is damaged, or the folder cannot be written.
     """
     results = read(folder)
-    frame = comparison.compare(results)
-    ablated = frame["model"].map(parent_of) != ""
-    main = _rows(frame, ~ablated).drop(columns=[name for name in frame if str(name).startswith("parent")])
-    order = list(main["model"])
-    drawn = {LOSSES: figures.losses(results.losses, order), **pictures.draw(results, order)}
-    text = render(main, results, [name for name, content in drawn.items() if content])
-    files: dict[str, str | bytes | None] = {"comparison.csv": _csv(main), "comparison.md": text, **drawn}
-    if ablated.any():
-        members = _rows(frame, ablated | frame["model"].isin(frame["model"].map(parent_of)))
-        losses = figures.losses(results.losses, sorted(members["model"]))  # each parent before its ablations
-        linked = [ABLATION_LOSSES] if losses else []
-        ablations = render_ablations(members, results, lengths := curves(frame, results), linked)
-        files |= {"ablations.csv": _csv(members), "ablations.md": ablations}
-        files |= {ABLATION_LOSSES: losses, CURVE: draw(lengths)}
-        text += "\n" + ablations
-    detailed = details.summarize(results, [*order, *frame.loc[ablated, "model"]])
-    files |= {"details.csv": None, "details.md": None}
-    if not detailed.empty:
-        files |= {"details.csv": _csv(detailed), "details.md": details.render(detailed, results)}
-    compared = protocols.summarize(results, [*order, *frame.loc[ablated, "model"]])
-    files |= {"protocols.csv": None, PROTOCOLS: None}
-    if not compared.empty:
-        files |= {"protocols.csv": _csv(compared), PROTOCOLS: protocols.render(compared, results)}
+    files = _files(results, comparison.compare(results), [*plugins.load(plugin_files).specs["diagnostic"].values()])
+    text = "\n".join(str(files[name]) for name in ("comparison.md", "ablations.md") if files.get(name))
     try:
         for name, content in files.items():
             if content is None:
@@ -67,10 +57,33 @@ def write(folder: RunFolder) -> str:
     return text
 
 
-def _rows(frame: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
-    """The chosen rows; with a column `kept` only if one of them is."""
-    rows = frame[chosen]
-    return rows.drop(columns=["kept"]) if "kept" in rows and rows["kept"].isna().all() else rows
+def _files(results: Results, frame: pd.DataFrame, specs: list[DiagnosticSpec]) -> dict[str, str | bytes | None]:
+    """What each file of the report holds, None for one with nothing to show; `frame` has all models."""
+    ablated = frame["model"].map(parent_of) != ""
+    main = comparison.without_ablations(frame)
+    order = list(main["model"])
+    everybody = [*order, *frame.loc[ablated, "model"]]
+    details = diagnostics.summarize(results, everybody, specs)
+    view = diagnostics.View(results, frame.copy(), details.frame.copy(), order)
+    pages = ["comparison", "details", *(["ablations"] if ablated.any() else [])]
+    drawn, feet = diagnostics.illustrate(specs, view, details, pages)
+    drawn |= {LOSSES: figures.losses(results.losses, order), PICTURES: pictures.draw(results, order)}
+    shown = {name: CAPTIONS[name] for name in (LOSSES, PICTURES) if drawn[name]} | feet["comparison"].figures
+    text = render(main, results, shown, feet["comparison"].notes)
+    files: dict[str, str | bytes | None] = {"comparison.csv": _csv(main), "comparison.md": text, **drawn}
+    if ablated.any():
+        members = comparison.ablations_and_parents(frame)
+        losses = figures.losses(results.losses, sorted(members["model"]))  # each parent before its ablations
+        shown = feet["ablations"].figures | ({ABLATION_LOSSES: CAPTIONS[ABLATION_LOSSES]} if losses else {})
+        text = render_ablations(members, results, shown, feet["ablations"].notes)
+        files |= {"ablations.csv": _csv(members), "ablations.md": text, ABLATION_LOSSES: losses}
+    compared = protocols.summarize(results, everybody)
+    return files | {
+        "details.csv": None if details.frame.empty else _csv(details.frame),
+        "details.md": diagnostics.render(details, results, specs, feet["details"]),
+        "protocols.csv": None if compared.empty else _csv(compared),
+        PROTOCOLS: None if compared.empty else protocols.render(compared, results),
+    }
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from colorbench.errors import UserError
@@ -14,7 +15,8 @@ from colorbench.runs.folder import RunFolder, conditions
 
 BETTER, WORSE, NOISE, SAME = "better", "worse", "within noise", "same"
 FAILING, DONE_NOW, IN_NEITHER = "newly failing", "newly done", "done in neither"
-NO_SEED = "no seed in common"
+NO_SEED, UNTOLD = "no seed in common", "cannot be told"
+TOLD = (BETTER, WORSE, NOISE, SAME, FAILING, DONE_NOW)  # what says something of both runs
 COLUMNS = [
     markdown.MODEL,
     markdown.number("MSE in A ↓", "mse_a", ",.1f"),
@@ -50,7 +52,7 @@ def render(frame: pd.DataFrame, a: RunFolder, b: RunFolder) -> str:
     notes = [
         f"A: {a.path}. B: {b.path}.",
         "The gain is paired by image and seed. Better and worse: after Holm's correction over the rows, at 5 %; what "
-        "does not remain is within noise. Same: equal in every image.",
+        "does not remain is within noise. Same: equal in every image. Of a single image nothing can be told.",
         "With several seeds the interval, in brackets, covers images and seeds; with one the images alone: it does not "
         "tell a change from what another training would do.",
     ]
@@ -66,7 +68,9 @@ def _row(model: str, runs: Sequence[Results], cells: Sequence[statistics.Cells])
         gain = statistics.estimate([new, old], statistics.gain)
         row |= {"mse_a": old.mean(), "mse_b": new.mean(), **gain.fields("gain_percent")}
         row["seeds"] = ", ".join(map(str, sorted(done[0] & done[1])))
-        return row | ({"verdict": SAME} if (old == new).all() else {"p": gain.p()})
+        p = gain.p()  # NaN of a single image, which has no interval, and over an error of 0, which can only grow
+        untold: dict[str, Any] = {"verdict": UNTOLD if old.any() else WORSE}
+        return row | ({"verdict": SAME} if (old == new).all() else untold if np.isnan(p) else {"p": p})
     return row
 
 

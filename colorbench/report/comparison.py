@@ -12,10 +12,12 @@ from colorbench.errors import one_line
 from colorbench.protocol import SCORES
 from colorbench.report import statistics
 from colorbench.report.results import Results
+from colorbench.report.selection import selections
 from colorbench.runs.records import DONE, CellRecord
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
+AUTOMATIC = "automatic"  # of a model that had L alone where others had more
 NO_DIFFERENCE, ONE_SEED = "no clear difference", "one seed: no verdict"
 COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "base_images_seen", "batch_n")
 
@@ -23,14 +25,16 @@ COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_s
 def compare(results: Results) -> pd.DataFrame:
     """A row per model that the record names: worst MSE first, those without scores last.
 
-    Columns: `model`, `status`, the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
+    Columns: `model`, `status`, `given`, what a model had beside L, where some had more than L; the counts;
+    each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
     `psnr_pooled`, too, and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there are
     any; `skill`, 1 - MSE / MSE of the model whose `anchor` is "floor", and `to_bound_percent`, where its MSE stands
     between that and the "bound"; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in
     `reference`, `psnr_gain` in dB and `ssim_gain` with their ends, and `wins_percent` of the pairs of seed and image;
     the same over the parent of an ablation (`parent_gain_percent`, ...), with `parent_p`, which Holm corrected over all
     ablations, and `parent_verdict`, and over what it refines (`base_gain_percent`, ...), with `base_images_seen`, the
-    images that the base saw in training; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
+    images that the base saw in training; `val_mse`, of the validation images, and whether the row is `selected` by it
+    among those that differ in one option; costs, rates in images per second (`train_1`, `infer_n`: at batch 1 and at
     `batch_n`); and last what was run on what, so that rows of several runs can be put together. What a row has no value
     for is empty.
     """
@@ -39,6 +43,7 @@ def compare(results: Results) -> pd.DataFrame:
     blocks = (
         [_standing(results, model) for model in models],
         [scores.get(model, {}) for model in models],
+        [_validation(results, model) for model in models],
         [_cost(results, model) for model in models],
         [_identity(results, model) for model in models],
     )
@@ -74,7 +79,15 @@ def _standing(results: Results, model: str) -> dict[str, Any]:
     kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
     kept |= {"sees_truth": "yes"} if any(cell.sees_truth for cell in cells) else {}
     made = {"made": "elsewhere"} if any("pictures" in cell.made_from for cell in cells) else {}
+    made |= {"given": _given(done)} if results.gives_inputs and done else {}
     return {"model": model, "status": status(cells), **kept, **made, "seeds_done": len(done), "seeds_asked": len(cells)}
+
+
+def _given(cells: Sequence[CellRecord]) -> str:
+    """What a model had beside L, in words."""
+    if any(cell.sees_truth for cell in cells):
+        return "the truth"
+    return ", ".join(dict.fromkeys(name for cell in cells for name in cell.given)) or AUTOMATIC
 
 
 def _scores(results: Results) -> dict[str, dict[str, Any]]:
@@ -97,6 +110,14 @@ def _scores(results: Results) -> dict[str, dict[str, Any]]:
             if relation == "base":
                 row["base_images_seen"] = results.cells(other, done=True)[0].images_seen
     return rows
+
+
+def _validation(results: Results, model: str) -> dict[str, Any]:
+    if results.val_scores.empty:
+        return {}
+    own = results.val_scores.loc[results.val_scores["model"] == model, "mse"]
+    chosen = [selection.option for selection in selections(results) if selection.best == model]
+    return {"val_mse": own.mean(), "selected": ", ".join(chosen) or None}
 
 
 def anchored(results: Results, anchor: str) -> str:
@@ -132,6 +153,24 @@ def _others(results: Results, model: str, scored: Container[str]) -> dict[str, s
 def parent_of(model: str) -> str:
     """The model that an ablation, named parent/change, changes; "" for any other model."""
     return model.rpartition("/")[0]
+
+
+def without_ablations(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of comparison.csv."""
+    rows = _rows(frame, frame["model"].map(parent_of) == "")
+    return rows.drop(columns=[name for name in frame if str(name).startswith("parent")])
+
+
+def ablations_and_parents(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ablations.csv; none if there is no ablation."""
+    parents = frame["model"].map(parent_of)
+    return _rows(frame, (parents != "") | frame["model"].isin(parents))
+
+
+def _rows(frame: pd.DataFrame, chosen: pd.Series) -> pd.DataFrame:
+    """The chosen rows; with a column `kept` only if one of them is."""
+    rows = frame[chosen]
+    return rows.drop(columns=["kept"]) if "kept" in rows and rows["kept"].isna().all() else rows
 
 
 def family_of(model: str) -> str:

@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 
 from colorbench.errors import CONTROL, UserError, reason
 from colorbench.protocol import KEYS, SCORES
-from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS, SET_SCORES
+from colorbench.runs.folder import DETAILS, LOSSES, PROTOCOLS, SET_SCORES, VAL_SCORES
 from colorbench.runs.folder import SCORES as SCORES_FILE
 from colorbench.specs import is_metric_name
 
 OF_DETAILS = "details."  # how the columns of details begin in the scores of a published run
 REQUIRED = {
     SCORES_FILE: (*KEYS, *SCORES),
+    VAL_SCORES: (*KEYS, *SCORES),
     DETAILS: KEYS,
     PROTOCOLS: (*KEYS, "protocol", *SCORES),
     LOSSES: ("model", "seed", "stage", "epoch", "component", "split", "value"),

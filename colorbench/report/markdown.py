@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,11 @@ import pandas as pd
 from colorbench.errors import one_line
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import family_of, parent_of
-from colorbench.report.curve import CURVE, CURVE_CAPTION, Curve
 from colorbench.report.results import Results
 
 NONE, INFINITE = "–", "∞"  # noqa: RUF001
 MARKUP = re.compile(r"[\\`*|<>]|(?<!\w)_|_(?!\w)|\](?=\()|&(?=#?\w+;)")
 ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-LOSSES = "Losses by epoch, as they are weighted in the sum: training solid, validation dashed"
-CAPTIONS = {
-    "losses.png": LOSSES,
-    "losses-ablations.png": f"{LOSSES}; each parent above its ablations",
-    "pictures.png": "The first test images",
-    "refined.png": "The output of a base and of what refines it, and the truth, each with its eyes and lips enlarged: "
-    "found by the masks where the data has them, else at places fixed for aligned faces",
-    "attention.png": "Output, truth and attention: the brighter, the more attention",
-    "scenes.png": "The test images, of those kept, with the most background, and with several faces",
-    "worst.png": "Of all test images, those with the largest MSE, the worst first",
-}
-
 Row = pd.Series
 
 
@@ -73,11 +61,12 @@ def _marked(model: str, row: Row) -> str:
 
 MODEL = text("model", show=_marked)
 STATUS = text("status", show=lambda said, row: said if len(said) <= 72 else f"{said[:71]}…")  # the notes have all of it
+VAL_MSE = number("MSE on the validation images ↓", "val_mse", ",.1f")
 OVER_BASE = number("MSE gain over its base, % ↑", "base_gain_percent", "+,.1f", ends=True)
 
 
-def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str:
-    """The whole comparison.md; `figures` are the names of the pictures to show at its end."""
+def render(frame: pd.DataFrame, results: Results, figures: Mapping[str, str], said: Sequence[str]) -> str:
+    """The whole comparison.md; `figures` are the captions, by file, of its figures, `said` are further notes."""
     scored = frame[frame["seeds_done"] > 0]
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
     others = " or were made elsewhere" if "made" in frame else ""
@@ -89,15 +78,15 @@ def render(frame: pd.DataFrame, results: Results, figures: Iterable[str]) -> str
     ]
     if len(scored):
         blocks += ["## More scores", table(scored, _more(scored, results)), "## Cost", table(timed, _cost(timed))]
-    blocks += ["## Notes", bullets(notes.notes(frame, results))]
+    blocks += ["## Notes", bullets([*notes.notes(frame, results), *said])]
     if published := notes.published(results):
         blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
-    blocks += [f"![{CAPTIONS[name]}]({name})" for name in figures]
+    blocks += pictures(figures)
     return "\n\n".join(blocks) + "\n"
 
 
-def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Curve], figures: Iterable[str]) -> str:
-    """The whole ablations.md: `frame` has the rows of the ablations and of their parents, `lengths` what is drawn."""
+def render_ablations(frame: pd.DataFrame, results: Results, figures: Mapping[str, str], said: Sequence[str]) -> str:
+    """The whole ablations.md: `frame` has the rows of the ablations and of their parents; the rest as in `render`."""
     parents = frame.set_index("model")
     columns = [
         replace(MODEL, title="ablation"),
@@ -110,21 +99,21 @@ def render_ablations(frame: pd.DataFrame, results: Results, lengths: Sequence[Cu
         Column("inference", "infer_n", partial(_against, "infer_n", parents)),
         Column("peak memory", "peak_memory_mib", partial(_against, "peak_memory_mib", parents)),
         text("verdict", "parent_verdict"),
+        VAL_MSE,
+        text("selected by it", "selected"),
         STATUS,
     ]
     family = frame["model"].map(family_of)
     # By family, the parent first, and otherwise as they come.
     place = frame.groupby(family, sort=False).ngroup()
     shown = frame.iloc[np.lexsort([(frame["model"] != family).to_numpy(), place.to_numpy()])]
-    said = [*notes.of_ablations(shown, results), *filter(None, (curve.sentence() for curve in lengths))]
     blocks = [
         f"# Ablations on {escaped(results.record.data.name)}",
         table(shown, columns),
         escaped(notes.made_with(results)),
         "## Notes",
-        bullets(said),
-        *([f"![{CURVE_CAPTION}]({CURVE})"] if lengths else []),
-        *(f"![{CAPTIONS[name]}]({name})" for name in figures),
+        bullets([*notes.of_ablations(shown, results), *said]),
+        *pictures(figures),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -139,6 +128,11 @@ def bullets(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {escaped(sentence)}" for sentence in sentences)
 
 
+def pictures(figures: Mapping[str, str]) -> list[str]:
+    """The figures in the same folder, by file, each with its caption."""
+    return [f"![{escaped(caption)}]({file})" for file, caption in figures.items()]
+
+
 def _against(name: str, parents: pd.DataFrame, cost: Any, row: Row) -> str:
     """A cost, or a speed, as a multiple of the parent's."""
     if (other := parent_of(row["model"])) not in parents.index or not parents.loc[other].get(name, 0) > 0:
@@ -150,6 +144,7 @@ def _against(name: str, parents: pd.DataFrame, cost: Any, row: Row) -> str:
 def _headline(frame: pd.DataFrame) -> list[Column]:
     return [
         MODEL,
+        text("given"),
         number("MSE ↓", "mse", ",.1f", ends=True, best=min),
         number("PSNR, dB ↑", "psnr", ",.2f", ends=True, best=max),
         number("SSIM ↑", "ssim", ",.3f", ends=True, best=max),
@@ -193,6 +188,7 @@ def _more(frame: pd.DataFrame, results: Results) -> list[Column]:
         number(f"SSIM gain over {over} ↑", "ssim_gain", "+,.4f", ends=True, best=max),
         number("colorfulness", "colorfulness", ",.1f", ends=True),
         replace(delta, badness=abs),
+        VAL_MSE,
         *(_plugged(name, results) for name in (*results.extra, *results.over_set)),
         number("sd of the MSE over seeds", "mse_seed_sd", ",.1f"),
     ]
@@ -250,8 +246,7 @@ def _mark(row: Row, name: str) -> str:
 
 def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     """A Markdown table, padded so that it reads in a terminal too. Columns that show nothing are left out."""
-    shown = [(column, _cells(column, frame)) for column in columns]
-    shown = [(column, cells) for column, cells in shown if any(cell != NONE for cell in cells)]
+    shown = _shown_columns(frame, columns)
     widths = [max(map(len, [column.title, *cells])) for column, cells in shown]
 
     def line(cells: Iterable[str]) -> str:
@@ -267,11 +262,27 @@ def table(frame: pd.DataFrame, columns: Sequence[Column]) -> str:
     return "\n".join([line(column.title.strip() for column, _ in shown), line(rule), *map(line, body)])
 
 
-def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
+def html(frame: pd.DataFrame, results: Results) -> str:
+    """The first table of comparison.md, and the line under it, as HTML."""
+    shown = _shown_columns(frame, _headline(frame), lambda value: escape(one_line(value)), "<b>{}</b>")
+    cells = pd.DataFrame({escape(column.title): cells for column, cells in shown})
+    with pd.option_context("display.max_colwidth", None):
+        shown_cells = cells.to_html(index=False, escape=False, border=0)
+    return f"{shown_cells}\n<p>{escape(notes.made_with(results))}</p>"
+
+
+def _shown_columns(
+    frame: pd.DataFrame, columns: Sequence[Column], escape: Callable[[str], str] = escaped, bold: str = "**{}**"
+) -> list[tuple[Column, list[str]]]:
+    shown = [(column, _cells(column, frame, escape, bold)) for column in columns]
+    return [(column, cells) for column, cells in shown if any(cell != NONE for cell in cells)]
+
+
+def _cells(column: Column, frame: pd.DataFrame, escape: Callable[[str], str], bold: str) -> list[str]:
     if column.name not in frame:
         return [NONE] * len(frame)
     values = zip(frame[column.name], frame.iterrows(), strict=True)
-    cells = pd.Series([NONE if pd.isna(x) else escaped(column.show(x, row)) for x, (_, row) in values], frame.index)
+    cells = pd.Series([NONE if pd.isna(x) else escape(column.show(x, row)) for x, (_, row) in values], frame.index)
     if column.badness is None:
         return list(cells)
     rival = frame["parameters"].ne(0).fillna(True) & (frame["sees_truth"].isna() if "sees_truth" in frame else True)
@@ -279,4 +290,5 @@ def _cells(column: Column, frame: pd.DataFrame) -> list[str]:
     value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
     best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])
-    return list(cells.mask(best.reindex(cells.index, fill_value=False), "**" + value + "**" + bracket + ends))
+    emphasized = value.map(bold.format) + bracket + ends
+    return list(cells.mask(best.reindex(cells.index, fill_value=False), emphasized))

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pandas as pd
 
-from colorbench.report.comparison import FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
+from colorbench.report.comparison import AUTOMATIC, FEWEST_ROUNDS, NO_DIFFERENCE, UNSTEADY_IQR, anchored, outcome
 from colorbench.report.results import Results
-from colorbench.runs.identity import differences
+from colorbench.report.selection import selections
+from colorbench.runs.identity import differences, shown
 from colorbench.runs.records import DONE, CellRecord, Environment, RunRecord
 
 PUBLISHED = (
@@ -48,6 +49,7 @@ def notes(frame: pd.DataFrame, results: Results) -> list[str]:
         *_metrics(frame, results),
         *_failures(frame, results),
         *_models(frame, results),
+        *(selection.sentence() for selection in selections(results)),
         *of_rows(frame, results),
         *_environments_and_timings(frame, results),
         *_data(results.record),
@@ -62,6 +64,7 @@ def of_ablations(frame: pd.DataFrame, results: Results) -> list[str]:
         "The gain is in MSE, paired by image and seed; below zero the ablation is worse than its parent. Costs and "
         "speeds are multiples of the parent's.",
         *_said(list(frame["model"]), results),
+        *(selection.sentence() for selection in selections(results)),
         *of_rows(frame, results),
     ]
 
@@ -91,7 +94,7 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
             + (" With two seeds they may be wider than need be, and cover up to 98 %." if 2 in seeds.values() else "")
         )
     if single:
-        which = _listed(single) if len(single) < len([*filter(None, seeds.values())]) else "all rows"
+        which = listed(single) if len(single) < len([*filter(None, seeds.values())]) else "all rows"
         yield (
             f"Of one seed: {which}. Their intervals cover the choice of test images alone; what another seed "
             "would change is unknown."
@@ -99,9 +102,14 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
 
 
 def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    """Which rows of `frame` are not what would be made now, and in what the rows of one model differ."""
+    """Which rows of `frame` were given options, which are not what would be made now, and in what the rows of one model
+    differ."""
     ways: dict[str, list[str]] = {}
     for row in frame["model"]:
+        for cell in results.cells(row, done=True)[:1]:
+            if cell.options_given and not cell.sweep:  # of a sweep the name says it
+                given = ", ".join(f"{key} {shown(value)}" for key, value in cell.options_given.items())
+                yield f"{row} was made with the option {given}."
         if why := results.kept.get(row):
             yield f"† {row} is used as it was made, though it would be made otherwise now: {'; '.join(why)}."
         if "@" in row:
@@ -136,12 +144,33 @@ def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             "The gain is paired: the same images and seeds for both models. Images are won where the MSE is below that "
             f"of {frame['reference'].dropna().iloc[0]}, of all images of all seeds."
         )
+    yield from _given(frame, results)
     if floor := anchored(results, "floor"):
         bound = anchored(results, "bound")
         yield f"Skill: 1 - MSE / MSE of {floor}." + (f" To the bound: 0 % is {floor}, 100 % {bound}." if bound else "")
     if "sees_truth" in frame:
         which = ", ".join(frame.loc[frame["sees_truth"].notna(), "model"])
         yield f"Made from the true colors, which no colorization has, and never in bold: {which}."
+
+
+def _given(frame: pd.DataFrame, results: Results) -> Iterator[str]:
+    """What some models were given beside L, and which had none of it."""
+    if "given" not in frame:
+        return
+    alone = frame["given"] == AUTOMATIC
+    hinted = frame["given"].str.contains(r"\bhints\b", na=False)
+    settings = results.record.protocol.settings
+    if points := settings.get("hints"):
+        side, which = settings.get("hint_size"), ", ".join(frame.loc[hinted, "model"]) or "no model, for none takes any"
+        yield (
+            f"Hints: {points} in each image, of {side} x {side} px with the mean of their true ab, the same for every "
+            f"model. Given to: {which}."
+        )
+    if alone.any() and not alone[frame["given"].notna()].all():
+        yield (
+            f"Automatic, from L alone, and not to be compared with rows that had more: "
+            f"{', '.join(frame.loc[alone, 'model'])}."
+        )
 
 
 def _other_seeds(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -208,7 +237,7 @@ def _said(models: Sequence[str], results: Results) -> Iterator[str]:
         for note in dict.fromkeys(note for cell in results.cells(model, done=True) for note in cell.notes):
             said.setdefault(note, []).append(model)
     for note, by in said.items():
-        yield f"{_listed(by)}: {note.rstrip('.')}."
+        yield f"{listed(by)}: {note.rstrip('.')}."
 
 
 def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -250,12 +279,13 @@ def _data(record: RunRecord) -> Iterator[str]:
             said.append(f"{_count(leaked, 'image is', 'images are')} also in train")
         if unreadable := split.unreadable:
             count = _count(len(unreadable), "file that cannot be read is", "files that cannot be read are")
-            said.append(f"{count} left out: {_listed([f'{file} ({why})' for file, why in unreadable.items()])}")
+            said.append(f"{count} left out: {listed([f'{file} ({why})' for file, why in unreadable.items()])}")
         if said:
             yield f"In {name}, {'; '.join(said)}."
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return ", ".join(names[:MOST_NAMES] + more)
 

@@ -1,4 +1,4 @@
-"""The sheets of pictures, each as the bytes of a PNG.
+"""Sheets of pictures, each as the bytes of a PNG: that of the first test images, and what diagnostics make of others.
 
 A picture's pixels are enlarged whole and never interpolated: what is seen is what was scored.
 """
@@ -13,28 +13,17 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
-from colorbench.errors import one_line
 from colorbench.report.results import Results
 
-MOST_PICTURES, MOST_SAMPLES, MOST_SCENES = 8, 4, 2  # rows
+MOST_PICTURES = 8  # rows
 SMALLEST_PICTURE = 128  # pixels; smaller ones are enlarged
 GAP, GROUP_GAP, LINE, TITLE_SIZE, CAPTION_SIZE = 4, 8, 17, 14, 12  # pixels
 GREY = "#555555"
 
-ZOOMED = ("eyes", "lips")
-MARGIN, SMALLEST_ZOOM = 1.25, 0.25  # a zoom's side over its part's; and over the picture's, at least
-# Center (down, right) and side, in sides of the picture, where there are no masks: squares that hold the eyes, and the
-# lips, of the faces that FFHQ aligned (eyes at 0.47, lips at 0.75 from the top) and UTKFace's (0.29, 0.70).
-FIXED = (0.38, 0.5, 0.66), (0.73, 0.5, 0.4)
-SEVERAL = 0.15  # standard deviation of the lips' x, in widths; one mouth of half the width has 0.14
-
-Box = tuple[slice, slice]  # rows, columns
 Tile = tuple[np.ndarray, str]  # uint8 RGB (h, w, 3) of any size, and what is written below it
 Columns = list[tuple[str, np.ndarray]]  # title, uint8 (K, h, w, 3)
-WHOLE = slice(None), slice(None)
 
 
 @dataclass(frozen=True)
@@ -96,86 +85,27 @@ class Gallery:
         pairs = [(model, self.results.cells(model, done=True)[0].refines) for model in self.shown]
         return [(model, base) for model, base in pairs if base in self.shown]
 
-    @property
-    def best(self) -> list[str]:
-        """The best of the models that have parameters, the last since they come worst first; empty if none has."""
-        return [model for model in self.shown if self.results.cells(model, done=True)[0].parameters][-1:]
 
-    @property
-    def several_faces(self) -> np.ndarray:
-        """How far the lips are apart, (count,), 0 where they belong to one face: a standard deviation in widths."""
-        if "lips" not in self.masks:
-            return np.zeros(self.count)
-        spread = np.array([np.nonzero(mask)[1].std() if mask.any() else 0.0 for mask in self.masks["lips"]])
-        spread /= self.truth.shape[2]
-        return np.where(spread >= SEVERAL, spread, 0.0)
+Blocks = Callable[[Gallery], Iterator[Block]]
 
 
-def draw(results: Results, models: Sequence[str]) -> dict[str, bytes | None]:
-    """Every sheet of `models`, worst first, by its file's name; None for one that has nothing to show."""
+def draw(results: Results, models: Sequence[str], blocks: Blocks | None = None) -> bytes | None:
+    """The sheet that `blocks` makes of `models`, worst first, None if there is nothing to show.
+
+    Without `blocks` it has the first test images: input, every model, truth.
+    """
     gallery = Gallery(results, models)
     if not gallery.shown:
-        return dict.fromkeys(SHEETS)
+        return None
     side = gallery.truth.shape[1] * -(-SMALLEST_PICTURE // gallery.truth.shape[1])
-    return {name: sheet([*blocks(gallery)], side) for name, blocks in SHEETS.items()}
+    return _sheet([*(blocks or _first)(gallery)], side)
 
 
-def _pictures(gallery: Gallery) -> Iterator[Block]:
-    """The first test images: input, every model, truth."""
-    yield _block(gallery.columns(gallery.shown), gallery.first(MOST_PICTURES))
+def _first(gallery: Gallery) -> Iterator[Block]:
+    yield block(gallery.columns(gallery.shown), gallery.first(MOST_PICTURES))
 
 
-def _refined(gallery: Gallery) -> Iterator[Block]:
-    """Base, refiner and truth, each followed by its zooms."""
-    zooms = _zooms(gallery)
-    for model, base in gallery.refiners:
-        columns = gallery.outputs([base, model])
-        rows = [[(images[i][box], "") for _, images in columns for box in (WHOLE, *zooms[i])] for i in zooms]
-        yield Block([title for name, _ in columns for title in (name, *ZOOMED)], rows, group=1 + len(ZOOMED))
-
-
-def _attention(gallery: Gallery) -> Iterator[Block]:
-    """Output, truth and attention map, of each model that has one."""
-    for model, arrays in gallery.shown.items():
-        if "attention" in arrays:
-            attention = colormaps["magma"](arrays["attention"], bytes=True)[..., :3]
-            yield _block([*gallery.outputs([model]), ("attention", attention)], gallery.first(MOST_SAMPLES))
-
-
-def _scenes(gallery: Gallery) -> Iterator[Block]:
-    """The samples with most background, and those with several faces."""
-    if "background" not in gallery.masks:
-        return
-    faces, background = gallery.several_faces, gallery.masks["background"].mean((1, 2))
-    crowds = [i for i in np.argsort(-faces, kind="stable") if faces[i]][:MOST_SCENES]
-    wide = [i for i in np.argsort(-background, kind="stable") if background[i] and i not in crowds][:MOST_SCENES]
-    captions = {i: f"background {100 * background[i]:.0f} %" for i in wide} | dict.fromkeys(crowds, "several faces")
-    models = [*reversed(gallery.refiners[-1])] if gallery.refiners else [*gallery.shown]
-    yield _block(gallery.columns(models), captions)
-
-
-def _worst(gallery: Gallery) -> Iterator[Block]:
-    """The worst test images of each refiner, or else of the best model: output and truth, two such pairs to a row."""
-    for model in [model for model, _ in gallery.refiners] or gallery.best:
-        arrays = gallery.shown[model]
-        if "worst" in arrays:
-            captions = [f"MSE {mse:,.1f}" for mse in arrays["worst_mse"]]
-            outputs = zip(arrays["worst"], captions, strict=True)
-            truths = zip(arrays["worst_truth"], (one_line(str(name)) for name in arrays["worst_name"]), strict=True)
-            tiles = [tile for pair in zip(outputs, truths, strict=True) for tile in pair]
-            yield Block([model, "truth"] * 2, [tiles[i : i + 4] for i in range(0, len(tiles), 4)], group=2)
-
-
-SHEETS: dict[str, Callable[[Gallery], Iterator[Block]]] = {
-    "pictures.png": _pictures,
-    "refined.png": _refined,
-    "attention.png": _attention,
-    "scenes.png": _scenes,
-    "worst.png": _worst,
-}
-
-
-def _block(columns: Columns, captions: Mapping[int, str]) -> Block:
+def block(columns: Columns, captions: Mapping[int, str]) -> Block:
     """A row for each image that `captions` numbers; what it says, if anything, stands below the first column."""
     rows = [
         [(images[i], "" if column else text) for column, (_, images) in enumerate(columns)]
@@ -184,32 +114,7 @@ def _block(columns: Columns, captions: Mapping[int, str]) -> Block:
     return Block([title for title, _ in columns], rows)
 
 
-def _zooms(gallery: Gallery) -> dict[int, list[Box]]:
-    """The boxes of ZOOMED in the first samples that show both, of one face only: of several, the box is no zoom."""
-    size = gallery.truth.shape[1]
-    if not gallery.masks:
-        fixed = [_square(down * size, right * size, side * size, size) for down, right, side in FIXED]
-        return dict.fromkeys(gallery.first(MOST_SAMPLES), fixed)
-    parts = [gallery.masks.get(part, np.zeros((gallery.count, size, size), bool)) for part in ZOOMED]
-    one_face = gallery.several_faces == 0
-    seen = [i for i in range(gallery.count) if one_face[i] and all(part[i].any() for part in parts)]
-    return {i: [_around(part[i]) for part in parts] for i in seen[:MOST_SAMPLES]}
-
-
-def _around(mask: np.ndarray) -> Box:
-    """The square around the pixels of a mask (size, size) that has some, with a margin."""
-    (top, bottom), (left, right) = ((places.min(), places.max() + 1) for places in np.nonzero(mask))
-    return _square((top + bottom) / 2, (left + right) / 2, MARGIN * max(bottom - top, right - left), len(mask))
-
-
-def _square(down: float, right: float, side: float, size: int) -> Box:
-    """The square with this center and side, in pixels, moved into a picture of side `size`."""
-    side = min(round(max(side, SMALLEST_ZOOM * size)), size)
-    top, left = (min(max(round(center - side / 2), 0), size - side) for center in (down, right))
-    return slice(top, top + side), slice(left, left + side)
-
-
-def sheet(blocks: Sequence[Block], side: int) -> bytes | None:
+def _sheet(blocks: Sequence[Block], side: int) -> bytes | None:
     """The blocks below one another, every tile enlarged to `side` pixels; None if no block has a row."""
     drawn = [_drawn(block, side) for block in blocks if block.rows]
     if not drawn:

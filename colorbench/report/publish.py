@@ -17,6 +17,7 @@ from colorbench.runs.folder import (
     SAMPLES,
     SCORES,
     SET_SCORES,
+    VAL_SCORES,
     RunFolder,
     sha256,
     to_parquet,
@@ -63,7 +64,8 @@ def _tables(results: Results) -> dict[str, pd.DataFrame]:
         own = {name: f"{OF_DETAILS}{name}" for name in map(str, details) if name not in KEYS}
         scores = scores.merge(details.rename(columns=own), on=[*KEYS], how="left", validate="1:1")
     frames = {
-        SCORES: scores, SET_SCORES: results.set_scores, LOSSES: results.losses, PROTOCOLS: results.protocols,
+        SCORES: scores, SET_SCORES: results.set_scores, VAL_SCORES: results.val_scores,
+        LOSSES: results.losses, PROTOCOLS: results.protocols,
     }  # fmt: skip
     # Rows "net@1a2b3c4d" are told apart by the cells' records.
     return {name: f if f.empty else f.assign(model=f["model"].str.partition("@")[0]) for name, f in frames.items()}

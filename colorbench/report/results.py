@@ -19,6 +19,7 @@ from colorbench.runs.folder import (
     PROTOCOLS,
     SAMPLES,
     SET_SCORES,
+    VAL_SCORES,
     RunFolder,
     cell_name,
     read_checked,
@@ -40,8 +41,9 @@ class Results:
     That is what a cell is called, and what it refines, in all that follows.
     `kept` says by row how what is used as it is differs from what would be made now. `scores`, `details` and `losses`
     are the frames of the finished cells, of which some may have no details; `set_scores` has a row per cell and metric
-    over the set; `protocols` has the scores under several protocols, a column, of the cells that are still what they
-    were then. `samples` holds the arrays of the run's samples.npz, and `pictures` those of each row's first finished
+    over the set; `val_scores` are those of the validation images, where there are any; `protocols` has the scores under
+    several protocols, a column, of the cells that are still what they were then. `samples` holds the arrays of the
+    run's samples.npz, and `pictures` those of each row's first finished
     seed; both are empty if the run kept none. `timings` are by row.
     """
 
@@ -57,6 +59,7 @@ class Results:
     samples: Mapping[str, np.ndarray]
     pictures: Mapping[str, Mapping[str, np.ndarray]]
     set_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
+    val_scores: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def extra(self) -> list[str]:
@@ -68,6 +71,11 @@ class Results:
         """The scores over the set, which came with plugins as well."""
         return [] if self.set_scores.empty else list(dict.fromkeys(self.set_scores["metric"]))
 
+    @property
+    def gives_inputs(self) -> bool:
+        """Whether a model could have more than L, or had it."""
+        return bool(self.record.protocol.settings.get("hints")) or any(cell.given for cell in self.outcomes)
+
     def cells(self, model: str, *, done: bool = False) -> list[CellRecord]:
         """The cells of a row, by seed; only the finished ones if `done`."""
         return [cell for cell in self.outcomes if cell.model == model and (cell.status == DONE or not done)]
@@ -77,6 +85,8 @@ def read(folder: RunFolder) -> Results:
     """Read a run folder. Raises UserError that names the file which is damaged, or lacks what it should hold."""
     record, timings = folder.record, folder.timings()
     cells = [_as_scored(record, cell) for cell in folder.cells()]
+    if not cells:
+        raise UserError(f"{folder.path} names no model, so that there is nothing to report; run one into it")
     done, rows = [cell for cell in cells if cell.status == DONE], _rows(cells)
     _refuse_strangers(record, done, timings)
     scores, details, losses, set_scores = (
@@ -84,7 +94,12 @@ def read(folder: RunFolder) -> Results:
     )
     then = record.others.cells if record.others else {}
     same = [cell for cell in done if then.get(cell_name(cell.model, cell.seed)) == (cell.predicted_by, cell.scored_by)]
-    protocols = _table(folder, record, same, rows, PROTOCOLS)
+    try:
+        protocols = _table(folder, record, same, rows, PROTOCOLS)
+    except UserError as error:  # no other command makes this one again
+        raise UserError(f"{error}; `colorbench score` with --protocol makes it anew") from error
+    validated = [cell for cell in done if cell.validated_by == predictions_key(cell, record.validation or "")]
+    val_scores = _table(folder, record, validated, rows, VAL_SCORES)
     samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})
     outcomes = [
         msgspec.structs.replace(
@@ -99,8 +114,9 @@ def read(folder: RunFolder) -> Results:
     models, kept = list(dict.fromkeys(rows.values())), _kept(record, done, rows)
     timings = dict(_rows_timed(timings.values(), done, rows))
     return Results(
-        record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures, set_scores
-    )
+        record, models, outcomes, kept, scores, details, losses, protocols, timings, samples, pictures, set_scores,
+        val_scores,
+    )  # fmt: skip
 
 
 def _as_scored(record: RunRecord, cell: CellRecord) -> CellRecord:

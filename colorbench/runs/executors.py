@@ -48,7 +48,7 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
     receiver, sender = context.Pipe(duplex=False)
     # A single process, even where this one is one of several.
     environ = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    settings = environ, os.getcwd(), threads(), sys.stderr.isatty()
+    settings = environ, os.getcwd(), threads(), shows_bars()
     process = _started(context, (function, request, settings, sender))
     known = _known(process.pid)
     sender.close()
@@ -70,6 +70,12 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
     return content
 
 
+def shows_bars() -> bool:
+    """Whether a line that is written over shows as one: on a terminal and in a notebook."""
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return sys.stderr.isatty() or "IPKernelApp" in getattr(ask(), "config", ())
+
+
 def _started(context: Any, arguments: tuple[Any, ...]) -> Any:
     """A process that serves a request. Raises EndedError if none can be started."""
     for _ in range(2):  # the server may have been killed, say for want of memory: the second time it is started anew
@@ -87,14 +93,15 @@ def _started(context: Any, arguments: tuple[Any, ...]) -> Any:
 
 def _ensure_server(context: Any) -> None:
     """Let a server run from which processes are forked. Neither it nor they get Ctrl-C: this process ends them."""
-    # Threads that spin while they wait take the cores from whoever works: ten times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     context.set_forkserver_preload(PRELOADED)
     resource_tracker.ensure_running()  # the server would start it, and let Ctrl-C through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before, environ = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}), dict(os.environ)
+    # Threads that spin while they wait take the cores from whoever works: ten times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         forkserver.ensure_running()
     finally:
+        set_environment(environ)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

@@ -8,8 +8,9 @@ cells/MODEL/seed-N/cell.json         the outcome of one model and seed, and what
                    losses.parquet    a row per stage, epoch, component and split
                    predictions.zip   a PNG per test image; attention.zip: the network's maps, if it has any
                    scores.parquet    a row per test image
+                   val_scores.parquet  a row per validation image, of a run that selects by them
                    set_scores.parquet  a row per metric over the whole test set
-                   details.parquet   a row per test image: the sums that errors by part and by color are made from
+                   details.parquet   a row per test image: the terms of diagnostics
                    samples.npz       pictures for the figures: the first predictions and the worst
                    training.pt       how far an unfinished training has got
 cells/MODEL/seed-N.new/              the same cell made again, until it takes the old one's place
@@ -52,7 +53,7 @@ from colorbench.runs.records import (
 
 RECORD, CELL, TRAINING = "record.json", "cell.json", "training.pt"
 WEIGHTS, LOSSES, SCORES, DETAILS = "weights.safetensors", "losses.parquet", "scores.parquet", "details.parquet"
-SET_SCORES = "set_scores.parquet"
+SET_SCORES, VAL_SCORES = "set_scores.parquet", "val_scores.parquet"
 PREDICTIONS, ATTENTION, SAMPLES, TRAINED_ON = "predictions.zip", "attention.zip", "samples.npz", "trained_on.txt"
 TRACEBACK, PROTOCOLS = "traceback.txt", "protocols.parquet"
 AGAIN, REPLACED = ".new", ".old"  # endings of the folder in which a cell is made again, and of the one before it
@@ -61,7 +62,8 @@ REFUSED = {
     stat.S_IFBLK: "a device",
 }  # fmt: skip
 CELL_FILES = (
-    CELL, TRAINING, WEIGHTS, LOSSES, SCORES, SET_SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES, TRACEBACK,
+    CELL, TRAINING, WEIGHTS, LOSSES, SCORES, SET_SCORES, VAL_SCORES, DETAILS, PREDICTIONS, ATTENTION, SAMPLES,
+    TRACEBACK,
 )  # fmt: skip
 
 
@@ -149,6 +151,8 @@ class RunFolder:
         record.commands = list(dict.fromkeys([*record.commands, *asked.commands]))
         record.environments |= asked.environments
         record.scoring, record.metrics, record.inputs = asked.scoring, asked.metrics, asked.inputs
+        record.validation = asked.validation or record.validation
+        record.diagnostics = asked.diagnostics
         now = {cell_name(*cell) for cell in asked.cells}
         record.kept = {name: why for name, why in record.kept.items() if name not in now} | asked.kept
         record.files |= {name: sha256(content) for name, content in files.items()}

@@ -15,6 +15,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from colorbench.contract import ModelSpec, Stage
 from colorbench.errors import UserError, reason, without_control
@@ -23,13 +24,14 @@ from colorbench.runs.records import CellRecord, cleaned, refuse_hostile
 
 # The code that moves the weights, the predictions and the scores, beside that of the plugins.
 TRAINING_CODE = (
-    "color.py", "data/decode.py", "data/loader.py", "data/sources.py", "harness/networks.py", "harness/stepper.py",
-    "harness/trainer.py", "seeds.py",
+    "color.py", "data/decode.py", "data/loader.py", "data/sources.py", "harness/networks.py", "harness/optimizers.py",
+    "harness/stepper.py", "harness/trainer.py", "hints.py", "seeds.py",
 )  # fmt: skip
-PREDICTION_CODE = ("color.py", "harness/predict.py")
+PREDICTION_CODE = ("color.py", "harness/predict.py", "hints.py")
 ELSEWHERE_CODE = ("data/decode.py", "data/sources.py", "harness/elsewhere.py")
 SCORING_CODE = ("color.py", "harness/scoring.py", "metrics")
 CURVE = 32  # places at which a decay of the learning rate is sampled
+COUNTS = (1_000, 60_000)  # of training images, for which the choice of a stage is sampled
 
 
 def key_of(fields: Any) -> str:
@@ -58,10 +60,11 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         if name.startswith("code."):
             yield f"code of {name.removeprefix('code.')}"
         else:
-            yield f"{name} {_shown(there)} -> {_shown(here)}"
+            yield f"{name} {shown(there)} -> {shown(here)}"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A recorded value in a few words."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 
@@ -70,10 +73,10 @@ def option_fields(spec: ModelSpec) -> dict[str, Any]:
     """The options of a model as the record keeps them. Raises UserError for one that cannot be told from another."""
     fields, name = {}, ""
     try:
-        for name, value in spec.options.items():
+        for name, value in spec.option_values.items():
             fields[name] = canonical(value)
             msgspec.json.encode(fields[name])
-            _refuse_deep(fields[name])
+            refuse_deep(fields[name])
     except Exception as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
@@ -121,7 +124,7 @@ def _state_of(value: Any) -> Any:
         if not isinstance(numbers, list):
             return numbers
         return {"dtype": str(value.dtype), "shape": [*value.shape], "values": key_of(numbers)}
-    reduced = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)
+    reduced = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)  # type: ignore[no-untyped-call]
     if isinstance(reduced, str):  # a name, as of a built-in function
         return reduced
     return [canonical(list(part) if isinstance(part, Iterator) else part) for part in reduced]
@@ -149,16 +152,26 @@ def _hashed(file: Path, size: int, changed: int) -> str:
 
 
 def stage_fields(stage: Stage) -> dict[str, Any]:
-    """A stage as the record keeps it. Its decay counts by its values: a partial or a lambda has no name to go by."""
-    values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
+    """A stage as the record keeps it. Its functions count by their values: a partial or a lambda has no name to go by.
+
+    Raises ValueError for one that calls for more levels than a record may have, and whatever its functions raise.
+    """
     fields = {field.name: getattr(stage, field.name) for field in dataclasses.fields(stage)}
-    found: dict[str, Any] = canonical(fields | {"decay": f"{_name_of(stage.decay)} {key_of(values)[:8]}"})
-    _refuse_deep(found)
+    values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
+    fields["decay"] = f"{_name_of(stage.decay)} {key_of(values)[:8]}"
+    if callable(stage.images):
+        asked = [(epoch, count) for epoch in (1, 2, stage.epochs) for count in COUNTS]
+        chosen = b"".join(np.asarray(stage.images(*of), np.int64).tobytes() for of in asked)
+        name = f"{_name_of(stage.images)} {hashlib.sha256(chosen).hexdigest()[:8]}"
+        share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
+        fields["images"] = {"function": name, "share": float(f"{share:.3g}")}
+    found: dict[str, Any] = canonical(fields)
+    refuse_deep(found)
     return found
 
 
-def _refuse_deep(value: Any) -> None:
-    """Raises ValueError for an option or stage of more levels than a record may have, in which it is three deep."""
+def refuse_deep(value: Any) -> None:
+    """Raises ValueError for what has more levels than a record may have, in which it is three deep."""
     refuse_hostile(cleaned(value), level=3)
 
 

@@ -158,8 +158,9 @@ def _copy(source: RunFolder, record: RunRecord, cells: Cells, target: RunFolder)
     # What other protocols made of the predictions of one run is for `colorbench score` to make anew of all.
     whole = {name: checksum for name, checksum in record.files.items() if name != PROTOCOLS}
     files = {name: read_checked(source.path / name, checksum) for name, checksum in whole.items()}
-    metrics = (target.record.metrics if target.exists() else {}) | record.metrics
-    asked = msgspec.structs.replace(record, cells=[*own], kept=kept, files=whole, others=None, metrics=metrics)
+    there = target.record if target.exists() else record
+    others = {name: getattr(there, name) | getattr(record, name) for name in ("metrics", "diagnostics")}
+    asked = msgspec.structs.replace(record, cells=[*own], kept=kept, files=whole, others=None, **others)
     target.begin(asked, files)
     known = target.timings()
     for model, timing in source.timings().items():

@@ -17,6 +17,7 @@ from colorbench.contain import contained
 from colorbench.contract import MetricSpec, ModelSpec, Preset
 from colorbench.data.cache import Data
 from colorbench.errors import UserError, reason
+from colorbench.options import configure, names_content, recorded_spec
 from colorbench.plugins import Registry, load
 from colorbench.protocol import Protocol
 from colorbench.runs.folder import (
@@ -38,6 +39,7 @@ from colorbench.runs.identity import (
     key_of,
     option_fields,
     predictions_key,
+    refuse_deep,
     stage_fields,
 )  # fmt: skip
 from colorbench.runs.records import (
@@ -57,16 +59,19 @@ READY, KEPT, UNSCORED, STALE, RESUMABLE, TO_DO = "done", "kept", "to be scored",
 
 @dataclass(frozen=True)
 class Plugins:
-    """What a process has to load: installed plugins by their entry points' names, files, rows made elsewhere, and
-    weights of metrics."""
+    """What a process has to load: installed plugins by their entry points' names, files, rows made elsewhere, weights
+    of metrics, and options of models."""
 
     installed: frozenset[str]
     files: tuple[str, ...]
     pictures: tuple[ModelSpec, ...] = ()
     weights: Mapping[str, Path] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Registry:
-        return load(self.files, only=self.installed, pictures=self.pictures, weights=self.weights)
+        registry = load(self.files, only=self.installed, pictures=self.pictures, weights=self.weights)
+        configure(registry, self.options)
+        return registry
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,20 @@ class CellRequest:
     scored_by: str
     keep: int | None = None
     weights: Path | None = None
+    initial: Path | None = None  # weights that the training begins with
     resume: str = ""
     statistics: Mapping[str, np.ndarray] = field(default_factory=dict)  # by metric, of the training images
     rescores: bool = False  # what is kept, whatever key it has
+    validation: str = ""  # the key of what scores on the validation images are made from; "" for none
     trained_in: Path | None = None  # of an evaluation: the run whose weights are scored
 
 
 @dataclass(frozen=True)
 class Context:
     """What all cells of a command share. `source` is the data as the command named it, `weights` are published weight
-    files by model. `statistics` are what metrics make of the training images, by name; empty until something is scored.
+    files by model, `initial` those that a training begins with, `options` the options given to models, by "MODEL.KEY".
+    If it `validates`, the validation images are scored, too.
+    `statistics` are what metrics make of the training images, by name; empty until something is scored.
     """
 
     folder: RunFolder
@@ -113,16 +122,27 @@ class Context:
     weights: Mapping[str, Path] = field(default_factory=dict)
     keep: int | None = None
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Path] = field(default_factory=dict)
+    validates: bool = False
 
     @cached_property
     def scoring(self) -> str:
-        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics."""
+        """The key of what scores: the protocol's half, our code, and that of the plugins' metrics and diagnostics."""
         return scoring_key(self.protocol, self.registry)
 
     @cached_property
     def inputs(self) -> str:
         """The key of what predictions depend on beside the weights: the test images, as they are fed, and our code."""
-        return key_of([self.protocol.input_id, self.data.fingerprint_of("test"), own_code(PREDICTION_CODE)])
+        return self._inputs("test")
+
+    def _inputs(self, split: str) -> str:
+        return key_of([self.protocol.input_id, self.data.fingerprint_of(split), own_code(PREDICTION_CODE)])
+
+    @cached_property
+    def validation(self) -> str:
+        """The key of the scores on the validation images, by the protocol alone; "" if there are to be none."""
+        return key_of([self._inputs("val"), scoring_key(self.protocol, Registry())]) if self.validates else ""
 
     def run_record(self) -> RunRecord:
         """What the folder's record has to say of this command; the cells it asks for are still to be added."""
@@ -134,18 +154,23 @@ class Context:
             environments={environment_key(self.environment): self.environment},
             inputs=self.inputs,
             scoring=self.scoring,
+            validation=self.validation or msgspec.UNSET,
             metrics={name: self._metric_record(metric) for name, metric in self.registry.metrics.items()},
+            diagnostics={name: spec.summary for name, spec in self.registry.specs["diagnostic"].items()},
         )
 
     def _metric_record(self, metric: MetricSpec) -> MetricRecord:
-        lacks = metric.prepare is not None and not self.has_training_images
+        lacking = [name for name in metric.takes if name not in self.data.splits["test"].arrays]
+        left_out = f"it needs {', '.join(lacking)}, which these data have not" if lacking else ""
+        if metric.prepare is not None and not self.has_training_images:
+            left_out = "it needs a training split, which these data have not"
         return MetricRecord(
             summary=metric.summary,
             over="set" if metric.reduce else "image",
             better=metric.better,
             settings=metric_settings(metric),
             notes=[*metric.notes],
-            left_out="it needs a training split, which these data have not" if lacks else "",
+            left_out=left_out,
         )
 
     @property
@@ -167,33 +192,54 @@ class Context:
             plugins=self.plugins_for([record.model]),
             inputs=self.inputs,
             scored_by=self.scoring,
+            validation=self.validation,
             keep=self.keep,
             weights=self.weights.get(record.model),
+            initial=self.initial_of(self.registry.specs["model"].get(record.model)),
             resume=resume,
             statistics=self.statistics,
             **others,
         )
 
+    def initial_of(self, spec: ModelSpec | None) -> Path | None:
+        """The weights that a model is trained from: its own, or those of the model that it is an ablation of."""
+        if spec is None or spec.trained_as:
+            return None
+        return self.initial.get(spec.name) or self.initial.get(spec.parent or "")
+
     def plugins_for(self, names: Collection[str]) -> Plugins:
-        """Those that these models, what they build on, and the metrics come from."""
+        """Those that these models, what they build on, the metrics and the diagnostics come from."""
         known = self.registry.specs["model"]
-        needed = {spec.name for spec in with_needed([known[name] for name in names if name in known], self.registry)}
+        # A row of a sweep that another command made is known by its model.
+        there = {name if name in known else name.rpartition("/")[0] for name in names} & known.keys()
+        needed = {spec.name for spec in with_needed([known[name] for name in sorted(there)], self.registry)}
+        inherited = {known[name].parent for name in needed} & {name.rpartition(".")[0] for name in self.options}
+        needed |= {name for name in inherited if name}
         kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.metrics]
+        kinds += [("diagnostic", name) for name in computed(self.registry)]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
         pictures = tuple(known[plugin.name] for plugin in used if not plugin.source)
-        return Plugins(installed, tuple(files), pictures, self.registry.weights)
+        provided = {name for plugin in used for name in plugin.provides}
+        options = {name: of for name, of in self.options.items() if f"model {name.rpartition('.')[0]}" in provided}
+        return Plugins(installed, tuple(files), pictures, self.registry.weights, options)
 
 
 def scoring_key(protocol: Protocol, registry: Registry) -> str:
-    """The key of what scores under a protocol: its scoring half, our code, and that of the plugins' metrics and their
-    settings, files by content."""
+    """The key of what scores under a protocol: its scoring half, our code, that of the plugins' metrics and their
+    settings, files by content, and that of the terms of diagnostics."""
     metrics = {
         name: [plugin_code(registry.plugin_of("metric", name).source), metric_settings(metric)]
         for name, metric in registry.metrics.items()
     }
-    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics])
+    diagnostics = {name: plugin_code(registry.plugin_of("diagnostic", name).source) for name in computed(registry)}
+    return key_of([protocol.scoring_id, own_code(SCORING_CODE), metrics, diagnostics])
+
+
+def computed(registry: Registry) -> list[str]:
+    """The diagnostics of which there is something to compute beside the scores."""
+    return [name for name, spec in registry.specs["diagnostic"].items() if spec.terms is not None]
 
 
 def metric_settings(metric: MetricSpec) -> dict[str, Any]:
@@ -201,6 +247,7 @@ def metric_settings(metric: MetricSpec) -> dict[str, Any]:
     try:
         settings = {str(name): canonical(value) for name, value in metric.settings.items()}
         msgspec.json.encode(settings)
+        refuse_deep(settings)
     except Exception as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"the settings of the metric {metric.name!r} cannot be recorded ({reason(error)}); "
@@ -350,7 +397,13 @@ def is_scored(context: Context, record: CellRecord) -> bool:
     """Whether the scores of a cell are made under the keys of today, and as many predictions kept as are asked for."""
     predicted = record.predicted_by == predictions_key(record, context.inputs)
     kept = min(len(context.data.splits["test"]), 2**63 if context.keep is None else context.keep)
-    return predicted and record.scored_by == context.scoring and record.predictions_kept >= kept
+    validated = not context.validation or is_validated(record, context.validation)
+    return predicted and validated and record.scored_by == context.scoring and record.predictions_kept >= kept
+
+
+def is_validated(record: CellRecord, validation: str) -> bool:
+    """Whether a cell has scores on the validation images under this key; pictures made elsewhere never have."""
+    return "pictures" in record.made_from or record.validated_by == predictions_key(record, validation)
 
 
 def new_record(
@@ -372,6 +425,8 @@ def new_record(
         reference=spec.reference, anchor=spec.anchor, sees_truth=spec.sees_truth,
         published=spec.published,
         environment=environment_key(context.environment),
+        options_given=context.registry.given.get(spec.name, msgspec.UNSET),
+        sweep=context.registry.sweeps.get(spec.name, msgspec.UNSET),
     )  # fmt: skip
 
 
@@ -390,12 +445,14 @@ def training_fields(context: Context, spec: ModelSpec, seed: int) -> dict[str, A
     fields["preset"] = {"size": preset.size, "width": preset.width}
     if file:
         fields["weights"] = canonical(file)
+    elif initial := context.initial_of(spec):
+        fields["initial"] = canonical(initial)
     if spec.pictures:
         fields["pictures"] = canonical(spec.pictures.resolve())
     if fields["stages"]:
         fields["preset"] |= {"batch_size": preset.batch_size}
         fields["data"] = {split: context.data.fingerprint_of(split) for split in ("train", "val")}
-        fields["input"] = context.protocol.input_id
+        fields["input"] = context.protocol.automatic.input_id
     return fields
 
 
@@ -409,8 +466,9 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
             stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
-    source = registry.plugin_of("model", spec.name).source
-    code = plugin_code(source) if source else {}
+    known = spec.name in registry.specs["model"]
+    source = registry.plugin_of("model", spec.name if known else spec.parent or "").source
+    code = plugin_code(source, spec.build, spec.schedule, reports=False) if source else {}
     named = {f"plugin {name}": code[name] for name in code}
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}
@@ -421,10 +479,15 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
 
 def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> list[str]:
     """The fields of a trained cell that its plugin would set otherwise now: code, options, schedule."""
-    spec = registry.specs["model"].get(record.model)
+    spec = recorded_spec(registry, record)
     preset = Preset(summary="", **msgspec.structs.asdict(folder.record.preset))
     if spec is None:
         return []
     untrained = bool(record.made_from.get("weights")) or not record.made_from.get("stages")
     fields = own_fields(spec, preset, registry, untrained=untrained)
-    return list(differences({key: record.made_from.get(key) for key in fields}, fields))
+    there = {key: record.made_from.get(key) for key in fields}
+    # A file that an option named is not needed again: what was made of it lies in the weights.
+    for name, value in record.made_from.get("options", {}).items():
+        if names_content(value):
+            fields["options"][name] = value
+    return list(differences(there, fields))

@@ -9,16 +9,17 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from colorbench.contract import MODEL_NAME, Published
+from colorbench.contract import DIAGNOSTIC_NAME, Published
 from colorbench.errors import CONTROL, UserError, reason, without_control
 from colorbench.protocol import Protocol
+from colorbench.specs import Name
 
 DONE, TRAINED, FAILED, SKIPPED = "done", "trained", "failed", "skipped"
 INTERRUPTED, MISSING = "interrupted", "missing"  # of a cell without a record
 LARGEST = 2**63 - 1  # of the integers in the tables
 DEEPEST = 100  # levels of a record: more would exhaust the stack of whoever walks through it
 
-Name = Annotated[str, Meta(pattern=rf"^{MODEL_NAME}\Z")]
+DiagnosticName = Annotated[str, Meta(pattern=rf"^{DIAGNOSTIC_NAME}\Z")]
 Status = Annotated[str, Meta(pattern=rf"^({'|'.join((DONE, TRAINED, FAILED, SKIPPED, INTERRUPTED, MISSING))})\Z")]
 Seed = Annotated[int, Meta(ge=0, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -36,7 +37,7 @@ class Record(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class WeightFile(TypedDict):
-    """The weight file that stood in for a training."""
+    """The weight file that stood in for a training, or that one began with."""
 
     file: str
     sha256: Sha256
@@ -61,25 +62,41 @@ class MadeFrom(TypedDict, total=False):
     data: dict[str, str]
     input: str
     weights: WeightFile
+    initial: WeightFile
     pictures: dict[str, str] | str
     base: BuiltOn
     trained_as: BuiltOn
 
 
+class Chosen(Struct):
+    """The images that a function of a stage chooses, as a share of all."""
+
+    share: float = 1.0
+
+
 class Leg(Struct):
-    """What is read of a stage. Earlier versions did not name the part of the images: it was always the whole."""
+    """What is read of a stage. Earlier versions named a part of the images, from one share to another, or none."""
 
     epochs: Count = 0
     part: tuple[float, float] = (0.0, 1.0)
+    images: Chosen | Count | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the training images, those that an epoch could see; a limit on their number is left out."""
+        return self.images.share if isinstance(self.images, Chosen) else self.part[1] - self.part[0]
 
 
 class CellRecord(Record, kw_only=True):
-    """One model and seed.
+    """One model and seed. What may be UNSET is left out of the record then.
 
+    `options_given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of
+    several values. `validated_by` is the key of its scores on the validation images.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
-    than keys.
+    than keys. `given` names what the model was given beside L for its predictions. `failed_diagnostics` has the reason
+    of each that failed on them.
     """
 
     model: Name
@@ -108,7 +125,12 @@ class CellRecord(Record, kw_only=True):
     predicted_by: Key = ""
     predictions_kept: Count = 0
     scored_by: Key = ""
+    given: list[str] = []
+    failed_diagnostics: dict[str, str] = {}
     files: dict[File, Sha256] = {}
+    options_given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    sweep: str | msgspec.UnsetType = msgspec.UNSET
+    validated_by: Key | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.has_weights:
@@ -207,8 +229,10 @@ class RunRecord(Record, kw_only=True):
     """What a run was asked for, on what data, by what code and machine.
 
     `inputs` is the key of what the predictions are made from, `scoring` that of what scores them: a cell predicted
-    from, or scored by, anything else stays out of the tables. `metrics` are those of plugins, by name. `kept` has, by
-    cell ("NAME/seed-0"), the fields in which a cell that is used as it is differs from what would be made now.
+    from, or scored by, anything else stays out of the tables. `validation`, left out without such scores, is the key
+    of what the scores on the validation images are made from and by. `metrics` are those of plugins, by name;
+    `diagnostics` has the summary of each. `kept` has, by cell ("NAME/seed-0"), the fields in which a cell that is used
+    as it is differs from what would be made now.
     """
 
     format: Literal[2] = 2
@@ -224,9 +248,11 @@ class RunRecord(Record, kw_only=True):
     inputs: Key = ""
     scoring: Key = ""
     metrics: dict[str, MetricRecord] = {}
+    diagnostics: dict[DiagnosticName, str] = {}
     kept: dict[str, list[str]] = {}
     others: OtherProtocols | None = None
     files: dict[File, Sha256] = {}
+    validation: Key | msgspec.UnsetType = msgspec.UNSET
 
 
 class Rate(Struct, forbid_unknown_fields=True):

@@ -114,7 +114,7 @@ def pictures_load(dataset: Dataset) -> str | None:
     digest_of, count = dict[bytes, str](), 0
     for split, pictures in dataset.sample.items():
         for picture in pictures:
-            decoded = decode_picture(picture, replace(COLORBENCH, size=SIZE), masked=hasattr(picture, "masks"))
+            decoded = decode_picture(picture, replace(COLORBENCH, size=SIZE), with_arrays=hasattr(picture, "arrays"))
             if isinstance(decoded, str):
                 raise ValueError(
                     f"{split} {picture.name}: {decoded}; let load give what the contract says, or leave it out"
@@ -128,18 +128,18 @@ def pictures_load(dataset: Dataset) -> str | None:
     return f"{count} pictures"
 
 
-def masks(dataset: Dataset) -> str | None:
-    """`masks(size)`, if there is one, gives bool (size, size) by part, the same parts each, a pixel in one of them."""
-    found = [picture for pictures in dataset.sample.values() for picture in pictures if hasattr(picture, "masks")]
-    parts: list[str] = []
-    for picture in found:
-        given = picture.masks(SIZE)
-        parts = parts or list(given)
-        if list(given) != parts or any(mask.dtype != bool or mask.shape != (SIZE, SIZE) for mask in given.values()):
-            raise ValueError(f"{picture.name}: {', '.join(given)}; give bool {(SIZE, SIZE)} for {', '.join(parts)}")
-        if not (np.sum([*given.values()], axis=0) == 1).all():
-            raise ValueError(f"{picture.name}: a pixel is in no part, or in two; put each in one")
-    return ", ".join(parts) or None
+def arrays(dataset: Dataset) -> str | None:
+    """`arrays(size)`, if there is one, gives arrays of the same names, types and shapes for every picture."""
+    first: dict[str, str] = {}
+    for picture in (picture for pictures in dataset.sample.values() for picture in pictures):
+        if not hasattr(picture, "arrays"):
+            continue
+        given = {name: f"{array.dtype} {array.shape}" for name, array in picture.arrays(SIZE).items()}
+        first = first or given
+        if given != first:
+            what = ", ".join(f"{name} {kind}" for name, kind in given.items())
+            raise ValueError(f"{picture.name}: {what}; the first has {', '.join(first.values())}: give each the same")
+    return ", ".join(first) or None
 
 
 def splits_are_disjoint(dataset: Dataset) -> str | None:
@@ -154,7 +154,7 @@ def splits_are_disjoint(dataset: Dataset) -> str | None:
     return f"{len(seen)} pictures"
 
 
-LAWS = ((refuses, opens), (names, digests), (pictures_load, masks, splits_are_disjoint))
+LAWS = ((refuses, opens), (names, digests), (pictures_load, arrays, splits_are_disjoint))
 
 
 def _sample(pictures: Sequence[Picture], count: int = SAMPLE) -> list[Picture]:

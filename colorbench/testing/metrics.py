@@ -48,7 +48,7 @@ class Metric:
     def scores(self, pictures: Pictures, batches: Sequence[int] = (IMAGES,)) -> np.ndarray:
         """The score of each image, (IMAGES,), or that of all, (1,), computed in such batches."""
         pairs = zip(*(images.split(list(batches)) for images in pictures), strict=True)
-        parts = [score_batch(Pair(*both), [self.ready], details=False) for both in pairs]
+        parts = [score_batch(Pair(*both), [self.ready]) for both in pairs]
         columns = pd.concat([part.scores for part in parts])
         if self.ready.reduce is None:
             return columns[self.ready.name].to_numpy()

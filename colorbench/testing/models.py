@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from colorbench import plugins
-from colorbench.contract import Batch, ModelSpec, Stage, Update
+from colorbench.contract import Batch, ModelSpec, ShowsAttention, Stage, Update
 from colorbench.data.loader import Loader
 from colorbench.harness import predict
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
@@ -31,6 +31,7 @@ from colorbench.plugins import Registry
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 from colorbench.runs.identity import differences, stage_fields
+from colorbench.runs.predictions import file_sha256
 from colorbench.seeds import seed_for
 from colorbench.testing.pictures import smooth_images
 
@@ -39,6 +40,7 @@ IMAGES = 7  # to train on: an epoch of two steps, the second smaller than the fi
 STEPS = 8  # on one batch in each stage
 LARGEST_AB = 128  # no color of sRGB is beyond -108..99, and no format of Lab beyond this
 SCALES = (100.0, 110.0, 127.0, 128.0)  # by which ab is usually divided
+HINTED = replace(COLORBENCH, size=SIZE, hints=10)  # what takes no hints gets none
 SIDES = ((32, 64), (48, 40), (33, 47))  # beside the square that it trains on
 SHOWN = 3  # names in a message
 
@@ -80,13 +82,15 @@ class Model:
         return self.given or plugins.load()
 
     @cached_property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What the network gets of the test images."""
-        return predict.inputs_of(self.test.pixels, self.device, COLORBENCH, self.spec.sees_truth)
+    def inputs(self) -> dict[str, Tensor]:
+        """What the network gets of the test images: L, and by name what it takes beside."""
+        L, inputs = predict.inputs_of(self.spec, self.test, slice(None), self.device, HINTED)
+        return {"L": L} | inputs
 
-    def plain(self, L: float) -> tuple[Tensor, ...]:
+    def plain(self, L: float) -> dict[str, Tensor]:
         """The same of one L throughout, and no color."""
-        return torch.full_like(self.inputs[0], L), *map(torch.zeros_like, self.inputs[1:])
+        nothing = {name: torch.zeros_like(values) for name, values in self.inputs.items()}
+        return nothing | {"L": torch.full_like(self.inputs["L"], L)}
 
     def build(self, seed: int = 0) -> tuple[nn.Module, nn.Module | None]:
         """The untrained network, and the untrained one that it refines."""
@@ -96,7 +100,12 @@ class Model:
     @cached_property
     def stages(self) -> list[Stage]:
         """The schedule, an epoch to a stage."""
-        return [replace(stage, epochs=1) for stage in self.spec.schedule(PRESETS["smoke"])]
+        return [replace(stage, epochs=1, warm_up=0) for stage in self.spec.schedule(PRESETS["smoke"])]
+
+    @property
+    def updating(self) -> list[Stage]:
+        """The stages with updates."""
+        return [stage for stage in self.stages if not stage.measures]
 
     @cached_property
     def trained(self) -> Trained:
@@ -131,7 +140,7 @@ class Model:
         network, _ = self.build()
         names = {id(parameter): name for name, parameter in network.named_parameters()}
         done = []
-        for stage in self.stages:
+        for stage in self.updating:
             stepper, batch = Stepper(network.train(), stage, self.accelerator), self.batch(stage)
             with frozen(network, stage.frozen):
                 steps = Steps(stage, {name for name, p in network.named_parameters() if p.requires_grad})
@@ -161,7 +170,7 @@ def shape(model: Model) -> str:
     """`forward` maps L, float32 (B, 1, H, W) in 0..100, to ab, float32 (B, 2, H, W)."""
     network, _ = model.build()
     try:
-        return f"float32 {tuple(colorize(network, *model.inputs).shape)}"
+        return f"float32 {tuple(colorize(network, **model.inputs).shape)}"
     except predict.NotFiniteError:
         return "float32 (B, 2, H, W)"
 
@@ -172,7 +181,7 @@ def finite(model: Model) -> str:
     plain = {f"L = {L}": model.plain(L) for L in (0, 50, 100)}
     for what, inputs in {"smooth pictures": model.inputs, **plain}.items():
         try:
-            colorize(network, *inputs)
+            colorize(network, **inputs)
         except predict.NotFiniteError as error:
             raise ValueError(f"{error} for {what}; look for a division, logarithm or root of 0") from error
     return "for smooth pictures, and for L = 0, 50 and 100"
@@ -209,7 +218,7 @@ def trains(model: Model) -> str | None:
 
 def lab_units(model: Model) -> str:
     """ab is in Lab units, within -128..128: not divided by 110."""
-    ab = colorize(model.network, *model.inputs)
+    ab = colorize(model.network, **model.inputs)
     largest = float(ab.abs().max())
     if largest > LARGEST_AB:
         raise ValueError(f"|ab| is up to {largest:.0f}; keep it within {LARGEST_AB}, by a tanh or a clamp")
@@ -227,7 +236,7 @@ def lab_units(model: Model) -> str:
 def deterministic(model: Model) -> str:
     """In eval mode the same L gives the same ab, and no random number is drawn."""
     before = _random_state()
-    predict.check_repeated(model.network, *model.inputs)
+    predict.check_repeated(model.network, **model.inputs)
     if _random_state() != before:
         raise ValueError("random numbers are drawn in eval mode; draw them from a generator of your own")
     return "two answers alike, no random number drawn"
@@ -235,25 +244,25 @@ def deterministic(model: Model) -> str:
 
 def independent_of_the_batch(model: Model) -> str:
     """An image gets the same colors alone and in a batch."""
-    predict.check_alone(model.network, *model.inputs)
+    predict.check_alone(model.network, **model.inputs)
     return f"{len(model.test)} images"
 
 
 def attention(model: Model) -> str | None:
     """`with_attention`, if there is one, gives the colors of `forward`, and a map in 0..1."""
-    if not hasattr(model.network, "with_attention") or model.spec.sees_truth:
+    if not isinstance(model.network, ShowsAttention) or model.spec.sees_truth:
         return None
-    predict.check_attention(model.network, *model.inputs)
+    predict.check_attention(model.network, **model.inputs)
     return "the colors of forward"
 
 
 def input_left_alone(model: Model) -> str:
     """`forward` and `updates` write into nothing that they are given."""
-    given = [values.clone() for values in model.inputs]
+    given = {name: values.clone() for name, values in model.inputs.items()}
     with torch.no_grad():
-        model.network.eval()(*given)
-    written = not all(map(torch.equal, given, model.inputs))
-    for stage in model.stages:
+        model.network.eval()(given["L"], **{name: values for name, values in given.items() if name != "L"})
+    written = not all(torch.equal(given[name], values) for name, values in model.inputs.items())
+    for stage in model.updating:
         batch, same = model.batch(stage), model.batch(stage)
         model.validate(batch)
         written |= not (torch.equal(batch.L, same.L) and torch.equal(batch.ab, same.ab))
@@ -268,7 +277,7 @@ def sizes(model: Model) -> str:
     for sides in SIDES:
         name = "x".join(map(str, sides))
         try:
-            colorize(model.network, *(interpolate(values, sides) for values in model.inputs))
+            colorize(model.network, **{name: interpolate(values, sides) for name, values in model.inputs.items()})
         except predict.AnswerError as error:
             raise ValueError(f"{name}: {error}") from error
         except ValueError:
@@ -285,8 +294,8 @@ def bf16(model: Model) -> str:
     """Under bfloat16 autocast ab and the losses are float32 and finite, and a step can be taken."""
     network, _ = model.build()
     with torch.autocast(model.device.type, dtype=torch.bfloat16):
-        colorize(network, *model.inputs)
-        for stage in model.stages:
+        colorize(network, **model.inputs)
+        for stage in model.updating:
             stepper, batch = Stepper(network.train(), stage, model.accelerator), model.batch(stage)
             with frozen(network, stage.frozen):
                 for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
@@ -338,7 +347,7 @@ def learns(model: Model) -> str | None:
 def validation(model: Model) -> str | None:
     """In eval mode `updates` yields the losses of training, and changes no state."""
     network, _ = model.build()
-    for stage in model.stages:
+    for stage in model.updating:
         before = _copied(model.network)
         validated = [(update.player, {*update.losses}) for update in model.validate(model.batch(stage))]
         if changed := _changed(before, model.network.state_dict()):
@@ -347,7 +356,7 @@ def validation(model: Model) -> str | None:
             updates = list(updates_of(network.train(), model.batch(stage), model.accelerator))
         if validated != [(update.player, {*update.losses}) for update in updates]:
             raise ValueError(f"stage {stage.name!r} has other losses in eval mode; yield the same in both")
-    return "the same losses, no change" if model.stages else None
+    return "the same losses, no change" if model.updating else None
 
 
 def base_left_alone(model: Model) -> str | None:
@@ -370,8 +379,8 @@ def save_and_load(model: Model) -> str:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "weights.safetensors")
         file.write_bytes(packed_weights(saved))
-        load_weights(fresh, file, base)
-    if not torch.equal(colorize(fresh, *model.inputs), colorize(network, *model.inputs)):
+        load_weights(fresh, file, base, file_sha256(file))
+    if not torch.equal(colorize(fresh, **model.inputs), colorize(network, **model.inputs)):
         raise ValueError("it answers otherwise when loaded; keep what is learned in parameters and buffers")
     return f"{len(saved)} tensors"
 
@@ -433,7 +442,7 @@ LAWS = (
 
 def _loss_against(model: Model, truth: Tensor) -> float:
     """The validation losses over all stages, if that were the true ab of the test images."""
-    batches = [replace(model.batch(stage), L=model.inputs[0], ab=truth) for stage in model.stages]
+    batches = [replace(model.batch(stage), L=model.inputs["L"], ab=truth) for stage in model.updating]
     return sum(float(loss) for batch in batches for update in model.validate(batch) for loss in update.losses.values())
 
 

@@ -46,7 +46,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             "mean-color",
             "the mean ab of the training images at every pixel",
             _mean_color,
-            lambda preset: (Stage("count", epochs=1),),
+            lambda preset: (Stage("count", measures=True),),
             anchor="floor",
         )
     )

@@ -27,11 +27,12 @@ class Grey(nn.Module):
 
 
 class MeanColor(nn.Module):
-    """The mean ab over every pixel seen in training: the constant with the least squared ab error.
+    """The mean ab over every pixel of the training images: the constant with the least squared ab error.
 
-    It learns by counting, not by gradient. Its state is a sum and a pixel count; until then it is grey.
+    Its state is a sum and a pixel count; until it has counted it is grey.
     """
 
+    measured = ("total", "pixels")
     total: Tensor
     pixels: Tensor
 
@@ -45,10 +46,14 @@ class MeanColor(nn.Module):
         mean = (self.total / self.pixels.clamp_min(1)).float()
         return mean[None, :, None, None].expand(L.shape[0], 2, *L.shape[2:])
 
-    def updates(self, batch: Batch) -> Iterator[Update]:
-        if self.training:
+    def measure(self, batches: Iterator[Batch]) -> None:
+        self.total.zero_()
+        self.pixels.zero_()
+        for batch in batches:
             self.total += batch.ab.sum(dim=(0, 2, 3), dtype=torch.float64)
             self.pixels += batch.ab[:, 0].numel()
+
+    def updates(self, batch: Batch) -> Iterator[Update]:
         yield from ()
 
 

@@ -26,7 +26,13 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             summary="pix2pix: a U-Net under L1 and the judgement of a 70x70 PatchGAN",
             build=_build,
             schedule=lambda preset: (
-                Stage("train", preset.epochs, learning_rate=2e-4, betas=(0.5, 0.999), decay=half_then_linear),
+                Stage(
+                    "train",
+                    preset.epochs,
+                    learning_rate=2e-4,
+                    decay=half_then_linear,
+                    optimizer_options={"betas": (0.5, 0.999)},
+                ),
             ),
             published=Published(
                 source="Wang, Hu, Zhao: Beyond Black and White, Table 2",

@@ -1,6 +1,6 @@
 """The built-in dataset `portraits`: drawn faces, made by code, with exact part masks. Needs no download."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from colorbench.contract import DatasetSpec, Picture
 from colorbench.hooks import hookimpl
@@ -15,6 +15,6 @@ def _open(argument: str) -> Mapping[str, Sequence[Picture]]:
 
 
 @hookimpl
-def register_datasets(register):
+def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
     summary = "drawn portraits with exact part masks, made by code: 6000 train, 500 val, 1000 test"
     register(DatasetSpec("portraits", summary, _open))

@@ -15,7 +15,7 @@ SPLITS = {"train": range(0, 6000), "val": range(6000, 6500), "test": range(6500,
 
 @dataclass(frozen=True)
 class PortraitPicture:
-    """The portrait with this index. Nothing is drawn before `load` or `masks` is called."""
+    """The portrait with this index. Nothing is drawn before `load` or `arrays` is called."""
 
     index: int
 
@@ -31,8 +31,8 @@ class PortraitPicture:
         """uint8 RGB (size, size, 3)."""
         return draw(self.index, size).image
 
-    def masks(self, size: int) -> dict[str, np.ndarray]:
-        """bool (size, size) for each of `canvas.PARTS`; every pixel is in exactly one."""
+    def arrays(self, size: int) -> dict[str, np.ndarray]:
+        """A mask, bool (size, size), for each of `canvas.PARTS`; every pixel is in exactly one."""
         return draw(self.index, size).masks
 
 

@@ -20,6 +20,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Zhang, Zhu et al. 2017: dilated VGG-like CNN, color classes and regression",
         build=build,
         schedule=schedule,
+        options={"hints": False},
         reference=True,
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
@@ -32,20 +33,32 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(spec)
     register(
         replace(
+            spec.variant("hints", hints=True),
+            summary="siggraph17 trained on random hints as well, which it takes under a protocol that gives them",
+            takes=("hints",),
+        )
+    )
+    register(
+        replace(
             spec.variant("fewer-images"),
             summary="siggraph17 trained on the first 60 % of the images: what refines it can learn from the others",
-            schedule=lambda preset: [replace(stage, part=(0.0, 0.6)) for stage in schedule(preset)],
+            schedule=lambda preset: [replace(stage, images=first_images) for stage in schedule(preset)],
         )
     )
 
 
-def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None) -> nn.Module:
+def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, hints: bool = False) -> nn.Module:
     from colorbench_siggraph17.model import Siggraph17
 
-    return Siggraph17(width)
+    return Siggraph17(width, hints)
+
+
+def first_images(epoch: int, count: int) -> range:
+    """The first 60 % of the training images."""
+    return range(round(0.6 * count))
 
 
 def schedule(preset: Preset) -> list[Stage]:
     # 1e-4 is the authors' rate at full width. A weight of a narrow layer has fewer others to share a change
     # with, so that the rate has to grow as the width shrinks.
-    return [Stage("base", preset.epochs_of(30), learning_rate=1e-4 / preset.width)]
+    return [Stage("base", preset.epochs_of(30, of=30), learning_rate=1e-4 / preset.width)]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colorbench.contract import Batch, Update
+from colorbench.hints import reveal
 
 AB_SCALE = 110.0  # ab / 110 fills (-1, 1), the range of tanh
 BIN_STEP = 10.0  # Lab units between two neighboring color classes
@@ -21,14 +22,15 @@ BINS_PER_AXIS = 23  # -110, -100, ... 110 on each axis: 529 classes, also those 
 
 
 class Siggraph17(nn.Module):
-    """ab from L, and from color hints where there are any.
+    """ab from L, and from color hints where there are any. With `hints` it learns from random ones.
 
     `width` multiplies every channel count but the input's, the output's and the 529 color classes';
     at width 1 there are 34,187,027 parameters, 135,953 of them in the class head.
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, hints: bool = False) -> None:
         super().__init__()
+        self.hints = hints
         # Torch's own initialization, not the release's N(0, 0.02): with few channels that is small, and a short
         # training then ends with a larger error.
         c64, c128, c256, c512 = (max(4, round(channels * width)) for channels in (64, 128, 256, 512))
@@ -56,18 +58,18 @@ class Siggraph17(nn.Module):
         self.model_class = nn.Sequential(nn.Conv2d(c256, BINS_PER_AXIS**2, 1))
         self.model_out = nn.Sequential(nn.Conv2d(c128, 2, 1))
 
-    def forward(self, L: Tensor, hints: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(self, L: Tensor, hints: Tensor | None = None) -> Tensor:
         """L (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W) in Lab units, within -110..110.
 
-        `hints` (B, 2, H, W) are ab in Lab units and `mask` (B, 1, H, W) is 1 where they count, 0 elsewhere;
-        what is absent is zero. Raises ValueError where H or W is no multiple of 8.
+        `hints` (B, 3, H, W): ab in Lab units and a mask, 1 where they count; elsewhere all are 0, as without any.
+        Raises ValueError where H or W is no multiple of 8.
         """
-        ab, _ = self._colorize(L, hints, mask)
+        ab, _ = self._colorize(L, hints)
         return ab * AB_SCALE
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        """The release's regression stage, without hints: the class head does not train the trunk."""
-        ab, features = self._colorize(batch.L)
+        """The release's regression stage: the class head does not train the trunk."""
+        ab, features = self._colorize(batch.L, random_hints(batch.ab) if self.hints else None)
         logits = self.model_class(features.detach()).float()  # (B, 529, H/4, W/4)
         distance = (ab - batch.ab / AB_SCALE).abs().sum(dim=1)
         yield Update(
@@ -77,14 +79,14 @@ class Siggraph17(nn.Module):
             }
         )
 
-    def _colorize(self, L: Tensor, hints: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def _colorize(self, L: Tensor, hints: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """-> ab / 110 float32 (B, 2, H, W), and the features (B, 256, H/4, W/4) that the class head reads."""
         if L.shape[-2] % 8 or L.shape[-1] % 8:
             raise ValueError(f"siggraph17 needs a height and width that are multiples of 8, not {tuple(L.shape[-2:])}")
-        hints = torch.zeros_like(L).expand(-1, 2, -1, -1) if hints is None else hints
-        mask = torch.zeros_like(L) if mask is None else mask
+        hints = L.new_zeros(len(L), 3, *L.shape[2:]) if hints is None else hints
+        ab, mask = hints.split((2, 1), dim=1)
 
-        conv1 = self.model1(torch.cat(((L - 50) / 100, hints / AB_SCALE, mask), dim=1))
+        conv1 = self.model1(torch.cat(((L - 50) / 100, ab / AB_SCALE, mask), dim=1))
         conv2 = self.model2(conv1[:, :, ::2, ::2])
         conv3 = self.model3(conv2[:, :, ::2, ::2])
         conv4 = self.model4(conv3[:, :, ::2, ::2])
@@ -93,6 +95,22 @@ class Siggraph17(nn.Module):
         conv9 = self.model9(self.model9up(conv8) + self.model2short9(conv2))
         conv10 = self.model10(self.model10up(conv9) + self.model1short10(conv1))
         return torch.tanh(self.model_out(conv10).float()), conv8
+
+
+def random_hints(ab: Tensor) -> Tensor:
+    """Hints as the release draws them in training: true ab (B, 2, H, W) -> (B, 3, H, W), as `forward` takes them.
+
+    After each patch an image gets another with a probability of 7/8, of 1 to 9 pixels to a side, around the center.
+    """
+    patches = []
+    for image in range(len(ab)):
+        while torch.rand(()) < 7 / 8:
+            side = int(torch.randint(1, 10, ()))
+            room = torch.tensor(ab.shape[2:]) - side
+            corner = torch.normal((room + 1) / 2, (room + 1) / 4)
+            top, left = corner.clamp(torch.zeros(2), room).int().tolist()
+            patches.append((image, top, left, side))
+    return reveal(ab, patches)
 
 
 def nearest_bin(ab: Tensor) -> Tensor:

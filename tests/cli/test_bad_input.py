@@ -110,6 +110,7 @@ def test_a_folder_that_becomes_unwritable_is_one_line(bench, monkeypatch):
         ("--batch-size", 10**20, "not in the range"),
         ("--size", 10**20, "not in the range"),
         ("--out", "", "--out is empty"),
+        ("--protocol", "", "--protocol is empty"),
         ("--again", "", "--again is empty"),
         ("--keep", "", "--keep is empty"),
         ("--ablations", "", "--ablations is empty"),

@@ -209,7 +209,7 @@ def test_an_evaluation_says_whose_weights_it_used_and_what_they_had_seen(colorbe
     assert "3 of these images were trained on in that run" in result.stdout
 
 
-@pytest.mark.parametrize("what", ["models", "datasets", "metrics", "presets", "plugins"])
+@pytest.mark.parametrize("what", ["models", "datasets", "metrics", "diagnostics", "presets", "plugins"])
 def test_list_names_everything(colorbench, registry, what):
     result = colorbench("list", what)
     assert result.exit_code == 0, result.stderr

@@ -15,7 +15,7 @@ from conftest import jpeg
 
 from colorbench.code import code_hash
 from colorbench.data import cache, decode
-from colorbench.data.cache import INDEX, PARTS, PIXELS, decode_all, open_images
+from colorbench.data.cache import ARRAY, INDEX, PIXELS, decode_all, open_images
 from colorbench.data.sources import FilePicture, pictures
 from colorbench.data.splits import open_splits
 from colorbench.errors import UserError
@@ -103,7 +103,6 @@ DAMAGES = {
     "flipped pixels": (PIXELS, flip),
     "truncated pixels": (PIXELS, lambda file: os.truncate(file, 100)),
     "no pixels": (PIXELS, lambda file: file.unlink()),
-    "no parts": (PARTS, lambda file: file.unlink()),
     "flipped index": (INDEX, flip),
     "truncated index": (INDEX, lambda file: os.truncate(file, 100)),
     "empty index": (INDEX, lambda file: file.write_text("")),
@@ -135,6 +134,25 @@ def test_a_damaged_entry_is_decoded_again_with_one_line(root, splits, decoded, c
     assert len(entries(root)) == 2
     decode_all("photos", splits, SMALL)
     assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_array_is_decoded_again(root, registry):
+    pictures = registry.specs["dataset"]["portraits"].open("")["test"][:2]
+    hashed = {"test": [(picture.digest, picture) for picture in pictures]}
+    images = decode_all("portraits", hashed, SMALL).splits["test"]
+    skin = np.array(images.arrays["skin"])
+    for _, damage in (DAMAGES["flipped pixels"], DAMAGES["no pixels"]):
+        damage(images.entry / ARRAY.format("skin"))
+        with pytest.raises(UserError, match="cannot be used"):
+            open_images(images.entry)
+        images = decode_all("portraits", hashed, SMALL).splits["test"]
+        np.testing.assert_array_equal(images.arrays["skin"], skin)
+
+
+def test_hints_change_neither_the_pixels_nor_the_entry(root, splits, decoded):
+    first = entries(root)
+    decode_all("photos", splits, replace(SMALL, hints=3, hint_size=2))
+    assert entries(root) == first
 
 
 def test_every_flipped_bit_of_an_index_is_noticed(decoded):

@@ -2,7 +2,8 @@
 
 import io
 import zipfile
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,15 @@ from conftest import jpeg, jpegs
 from PIL import Image
 
 from colorbench.contract import DatasetSpec
-from colorbench.data import decode
+from colorbench.data import decode, splits
 from colorbench.data.cache import decode_all
 from colorbench.data.decode import fitted
 from colorbench.data.sources import FilePicture, pictures
-from colorbench.data.splits import open_splits
+from colorbench.data.splits import ALL_READ, open_splits
 from colorbench.errors import UserError
 from colorbench.protocol import COLORBENCH
 
+with_digest = splits._with_digest
 ALL = {"train": None, "val": None, "test": None}
 
 
@@ -99,21 +101,21 @@ def test_later_runs_decode_nothing(photo_zip, registry, monkeypatch):
     assert isinstance(again.splits["test"].pixels, np.memmap)
 
 
-def test_the_masks_of_a_dataset_are_decoded_with_its_pictures(registry, monkeypatch):
+def test_the_arrays_of_a_dataset_are_decoded_with_its_pictures(registry, monkeypatch):
     pictures = registry.specs["dataset"]["portraits"].open("")["test"][:3]
     hashed = [(picture.digest, picture) for picture in pictures]
     for _ in range(2):  # drawn, and read again from the cache
         images = decode_all("portraits", {"test": hashed}, at(32)).splits["test"]
-        for parts, picture in zip(images.parts, pictures, strict=True):
-            masks = picture.masks(32)
-            assert images.part_names == tuple(masks)
-            assert all(((parts == i) == mask).all() for i, mask in enumerate(masks.values()))
+        for i, picture in enumerate(pictures):
+            drawn = picture.arrays(32)
+            assert [*images.arrays] == [*drawn]
+            assert all((images.arrays[name][i] == array).all() for name, array in drawn.items())
         monkeypatch.setattr(type(pictures[0]), "load", None)
 
 
-def test_photographs_have_no_masks(photo_zip, registry):
+def test_photographs_have_no_arrays(photo_zip, registry):
     images = decode_all(str(photo_zip), open_splits(str(photo_zip), registry, {"test": None}), at(32)).splits["test"]
-    assert (images.parts, images.part_names) == (None, ())
+    assert images.arrays == {}
 
 
 def test_another_size_is_another_entry(photo_zip, registry):
@@ -269,3 +271,89 @@ def test_a_decode_that_stops_leaves_no_entry(photo_zip, registry, monkeypatch, t
 def test_pictures_are_sorted_and_only_images(photo_folder):
     (photo_folder / "notes.txt").write_text("hello")
     assert [p.name for p in pictures(photo_folder)] == [f"{index:03}.jpg" for index in range(60)]
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A picture whose digest comes from no file."""
+
+    index: int
+
+    @property
+    def name(self):
+        return f"picture-{self.index}"
+
+    @property
+    def digest(self):
+        return f"{self.index * 7919:x}"
+
+    def load(self, size):
+        return np.full((size, size, 3), self.index % 256, np.uint8)
+
+
+class Many(Sequence):
+    """Millions of them, of which it counts those that it makes."""
+
+    def __init__(self, count):
+        self.count, self.made = count, 0
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        assert isinstance(index, int), "one by one"
+        self.made += 1
+        return Numbered(index)
+
+
+def many(registry, monkeypatch, count, limits=ALL):
+    """What a run takes of a dataset of so many training pictures, and the sequence."""
+    found = Many(count)
+    splits = {"train": found, "test": [Numbered(-1)]}
+    monkeypatch.setitem(registry.specs["dataset"], "many", DatasetSpec("many", "", lambda argument: splits))
+    return open_splits("many", registry, limits), found
+
+
+def test_of_ten_million_pictures_a_limit_makes_no_more_than_it_needs(registry, monkeypatch):
+    limits = {"train": 30, "val": 5, "test": 1}
+    splits, found = many(registry, monkeypatch, 10_000_000, limits)
+    assert {split: len(pairs) for split, pairs in splits.items()} == limits
+    assert found.made < 5000
+    assert not names(splits)["train"] & names(splits)["val"]
+    assert max(picture.index for _, picture in splits["train"]) > 1_000_000, "from all over the split"
+    again, _ = many(registry, monkeypatch, 10_000_000, limits)
+    assert again == splits
+
+
+def test_up_to_twenty_thousand_pictures_the_content_alone_says_which_a_limit_takes(registry, monkeypatch):
+    whole, found = many(registry, monkeypatch, ALL_READ)
+    limited, _ = many(registry, monkeypatch, ALL_READ, ALL | {"train": 50, "val": 7})
+    assert found.made == ALL_READ
+    assert limited == {"train": whole["train"][:50], "val": whole["val"][:7], "test": whole["test"]}
+    more, found = many(registry, monkeypatch, ALL_READ + 1, ALL | {"train": 50})
+    assert found.made == ALL_READ + 1, "val has no limit, and comes from the same pictures"
+    assert len(more["train"]) == 50
+
+
+@pytest.mark.parametrize("limit", [3, 40])
+def test_a_limited_folder_of_many_files_is_split_by_content_and_read_as_far_as_needed(
+    photo_folder, registry, monkeypatch, limit
+):
+    whole = names(open_splits(str(photo_folder), registry, ALL))
+    order, read = [digest for digest, _ in open_splits(str(photo_folder), registry, ALL)["train"]], []
+    monkeypatch.setattr(splits, "ALL_READ", 10)
+    monkeypatch.setattr(splits, "CHUNK", 4)
+    monkeypatch.setattr(splits, "_with_digest", lambda *asked: read.append(asked) or with_digest(*asked))
+    limited = open_splits(str(photo_folder), registry, {"train": limit, "val": 1, "test": 1})
+    assert {split: len(pairs) for split, pairs in limited.items()} == {"train": limit, "val": 1, "test": 1}
+    assert all(found <= whole[split] for split, found in names(limited).items())
+    digests = [digest for digest, _ in limited["train"]]
+    assert digests == [digest for digest in order if digest in digests]
+    assert len(read) < 60 or limit == 40
+
+
+def test_two_splits_may_share_names(registry, monkeypatch, tmp_path):
+    for split, index in (("train", 0), ("val", 1), ("test", 2)):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "a.jpg").write_bytes(jpeg(index))
+    assert names(open_splits(str(tmp_path), registry, ALL)) == {split: {"a.jpg"} for split in ALL}

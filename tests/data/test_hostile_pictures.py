@@ -145,6 +145,14 @@ def test_a_zip_with_names_that_begin_with_a_dot_and_a_slash(folder, tmp_path, re
     assert pictures(tmp_path / "a.zip")[0].name == "test/000.jpg"
 
 
+def test_a_zip_that_holds_a_name_twice_is_refused(tmp_path, registry):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+        for name in ("a.jpg", "./a.jpg"):  # which of them is meant?
+            archive.writestr(name, jpeg(0))
+    with pytest.raises(UserError, match=r"more than one file called a.jpg; pack it anew"):
+        open_splits(str(tmp_path / "twice.zip"), registry, {"test": None})
+
+
 def test_hidden_folders_are_skipped(folder, tmp_path, registry):
     (folder / ".git" / "x").mkdir(parents=True)
     (folder / ".git" / "x" / "y.jpg").write_bytes(jpeg(99))
@@ -292,13 +300,33 @@ def test_a_dataset_that_misbehaves_is_one_line(registry, monkeypatch, found, mes
     assert "\n" not in str(raised.value)
 
 
-def test_masks_of_another_size_are_left_out(registry, monkeypatch):
-    class Masked(Drawn):
-        def masks(self, size):
-            return {"all": np.ones((size + 1, size), bool)}
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"all": np.ones((17, 16), bool)}, r"mask all as \(17, 16\); \(16, 16\) is due"),
+        ({"depth": np.ones((16, 16))}, "depth as float64; one of bool, uint8, int64, float32 is due"),
+        ({"hints": np.ones((16, 16), bool)}, "calls an array 'hints'"),
+        ({"../x": np.ones((16, 16), bool)}, r"calls an array '\.\./x'"),
+        (7, "AttributeError"),
+    ],
+)
+def test_arrays_that_break_the_contract_are_left_out(registry, monkeypatch, arrays, message):
+    class More(Drawn):
+        def arrays(self, size):
+            return arrays
 
-    with pytest.raises(UserError, match=r"masks of shape \(17, 16\)"):
-        opened(registry, monkeypatch, {"test": [Masked(digest="masked")]})
+    with pytest.raises(UserError, match=message):
+        opened(registry, monkeypatch, {"test": [More(digest=f"more {message}")]})
+
+
+def test_a_picture_whose_arrays_are_not_those_of_the_first_is_left_out(registry, monkeypatch):
+    class More(Drawn):
+        def arrays(self, size):
+            return {"caption": np.zeros(3 if self.name == "9" else 4, np.float32)}
+
+    images = opened(registry, monkeypatch, {"test": [More(str(i), f"more {i}") for i in range(40)]})
+    assert list(images.unreadable) == ["9"]
+    assert images.arrays["caption"].shape == (39, 4)
 
 
 @pytest.mark.parametrize("kind", ["", "fifo", "file", "denied", "long"])

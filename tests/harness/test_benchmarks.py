@@ -12,6 +12,7 @@ from colorbench.metrics import score_batch
 from colorbench.metrics.extra import with_statistics
 from colorbench.metrics.pair import Pair
 from colorbench.metrics.standard import standard_scores
+from colorbench.metrics.terms import Terms
 
 IMAGES, SIDE = 16, 256
 
@@ -51,11 +52,12 @@ def metrics(pair):
 @pytest.mark.parametrize("part", ["lab", "scores", "scores and details", "with the plugins' metrics"])
 @pytest.mark.benchmark(timer=time.process_time, warmup=True, min_rounds=5)
 def test_scoring_a_batch_of_16_at_256_pixels(benchmark, pair, metrics, part):
+    diagnostics = plugins.load().specs["diagnostic"].values()
     timed = {
         "lab": lambda: [chunk.lab for chunk in pair.chunks()],
         "scores": lambda: [standard_scores(chunk) for chunk in pair.chunks()],
-        "scores and details": lambda: score_batch(pair),
-        "with the plugins' metrics": lambda: score_batch(pair, metrics),
+        "scores and details": lambda: score_batch(pair, terms=Terms(diagnostics)),
+        "with the plugins' metrics": lambda: score_batch(pair, metrics, Terms(diagnostics)),
     }
     benchmark.extra_info["images"] = IMAGES
     with torch.no_grad():

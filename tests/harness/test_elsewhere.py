@@ -206,6 +206,7 @@ def test_a_surplus_picture_is_named(score, colored, tmp_path):
         (["a.jpg", "b.jpg"], ["x/a.png", "y/a.png", "b.png"], None),
         (["a.jpg", "a.png"], ["a.webp"], None),
         (["ab.jpg"], ["a.png"], None),
+        (["caf\u00e9.jpg"], ["cafe\u0301.png"], ["cafe\u0301.png"]),
     ],
 )  # fmt: skip
 def test_pictures_are_matched_by_name(tmp_path, images, files, due):
@@ -219,6 +220,17 @@ def test_pictures_are_matched_by_name(tmp_path, images, files, due):
     found, surplus = matched(tmp_path / "made", images)
     assert [picture.name for picture in found] == due
     assert surplus == sorted({*files} - {*due})
+
+
+def test_what_would_add_to_the_images_is_not_written_among_them(photos):
+    for arguments in (
+        ("export", photos, photos / "out", "--size", 16),
+        ("score", photos, "--truth", photos, "--out", photos / "out"),
+    ):
+        result = call(*arguments)
+        assert result.exit_code == 2
+        assert "out lies among the images" in one_line(result)
+        assert not (photos / "out/record.json").exists()
 
 
 def test_another_size_is_cropped_and_resized_like_the_truth_and_counted(score, photos, tmp_path):

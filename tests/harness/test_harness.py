@@ -3,25 +3,32 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 from toys import Toy, spec, toy_images
 
+from colorbench.contract import DiagnosticSpec
 from colorbench.data.cache import Images
 from colorbench.errors import UserError
 from colorbench.harness import device
 from colorbench.harness.predict import colorize, predict
 from colorbench.harness.scoring import SAMPLES, WORST, score_all
 from colorbench.harness.trained import load_model
+from colorbench.metrics.pair import mean
 from colorbench.protocol import COLORBENCH
 from colorbench.runs.plan import with_needed
 
 SMALL = replace(COLORBENCH, size=16)
 
 
-def scored(network, images):
-    return score_all(predict(network, images, torch.device("cpu"), SMALL), images, (), SMALL)
+SEEN = DiagnosticSpec("seen", "a test", lambda pair: {f"share_{name}": mean(mask) for name, mask in pair.masks.items()})
+
+
+def scored(network, images, diagnostics=()):
+    predictions = predict(network, spec("toy"), images, torch.device("cpu"), SMALL)
+    return score_all(predictions, images, (), SMALL, diagnostics)
 
 
 @pytest.fixture
@@ -46,10 +53,10 @@ def test_a_network_that_breaks_the_contract_is_refused(output, reason):
 
 def test_scores_have_a_row_for_every_image_in_order(images):
     result = scored(Toy(), images)
-    assert result.scores.image.tolist() == result.details.image.tolist() == images.names
+    assert result.scores.image.tolist() == images.names
+    assert result.details.empty
     assert result.samples["predicted"].shape == (10, 16, 16, 3)
     assert "attention" not in result.samples
-    assert not any("lips" in column for column in result.details)
 
 
 def test_the_worst_images_are_kept_the_worst_first(images):
@@ -69,11 +76,25 @@ def test_the_worst_images_are_kept_the_worst_first(images):
 
 
 def test_masks_reach_the_details(images):
-    parts = np.zeros((10, 16, 16), np.uint8)
-    parts[:, :4] = 1
-    masked = Images(images.pixels, images.names, images.digests, images.near_grey, {}, parts, ("skin", "lips"))
-    details = scored(Toy(), masked).details
+    lips = np.zeros((10, 16, 16), bool)
+    lips[:, :4] = True
+    details = scored(Toy(), replace(images, arrays={"skin": ~lips, "lips": lips}), [SEEN]).details
+    assert details.image.tolist() == images.names
     assert details["share_lips"].tolist() == [0.25] * 10
+
+
+def test_a_diagnostic_that_fails_on_one_image_is_left_out_of_all_and_costs_no_score(images):
+    def fails(pair):
+        if pair.truth[0, 0, 0, 0] == images.pixels[7, 0, 0, 0]:
+            raise ArithmeticError("no luck")
+        return {"late": mean(pair.chroma[0])}
+
+    parts = np.zeros((10, 16, 16), np.uint8)
+    masked = Images(images.pixels, images.names, images.digests, images.near_grey, {}, parts, ("all",))
+    result = scored(network := Toy(), masked, [DiagnosticSpec("late", "a test", fails), SEEN])
+    assert result.failed == {"late": "ArithmeticError: no luck"}
+    assert [*result.details] == ["image", "share_all"]
+    pd.testing.assert_frame_equal(result.scores, scored(network.eval(), images).scores)
 
 
 def test_an_attention_map_is_kept_and_one_that_breaks_the_contract_is_refused(images):
@@ -104,7 +125,7 @@ def test_what_others_need_comes_first_and_once(registry):
 @pytest.mark.parametrize("given", [{}, {"weights": "a.pth", "run": "b"}])
 def test_load_model_wants_either_weights_or_a_run(registry, given):
     with pytest.raises(UserError, match="either weights=FILE or run=FOLDER"):
-        load_model(next(iter(registry.specs["model"])), registry=registry, **given)
+        load_model(next(iter(registry.specs["model"])), **given)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,15 @@ import torch
 from toys import Players, Toy, spec
 
 from colorbench.errors import UserError
-from colorbench.harness.networks import build, count_parameters, load_weights, notes_of, packed_weights, trained_state
+from colorbench.harness.networks import (
+    build,
+    build_published,
+    count_parameters,
+    load_published,
+    notes_of,
+    packed_weights,
+    trained_state,
+)  # fmt: skip
 from colorbench.seeds import seed_for
 
 
@@ -38,7 +46,7 @@ def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
 
     def attempt(content):
         torch.save(content, file)
-        load_weights(network, file)
+        load_published(network, spec("a"), file)
 
     state = network.state_dict()
     attempt(state)
@@ -56,9 +64,9 @@ def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
     torch.save(state, file)
     file.write_bytes(file.read_bytes()[:300])
     with pytest.raises(UserError, match="truncated"):
-        load_weights(network, file)
+        load_published(network, spec("a"), file)
     with pytest.raises(UserError, match="No such file"):
-        load_weights(network, tmp_path / "absent.pth")
+        load_published(network, spec("a"), tmp_path / "absent.pth")
 
 
 class Trap:
@@ -85,11 +93,11 @@ def test_saved_weights_are_safetensors_and_load_again_whatever_the_suffix(tmp_pa
     network, other, file = Toy(), Toy(), tmp_path / "weights.pt"
     file.write_bytes(packed_weights(network.state_dict() | {"convolution.bias": network.convolution.bias.expand(2)}))
     assert safetensors.torch.load_file(file).keys() == network.state_dict().keys()
-    load_weights(other, file)
+    load_published(other, spec("a"), file)
     assert torch.equal(other.convolution.weight, network.convolution.weight)
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(UserError, match="truncated"):
-        load_weights(other, file)
+        load_published(other, spec("a"), file)
 
 
 def test_tensors_that_share_memory_are_saved_each(tmp_path):
@@ -113,7 +121,7 @@ def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bia
     network = Toy()
     before = network.convolution.weight.clone()
     with pytest.raises(UserError, match=reason) as caught:
-        load_weights(network, tmp_path / "w.pth")
+        load_published(network, spec("a"), tmp_path / "w.pth")
     assert "convolution.bias" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert torch.equal(network.convolution.weight, before)
@@ -123,18 +131,18 @@ def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bia
 def test_other_floats_are_converted(tmp_path, dtype):
     network = Toy()
     torch.save(state_of(network, bias=torch.tensor([0.5, 2.0], dtype=dtype)), tmp_path / "w.pth")
-    load_weights(network, tmp_path / "w.pth")
+    load_published(network, spec("a"), tmp_path / "w.pth")
     assert network.convolution.bias.tolist() == [0.5, 2.0]
     assert network.convolution.bias.dtype == torch.float32
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the weights .*Is a directory"):
-        load_weights(Toy(), tmp_path)
+        load_published(Toy(), spec("a"), tmp_path)
     if os.geteuid():  # whoever is root may read everything
         (tmp_path / "w.pth").touch(0)
         with pytest.raises(UserError, match=r"cannot read the weights .*Permission denied"):
-            load_weights(Toy(), tmp_path / "w.pth")
+            load_published(Toy(), spec("a"), tmp_path / "w.pth")
 
 
 class Odd(Toy):
@@ -162,3 +170,95 @@ def test_notes_are_text():
         network.notes = wrong
         with pytest.raises(ValueError, match="no sequence of text"):
             notes_of(network)
+
+
+WRAPPED = {
+    "params": lambda state: {"params": state},
+    "params_ema": lambda state: {"params_ema": state, "step": 3},
+    "state_dict": lambda state: {
+        "epoch": 3,
+        "state_dict": state,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 1}]},
+    },
+    "model": lambda state: {"model": {"state_dict": state}, "model_state": 1},
+    "module": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "all": lambda state: {"model": {"params": {f"module.{name}": value for name, value in state.items()}}},
+}
+
+
+@pytest.mark.parametrize("how", WRAPPED)
+def test_a_checkpoint_of_others_is_unwrapped(tmp_path, how):
+    network, other = Toy(), Toy()
+    torch.save(WRAPPED[how](other.state_dict()), tmp_path / "w.pth")
+    load_published(network, spec("a"), tmp_path / "w.pth")
+    assert torch.equal(network.convolution.weight, other.convolution.weight)
+
+
+def endless():
+    state = {}
+    state["model"] = state
+    return state
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"params": {}, "params_ema": {}, "step": 1}, "holds several states, params and params_ema; save the one"),
+        ({"network": {"a": torch.zeros(1)}}, "no state dict"),
+        ({"model": {"state_dict": 3}}, "no state dict"),
+        ({3: torch.zeros(1)}, "no state dict"),
+        (endless(), "no state dict"),
+        (
+            {"x.weight": torch.zeros(1)},
+            r"lacks convolution\.weight, convolution\.bias, and the model has no x\.weight; give w",
+        ),
+    ],
+)
+def test_a_checkpoint_that_holds_no_weights_of_the_model_is_refused(tmp_path, content, reason):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=reason):
+        load_published(Toy(), spec("a"), tmp_path / "w.pth")
+
+
+def renamed(state):
+    return {f"convolution.{name.removeprefix('c/')}": value * 2 for name, value in state.items()}
+
+
+def test_foreign_names_are_mapped_and_own_ones_left(tmp_path):
+    network, other, file = Toy(), Toy(), tmp_path / "w"
+    foreign = {f"module.c/{name}": value for name, value in other.convolution.state_dict().items()}
+    for content in (
+        packed_weights(foreign),
+        packed_weights({"c/weight": foreign["module.c/weight"], "c/bias": torch.ones(2)}),
+    ):
+        file.write_bytes(content)
+        load_published(network, replace(spec("a"), convert=renamed), file)
+        assert torch.equal(network.convolution.weight, 2 * other.convolution.weight)
+    file.write_bytes(packed_weights(other.state_dict()))
+    load_published(network, replace(spec("a"), convert=renamed), file)
+    assert torch.equal(network.convolution.weight, other.convolution.weight)
+
+
+@pytest.mark.parametrize(
+    ("convert", "reason"),
+    [
+        (lambda state: {"weight": state["none"]}, r"cannot be converted \(KeyError: 'none'\)"),
+        (lambda state: None, "convert returned NoneType, not tensors by name"),
+        (lambda state: state, "does not fit: it lacks"),
+    ],
+)
+def test_a_conversion_that_fails_is_one_line(tmp_path, convert, reason):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=reason):
+        load_published(Toy(), replace(spec("a"), convert=convert), tmp_path / "w.pth")
+
+
+def test_published_weights_are_of_the_width_that_the_model_says(tmp_path):
+    asked = []
+    torch.save(Toy().state_dict(), tmp_path / "w.pth")
+    model = replace(spec("a"), build=lambda **given: asked.append(given) or Toy(), published_width=0.5)
+    build_published(model, model.published_size, tmp_path / "w.pth")
+    assert (asked[0]["width"], asked[0]["size"]) == (0.5, 256)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"give weights of a, whose published ones take --width 0\.5$"):
+        build_published(model, 64, tmp_path / "w.pth")

@@ -68,13 +68,27 @@ def test_no_step_takes_more_than_a_band_of_a_photo(monkeypatch):
     assert sum(seen) == 640 * 480 + 32 * 32
 
 
+def test_what_is_colored_is_not_written_among_the_photos(colorbench, run_of_grey, tmp_path, monkeypatch):
+    photos, here = tmp_path / "photos", tmp_path / "here"
+    photos.mkdir()
+    here.mkdir()
+    smooth(60, 40).save(photos / "a.png")
+    monkeypatch.chdir(here)
+    result = colorbench("colorize", photos / "a.png", "--model", "grey", "--run", run_of_grey)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "a-grey.png\n"
+    assert [path.name for path in here.iterdir()] == ["a-grey.png"]
+    assert [path.name for path in photos.iterdir()] == ["a.png"]
+
+
 def test_a_photo_beyond_the_limit_of_pillow_is_colored(colorbench, run_of_grey, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     smooth(60, 40).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     arguments = ("colorize", tmp_path / "a.png", "--model", "grey", "--run", run_of_grey)
     result = colorbench(*arguments)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{tmp_path / 'a-grey.png'}\n"
+    assert result.stdout == "a-grey.png\n"
     assert Image.MAX_IMAGE_PIXELS == 1000
     monkeypatch.setattr(photo, "MOST_PIXELS", 2000)
     result = colorbench(*arguments)

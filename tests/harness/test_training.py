@@ -125,17 +125,30 @@ def loader(images, stage):
     return Loader(images, stage, 4, TrainingJob(Toy(), spec("toy"), 0, 4, images, images).seed_of, accelerator())
 
 
-def test_a_rolling_stage_takes_all_images_in_turn(images):
-    rolling = loader(images, replace(STAGE, images=4, rolling=True, epochs=3))
+def test_a_stage_takes_the_images_that_its_function_chooses(images):
+    chosen = loader(images, replace(STAGE, images=lambda epoch, count: range(count)[epoch : epoch + 4]))
     # Image 4 is near grey.
-    assert [sorted(rolling.order(epoch)[0]) for epoch in (1, 2, 3)] == [[0, 1, 2, 3], [5, 6, 7, 8], [0, 1, 2, 9]]
+    assert [sorted(chosen.order(epoch)[0]) for epoch in (1, 2, 3)] == [[1, 2, 3, 5], [2, 3, 5, 6], [3, 5, 6, 7]]
 
 
-def test_a_stage_keeps_to_its_part_of_the_images(images):
-    orders = [loader(images, replace(STAGE, part=part, images=4)).order(1)[0] for part in ((0, 0.6), (0.6, 1))]
-    assert [sorted(order) for order in orders] == [[0, 1, 2, 3], [6, 7, 8, 9]]  # image 4 is near grey
-    with pytest.raises(ValueError, match="stage 'train' has no image"):
-        trainer(Toy(), images).run([replace(STAGE, part=(0.6, 0.6))])
+@pytest.mark.parametrize(
+    ("chosen", "reason"),
+    [
+        (lambda epoch, count: [], "has no image to train on in epoch 1"),
+        (lambda epoch, count: range(epoch), "images gives 1 to 3 by epoch; choose as many for every epoch"),
+        (lambda epoch, count: [count], "images gives 9 to 9 in epoch 1; indices from 0 to 8 are due"),
+        (lambda epoch, count: [-epoch], "images gives -1 to -1 in epoch 1"),
+        (lambda epoch, count: [0.5], "images gives float64 (1,) in epoch 1"),
+        (lambda epoch, count: [True], "images gives bool (1,)"),
+        (lambda epoch, count: [[0]], "images gives int64 (1, 1)"),
+    ],
+)
+def test_a_choice_of_images_that_cannot_be_trained_on_is_refused(images, chosen, reason):
+    network = Toy()
+    said = refusal(network, images, [STAGE, replace(STAGE, name="next", images=chosen)])
+    assert said.startswith("stage 'next'")
+    assert reason in said
+    assert not network.seen
 
 
 def test_an_epoch_holds_the_images_of_its_order_flipped_where_it_says(images):
@@ -150,7 +163,8 @@ def test_an_epoch_holds_the_images_of_its_order_flipped_where_it_says(images):
     ((step, last),) = batches.epoch(2, start=2)
     assert step == 2
     assert torch.equal(last.L, loaded[2])
-    assert (batches.progress(1, 0), batches.progress(2, 0), batches.progress(4, 0)) == (0, 1 / 3, 1)
+    at = [(batch.step, batch.steps, batch.progress) for epoch in (1, 3) for _, batch in batches.epoch(epoch)]
+    assert at == [(step, 9, step / 9) for step in (0, 1, 2, 6, 7, 8)]
 
 
 def test_averaged_weights_replace_the_last_ones_and_are_those_that_validate(images):
@@ -204,9 +218,19 @@ def refusal(network, images, stages):
         ({"epochs": -1}, "epochs is -1"),
         ({"epochs": 1.5}, "epochs is 1.5"),
         ({"epochs": True}, "epochs is True"),
-        ({"images": 0}, "images is 0; a whole number from 1, or None"),
-        ({"part": (0.5, 0.2)}, "part is (0.5, 0.2)"),
-        ({"part": (0.5,)}, "part is (0.5,)"),
+        ({"images": 0}, "images is 0; a whole number from 1, a function, or None"),
+        ({"warm_up": -1}, "warm_up is -1; a whole number of steps, or a share from 0 to below 1"),
+        ({"warm_up": 1.0}, "warm_up is 1.0"),
+        ({"warm_up": True}, "warm_up is True"),
+        ({"warm_up": 10}, "warm_up is 10 steps, and the stage has 9; give fewer, or a share of the stage"),
+        ({"optimizer": "adamv"}, "there is no optimizer 'adamv' (did you mean 'adam' or"),
+        ({"optimizer": "zzz"}, "there is no optimizer 'zzz'; timm.optim.list_optimizers() gives all names"),
+        ({"optimizer": None}, "optimizer is None; a name or a function"),
+        ({"optimizer_options": 3}, "optimizer_options is 3; a mapping from names"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+        ({"clip": float("nan")}, "clip is nan"),
+        ({"rates": {"convolution": -1.0}}, "rates is {'convolution': -1.0}"),
+        ({"rates": {"convolutoin": 1.0}}, "rates 'convolutoin': the network has no such submodule; there are: conv"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0"),
         ({"average": 1.0}, "average is 1.0"),
@@ -259,13 +283,6 @@ def test_updates_that_break_the_contract_are_refused(images, monkeypatch, update
 def test_a_player_that_is_frozen_is_refused(images):
     said = refusal(Toy(), images, [replace(STAGE, frozen=("convolution",))])
     assert said == "player '' has no parameter that learns in stage 'train'"
-
-
-def test_a_network_without_parameters_that_learn_need_not_yield(images, monkeypatch):
-    monkeypatch.setattr(Toy, "updates", lambda self, batch: iter(()))
-    network = Toy()
-    network.convolution.requires_grad_(False)
-    assert trainer(network, images).run([STAGE]).empty
 
 
 def test_what_a_plugin_sets_in_torch_changes_no_training(images):

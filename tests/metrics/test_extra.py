@@ -1,5 +1,7 @@
 """What a plugin's metric may be, and what is refused: per image, over the set, with what it saw of the training."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,6 +102,7 @@ def test_what_it_saw_of_the_training_is_its_third_argument():
         (lambda p, t: torch.zeros(7, 2, 2), r"returned torch.float32 \(7, 2, 2\)"),
         (lambda p, t: torch.zeros(7, 2, dtype=torch.complex64), "returned torch.complex64"),
         (lambda p, t: 1 / 0, "ZeroDivisionError"),
+        (lambda p, t: sys.exit(0), "SystemExit"),
     ],
 )
 def test_features_of_another_shape_are_refused_by_name(compute, returned):
@@ -107,7 +110,9 @@ def test_features_of_another_shape_are_refused_by_name(compute, returned):
         score_batch(_pair(), [MetricSpec("mine", "", compute, _ratio)])
 
 
-@pytest.mark.parametrize("reduce", [lambda f: f, lambda f: None, lambda f: f[9999], lambda f: "much"])
+@pytest.mark.parametrize(
+    "reduce", [lambda f: f, lambda f: None, lambda f: f[9999], lambda f: "much", lambda f: sys.exit(0)]
+)
 def test_a_reduce_that_returns_no_number_is_refused_by_name(reduce):
     with pytest.raises(ValueError, match=r"the metric 'mine' fails over the set .*`reduce` has to return a number"):
         _joined(MetricSpec("mine", "", _brightness, reduce))
@@ -133,3 +138,9 @@ def test_a_spec_that_says_something_else_is_refused_by_name(fields, said):
 
 def test_without_metrics_over_the_set_there_are_no_rows():
     assert join([MetricSpec("mine", "", _brightness)], {}, pd.DataFrame()).empty
+
+
+@pytest.mark.parametrize("name", ["worst-channel", "Worst", "mse_low", "2nd"])
+def test_a_name_that_no_column_can_have_is_refused_with_what_it_can_be(name):
+    with pytest.raises(ValueError, match="name it in lower-case letters, digits and _"):
+        refuse_misfit("metric", MetricSpec(name, "", _brightness))

@@ -152,13 +152,19 @@ def test_every_hook_is_documented():
 
 def test_loading_and_hooks_stay_small():
     lines = sum(len(Path(module.__file__).read_text().splitlines()) for module in (plugins, hooks))
-    assert lines <= 180, "whoever reads the door must be able to see all of it"
+    assert lines <= 190, "whoever reads the door must be able to see all of it"
 
 
 def test_nothing_in_the_core_names_a_model(registry):
     """Words that have a meaning of their own, as "grey" has, are left to the reader."""
     names = [name for name in registry.specs["model"] if name not in ("grey", "mean-color")]
     word = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, names))})(?![\w-])", re.IGNORECASE)
+    for file in CORE.rglob("*.py"):
+        assert not word.findall(file.read_text()), file
+
+
+def test_nothing_in_the_core_knows_a_paper_or_faces():
+    word = re.compile(r"\b(lips?|skin|eyes?|faces?|siggraph17|ffhq)\b", re.IGNORECASE)
     for file in CORE.rglob("*.py"):
         assert not word.findall(file.read_text()), file
 

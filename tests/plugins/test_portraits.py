@@ -115,4 +115,4 @@ def test_a_picture_loads_at_the_size_asked_for(splits):
     picture = splits["val"][3]
     assert picture.name == "portrait-006003"
     np.testing.assert_array_equal(picture.load(32), draw(6003, 32).image)
-    np.testing.assert_array_equal(picture.masks(32)["skin"], draw(6003, 32).masks["skin"])
+    np.testing.assert_array_equal(picture.arrays(32)["skin"], draw(6003, 32).masks["skin"])

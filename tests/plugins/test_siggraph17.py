@@ -7,7 +7,7 @@ import colorbench_siggraph17 as plugin
 import pytest
 import torch
 import torch.nn.functional as F
-from colorbench_siggraph17.model import Siggraph17, nearest_bin
+from colorbench_siggraph17.model import Siggraph17, nearest_bin, random_hints
 
 from colorbench.contract import Batch, Preset
 
@@ -123,7 +123,7 @@ def test_published_weights_give_the_published_output(published, hinted):
     mask[:, :, 2:6, 3:9] = 1
     hints = ab * mask
     with torch.no_grad():
-        got = network(L, hints, mask) if hinted else network(L)
+        got = network(L, torch.cat((hints, mask), dim=1)) if hinted else network(L)
         expected = reference(published, L, hints if hinted else hints * 0, mask if hinted else mask * 0)
     assert torch.equal(got, expected)
     assert got.dtype == torch.float32
@@ -149,9 +149,31 @@ def test_hints_and_mask_change_the_output():
     network, (L, ab) = small().eval(), pictures()
     with torch.no_grad():
         automatic, ones = network(L), torch.ones_like(L)
-        assert not torch.allclose(automatic, network(L, ab, ones))
-        assert not torch.allclose(network(L, ab, ones), network(L, -ab, ones))
-        assert torch.equal(automatic, network(L, ab * 0, ones * 0))
+        hinted, opposed = (network(L, torch.cat((sign * ab, ones), dim=1)) for sign in (1, -1))
+        assert not torch.allclose(automatic, hinted)
+        assert not torch.allclose(hinted, opposed)
+        assert torch.equal(automatic, network(L, torch.cat((ab * 0, ones * 0), dim=1)))
+
+
+def test_random_hints_are_true_means_in_patches_of_1_to_9_pixels_and_7_of_them_in_the_mean():
+    ab = torch.arange(2.0)[None, :, None, None].expand(200, 2, 64, 64) + 5
+    hints = random_hints(ab)
+    mask = hints[:, 2:]
+    assert torch.equal(hints[:, :2], ab * mask)
+    assert set(mask.unique().tolist()) == {0, 1}
+    # A geometric number of patches with the mean 7, of (1 + 4 + ... + 81) / 9 = 31.7 pixels, which may overlap.
+    assert 120 < mask.sum((1, 2, 3)).mean() < 222
+    assert (mask.sum((1, 2, 3)) == 0).float().mean() == pytest.approx(1 / 8, abs=0.08)
+    assert mask[:, :, 16:48, 16:48].mean() > 2 * mask.mean()  # around the center
+
+
+def test_only_the_variant_that_learns_from_hints_takes_them():
+    specs = {}
+    plugin.register_models(lambda spec: specs.update({spec.name: spec}))
+    assert {name for name, spec in specs.items() if "hints" in spec.takes} == {"siggraph17/hints"}
+    network, (L, ab) = specs["siggraph17/hints"].build(width=0.1, hints=True), pictures()
+    draws = {next(network.updates(Batch(L, ab))).losses["regression"].item() for _ in range(3)}
+    assert len(draws) == 3
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 16), (16, 12)])
@@ -217,9 +239,9 @@ def test_thirty_steps_lower_the_error():
 def test_is_registered_as_the_reference_with_one_stage_and_an_ablation():
     specs = []
     plugin.register_models(specs.append)
-    spec, fewer = specs
+    spec, _, fewer = specs
     assert (spec.name, spec.reference, spec.refines, spec.published.mse) == ("siggraph17", True, None, 78.807)
     (stage,) = spec.schedule(PRESET)
-    assert (stage.name, stage.epochs, stage.learning_rate, stage.betas) == ("base", 12, 4e-4, (0.9, 0.999))
+    assert (stage.name, stage.epochs, stage.learning_rate, stage.optimizer) == ("base", 12, 4e-4, "adam")
     assert (fewer.name, fewer.parent, fewer.reference) == ("siggraph17/fewer-images", "siggraph17", False)
     assert isinstance(spec.build(width=0.1, base=None), Siggraph17)

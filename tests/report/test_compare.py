@@ -90,6 +90,28 @@ def test_a_script_is_told_of_what_is_worse_or_fails_now(runs, name):
     assert call("compare", *runs, "--fail-on", "worse").exit_code == (name in ("worse", "newly-failing"))
 
 
+@pytest.mark.parametrize("name", ["no-seed-in-common", "only-in-a", "only-in-b", "done-in-neither"])
+def test_a_script_is_not_told_that_all_is_well_where_nothing_was_compared(tmp_path, name):
+    both = OUTCOMES | {"no-seed-in-common": ((True, None), (None, True))}
+    for side, path in enumerate((tmp_path / "a", tmp_path / "b")):
+        run = written(path, {name: both[name][side]})
+        if name == "no-seed-in-common":
+            run.record.cells.remove((name, 1 - side))
+            run.save()
+    result = call("compare", tmp_path / "a", tmp_path / "b", "--fail-on", "worse")
+    assert result.exit_code == 2
+    assert "nothing was compared" in result.stderr
+    assert call("compare", tmp_path / "a", tmp_path / "b").exit_code == 0
+
+
+def test_what_was_perfect_can_only_get_worse_and_a_single_image_tells_nothing(tmp_path):
+    for first, images, verdict in ((0 * ERRORS, IMAGES, "worse"), (ERRORS, 1, "cannot be told")):
+        folders = [tmp_path / f"{verdict}-{side}" for side in "ab"]
+        for path, mse in zip(folders, (first, ERRORS + 9), strict=True):
+            FakeRun(path, ["net"], seeds=(0,)).cell("net", 0, mse=mse[:images])
+        assert [*compare(*map(RunFolder, folders))["verdict"]] == [verdict]
+
+
 def test_holm_asks_more_of_one_row_among_many(tmp_path):
     for others in (0, 19):
         names = dict.fromkeys(("first", *map(str, range(others))), (True, True))

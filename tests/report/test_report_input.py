@@ -140,6 +140,10 @@ def test_a_score_over_the_set_stands_once(whole):
     assert "set_scores.parquet has a score of one model and seed more than once" in one_line_of(whole.folder)
 
 
+def test_a_record_that_names_no_cell_is_one_line(tmp_path):
+    assert "names no model, so that there is nothing to report" in one_line_of(FakeRun(tmp_path, []).folder)
+
+
 def test_no_cell_counts_twice(tmp_path, errors):
     run = FakeRun(tmp_path, ["plain"])
     for seed in (0, 1):

@@ -9,7 +9,10 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import FAILING, call, jpeg, one_line
+from conftest import FAILING, REPOSITORY, call, jpeg, one_line
+from safetensors.torch import load_file
+
+EXAMPLE = REPOSITORY / "examples" / "classifier_prior.py"
 
 
 def test_a_failed_model_is_a_row_and_the_others_go_on(colorbench, doomed, tmp_path):
@@ -120,8 +123,9 @@ def two_processes(*arguments):
 
 
 def test_two_processes_share_the_work(tmp_path, colorbench):
-    """Counts are joined, gradients averaged, and one process alone saves and reports."""
-    arguments = ("run", "--models", "mean-color,gan", "--preset", "smoke", "--no-timing", "--out")
+    """Counts are joined, gradients averaged, statistics alike, and one process alone saves and reports."""
+    models = ("--models", "mean-color,gan,classifier-prior", "--plugin", EXAMPLE)
+    arguments = ("run", *models, "--preset", "smoke", "--no-timing", "--out")
     done = two_processes(*arguments, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("# Comparison on") == 1
@@ -131,6 +135,9 @@ def test_two_processes_share_the_work(tmp_path, colorbench):
     one, two = (pd.read_csv(tmp_path / n / "comparison.csv").set_index("model").mse for n in ("one", "two"))
     assert one["mean-color"] == pytest.approx(two["mean-color"], rel=1e-6)
     assert one["gan"] == pytest.approx(two["gan"], rel=0.1)
+    weights = (tmp_path / n / "cells/classifier-prior/seed-0/weights.safetensors" for n in ("one", "two"))
+    alone, shared = (load_file(file)["prior"] for file in weights)
+    assert alone.equal(shared)
 
 
 def test_a_few_images_left_over_are_no_trap_for_several_processes(tmp_path):

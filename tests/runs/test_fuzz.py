@@ -44,7 +44,7 @@ def check(result, bench, due, case):
 
 def test_flipped_bits_never_give_other_numbers(run, monkeypatch):
     # The figures are most of a report's time, and no input to anything.
-    monkeypatch.setattr("colorbench.report.pictures.draw", lambda *_: {})
+    monkeypatch.setattr("colorbench.report.pictures.draw", lambda *_: None)
     monkeypatch.setattr("colorbench.report.figures.losses", lambda *_: None)
     rng, cases, refused = random.Random(0), 0, 0
     call("report", run.run)

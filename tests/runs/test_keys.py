@@ -21,6 +21,7 @@ from colorbench.code import plugin_code
 from colorbench.errors import UserError
 from colorbench.harness import throughput
 from colorbench.runs.identity import canonical, option_fields, stage_fields
+from colorbench.runs.records import legs
 
 FORWARD, RATE = "ab = 10 * self", "learning_rate=0.001"
 
@@ -64,6 +65,40 @@ def test_a_decay_without_a_name_counts_by_its_values(fresh, decay):
     assert "1 of 1 are done already" in fresh().stderr
     fresh.change("1 - p" if "lambda" in decay else "end=0.0", "1 - p / 2" if "lambda" in decay else "end=0.5")
     assert "stages[0].decay" in refused(fresh)
+
+
+def some(epoch, count, first, share):
+    return range(first, first + round(share * count))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        lambda first, share: lambda epoch, count: some(epoch, count, first, share),
+        lambda first, share: functools.partial(some, first=first, share=share),
+    ],
+)
+def test_a_choice_of_images_counts_by_its_name_and_its_values(images):
+    choices = [stage_fields(Stage("train", 2, images=images(*of))) for of in ((0, 0.5), (0, 0.5), (1, 0.5), (0, 0.6))]
+    kept, same, other, more = (fields["images"] for fields in choices)
+    assert kept == same
+    assert len({choice["function"] for choice in (kept, other, more)}) == 3
+    assert [leg.share for leg in legs({"stages": choices})] == [0.5, 0.5, 0.5, 0.6]
+
+
+def test_an_optimizer_of_one_s_own_counts_by_its_name_and_what_it_holds():
+    def own(momentum):
+        return lambda groups, lr: torch.optim.SGD(groups, lr, momentum)
+
+    kept, same, other = (stage_fields(Stage("train", optimizer=own(momentum))) for momentum in (0.5, 0.5, 0.9))
+    assert kept == same != other
+    named = [stage_fields(Stage("train", optimizer=kind))["optimizer"] for kind in ("adamw", torch.optim.AdamW)]
+    assert named == ["adamw", "AdamW"]
+
+
+def test_stages_of_earlier_versions_stay_readable():
+    whole, part, limited = legs({"stages": [{"epochs": 2}, {"part": [0.0, 0.6]}, {"images": 500, "rolling": True}]})
+    assert [leg.share for leg in (whole, part, limited)] == [1, 0.6, 1]
 
 
 def test_an_option_is_stale_and_an_option_file_by_its_content(fresh):
@@ -209,7 +244,7 @@ def test_a_refiner_is_never_put_on_another_base_than_its_own(bench):
     bench.change(RATE, "learning_rate=0.1")
     assert bench("tiny", "--again", "tiny").exit_code == 0
     with pytest.raises(UserError, match="'on-tiny' was trained on other weights of 'tiny' than"):
-        load_model("on-tiny", run=bench.run, registry=plugins.load([bench.file]))
+        load_model("on-tiny", run=bench.run, plugins=[bench.file])
     evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
     assert evaluated.exit_code == 1
     assert "was trained on other weights of 'tiny'" in one_line(evaluated)
@@ -254,7 +289,7 @@ def test_again_trains_anew_and_keeps_the_old_cell_until_that_is_done(bench):
     assert failed.exit_code == 1
     assert "tiny seed 0 failed: MemoryError: late" in failed.stderr
     assert contents(bench.cell()) == old
-    assert load_model("tiny", run=bench.run, registry=plugins.load([bench.file])) is not None
+    assert load_model("tiny", run=bench.run, plugins=[bench.file]) is not None
     bench.change("raise MemoryError('late')\n            yield Update", "yield Update")
     bench.change(RATE, "learning_rate=0.1")
     made = bench("tiny", "--again", "tiny")
@@ -305,7 +340,7 @@ def test_keep_uses_the_old_cell_and_every_table_marks_it(bench):
 def test_other_verbs_say_that_a_cell_was_made_otherwise(bench, capsys):
     bench.change(RATE, "learning_rate=0.1")
     said = "stages[0].learning_rate 0.001 -> 0.1; code of plugin tiny.py"
-    load_model("tiny", run=bench.run, registry=plugins.load([bench.file]))
+    load_model("tiny", run=bench.run, plugins=[bench.file])
     assert said in capsys.readouterr().err
     evaluated = call("evaluate", bench.run, "--data", "portraits", "--plugin", bench.file)
     assert evaluated.exit_code == 0, evaluated.stderr

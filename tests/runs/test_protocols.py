@@ -128,7 +128,7 @@ def test_a_damaged_file_is_one_line(compared):
     assert result.exit_code == 2
     assert "protocols.parquet" in one_line(result)
     file.unlink()
-    assert "protocols.parquet" in one_line(call("report", compared.run))
+    assert "`colorbench score` with --protocol makes it anew" in one_line(call("report", compared.run))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,12 @@ def test_others_bring_protocols_by_a_hook(bench):
         ('register(Protocol("odd name"))', "'odd name'"),
         ('register(Protocol("ct2"))', "'ct2'"),
         ('register(Protocol("odd", size="big"))', "size cannot be 'big'"),
+        ('register(Protocol("odd", size=8193))', "pictures of 8193 px cannot be had; give a size up to 8192"),
         ('register("odd")', "str was registered as a protocol"),
+        ('register(type("Odd", (Protocol,), {})("odd"))', "Odd was registered as a protocol; Protocol is due"),
+        ('register(Protocol("odd", ssim_window=99))', "protocol odd at 16 px: ValueError: SSIM needs sides of 99"),
+        ('register(Protocol("odd", peak=10**400))', "protocol odd at 16 px: OverflowError"),
+        ('register(Protocol("odd", ciede2000_kl=1e-320))', "ciede2000 would be no number; take larger images"),
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused_in_one_line(bench, further, said):
@@ -206,6 +211,18 @@ def test_a_value_that_the_code_does_not_know_is_one_line(bench):
     assert new.exit_code == 2
     assert said in one_line(new)
     assert "train" not in new.stderr
+
+
+def test_a_protocol_that_has_changed_since_the_run_is_not_scored_beside_itself(bench):
+    file, run = bench.folder / "ours.py", bench.folder / "own"
+    file.write_text(OWN.replace("FURTHER", ""))
+    assert bench("tiny", "--protocol", "ours", "--plugin", file, "--out", run).exit_code == 0
+    changed = bench.folder / "changed.py"
+    changed.write_text(OWN.replace("FURTHER", "").replace('rounding="truncate"', 'saved_as="jpeg-75"'))
+    result = call("score", run, "--protocol", "ours", "--plugin", changed)
+    assert result.exit_code == 2
+    assert "protocol ours is another one since" in one_line(result)
+    assert call("report", run).exit_code == 0
 
 
 def test_the_list_has_ids_and_sources_without_torch():

@@ -66,6 +66,28 @@ def test_they_stand_in_the_cell_the_tables_and_the_record(bench, metric):
     assert "lost" not in record
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "said"),
+    [
+        (
+            "return np.array(np.mean(",
+            "return (lambda: 0) or np.array(np.mean(",
+            "returned object; an array of numbers is due",
+        ),
+        (
+            'settings={"factor": FACTORS}',
+            "settings={'deep': reduce(lambda deep, _: [deep], range(200), 0)}",
+            "the metric 'drift'",
+        ),
+    ],
+)
+def test_what_no_process_or_record_can_hold_is_one_line(bench, metric, written, instead, said):
+    metric.write_text("from functools import reduce\n" + METRIC.replace(written, instead))
+    result = call("score", bench.run, "--plugin", bench.file, "--plugin", metric)
+    assert result.exit_code == 2
+    assert said in one_line(result)
+
+
 def test_they_are_made_again_when_a_file_in_the_settings_changes(bench, metric):
     _scored(bench, metric)
     first = bench.table().loc["tiny", "drift"]
@@ -90,6 +112,7 @@ def test_weights_reach_a_metric_by_its_name(bench, metric):
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
+        ("drift=/dev/zero", "cannot read --weights drift=/dev/zero: it is a pipe or a device; name a file"),
         ("drift=nowhere.txt", "cannot read --weights drift=nowhere.txt: it does not exist"),
         ("darkest=metric.py", "darkest"),
         ("drift", "--weights drift: say NAME=FILE"),

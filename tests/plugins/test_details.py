@@ -7,10 +7,10 @@ import torch
 from run_folders import FakeRun
 from skimage.color import lab2rgb, rgb2lab
 
-from colorbench import report
+from colorbench import plugins, report
 from colorbench.errors import UserError
-from colorbench.metrics import score_batch
-from colorbench.metrics.pair import Pair
+from colorbench.metrics import Pair, score_batch
+from colorbench.metrics.terms import Terms
 from colorbench.runs.folder import DETAILS, to_parquet
 
 SKY, LEAF, BRICK, LIP, SKIN = (60, 0, -40), (60, -35, -10), (50, 30, 25), (50, 50, 20), (70, 15, 18)  # Lab
@@ -18,7 +18,10 @@ IMAGES = 60
 
 
 def details(predicted, truth, parts=None, attention=None):
-    return score_batch(Pair(predicted, truth, parts or {}, attention)).details
+    terms = Terms(plugins.load(only={"diagnostics"}).specs["diagnostic"].values())
+    score_batch(Pair(predicted, truth, parts or {}, attention), terms=terms)
+    assert terms.failed == {}
+    return terms.frame()
 
 
 def picture(*columns):

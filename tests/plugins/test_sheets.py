@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from run_folders import FakeRun
 
+from colorbench import plugins
 from colorbench.report import pictures
-from colorbench.report.markdown import CAPTIONS
+from colorbench.report.diagnostics import Details, View, illustrate
 from colorbench.report.results import Results
 from colorbench.runs.records import CellRecord
 
@@ -59,8 +60,18 @@ def results(
     return Results(record, [*models], done, {}, empty, empty, empty, empty, {}, samples=kept, pictures=models)
 
 
+def sheets(run: Results, models: list[str]) -> dict[str, bytes | None]:
+    """The sheet of the first test images, and those of the plugin."""
+    specs = [*plugins.load(only={"diagnostics"}).specs["diagnostic"].values()]
+    view = View(run, pd.DataFrame(), pd.DataFrame(), models)
+    figures, feet = illustrate(specs, view, Details(pd.DataFrame()), ["comparison", "details"])
+    assert feet["comparison"].notes == []
+    assert [*feet["comparison"].figures] == [name for name, content in figures.items() if content]
+    return {"pictures.png": pictures.draw(run, models)} | figures
+
+
 def drawn(name: str, run: Results) -> np.ndarray:
-    content = pictures.draw(run, list(run.pictures))[name]
+    content = sheets(run, list(run.pictures))[name]
     assert content is not None
     with Image.open(BytesIO(content)) as sheet:
         return np.asarray(sheet)
@@ -85,10 +96,6 @@ def zoomed(image: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
     """The square crop at SIDE pixels: each shown pixel is the one that its upper left corner lies in."""
     places = np.array([i * side // SIDE for i in range(SIDE)])
     return image[top + places][:, left + places]
-
-
-def test_every_sheet_has_a_caption():
-    assert {*pictures.SHEETS} <= {*CAPTIONS}
 
 
 def test_the_pictures_are_input_models_truth_for_eight_images():
@@ -140,7 +147,7 @@ def test_images_without_lips_or_eyes_or_with_several_faces_are_passed_over():
     assert sheet.shape == shape(9, 1, group=3)
     np.testing.assert_array_equal(tile(sheet, 0, 6, group=3), doubled(kept["truth"][3]))
     parts[3] = 0
-    assert pictures.draw(results(kept, models, {"fine": "base"}), [*models])["refined.png"] is None
+    assert sheets(results(kept, models, {"fine": "base"}), [*models])["refined.png"] is None
 
 
 def test_photographs_are_zoomed_at_fixed_places():
@@ -210,11 +217,11 @@ def test_the_worst_of_a_refiner_in_pairs():
 
 
 def test_a_name_with_a_line_break_is_one_line():
-    sheets = []
+    found = []
     for name in ("a\nb\x1b.png", "a b\\x1b.png"):
         kept = worst(20) | {"worst_name": np.array([name] * 4)}
-        sheets.append(drawn("worst.png", results(samples(1), {"plain": model(1, 1, **kept)})))
-    np.testing.assert_array_equal(*sheets)
+        found.append(drawn("worst.png", results(samples(1), {"plain": model(1, 1, **kept)})))
+    np.testing.assert_array_equal(*found)
 
 
 def test_without_a_refiner_the_worst_are_those_of_the_best_that_learns():
@@ -227,19 +234,19 @@ def test_without_a_refiner_the_worst_are_those_of_the_best_that_learns():
 def test_what_an_earlier_version_did_not_keep_is_not_drawn(kept):
     """It kept fewer pictures of a model, too, than there are samples now."""
     run = results(kept, {"plain": model(2, 0), "lost": {}}, {"plain": "lost"})
-    sheets = pictures.draw(run, ["plain", "lost", "failed"])
-    assert [name for name, content in sheets.items() if content] == ["pictures.png"]
+    found = sheets(run, ["plain", "lost", "failed"])
+    assert [name for name, content in found.items() if content] == ["pictures.png"]
     assert drawn("pictures.png", run).shape == shape(3, 2)
 
 
 def test_a_run_that_kept_nothing_has_no_sheet():
-    assert set(pictures.draw(results({}, {}), ["plain"]).values()) == {None}
+    assert set(sheets(results({}, {}), ["plain"]).values()) == {None}
 
 
 def test_ablations_are_not_shown_beside_the_models():
     """The sheets hold the models that they are asked for, and no other."""
     models = {"base": model(1, 0), "fine": model(1, 1), "fine/less": model(1, 2)}
     run = results(masked(1), models, {"fine": "base", "fine/less": "base"})
-    asked, everything = (pictures.draw(run, names) for names in (["base", "fine"], [*models]))
+    asked, everything = (sheets(run, names) for names in (["base", "fine"], [*models]))
     without = results(masked(1), {name: models[name] for name in ("base", "fine")}, {"fine": "base"})
-    assert asked == pictures.draw(without, ["base", "fine"]) != everything
+    assert asked == sheets(without, ["base", "fine"]) != everything

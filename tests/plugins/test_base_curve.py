@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from colorbench_enhanced_unet.curve import curves
 from PIL import Image
 from run_folders import IMAGES, FakeRun, published
 
 from colorbench import report
 from colorbench.report.comparison import compare
-from colorbench.report.curve import curves
 from colorbench.report.results import read
 from colorbench.runs.folder import RunFolder
 from colorbench.runs.records import legs

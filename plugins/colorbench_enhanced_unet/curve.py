@@ -17,16 +17,12 @@ from matplotlib.figure import Figure
 
 from colorbench.report import statistics
 from colorbench.report.comparison import family_of
-from colorbench.report.figures import COLORS, GREY, plain, png
+from colorbench.report.diagnostics import View
+from colorbench.report.figures import COLORS, GREY, plain
 from colorbench.report.results import Results
-from colorbench.runs.records import CellRecord
+from colorbench.runs.records import CellRecord, legs
 
 FEWEST_LENGTHS = 3  # below, there is no curve to speak of
-CURVE = "base-curve.png"
-CURVE_CAPTION = (
-    "MSE gain of a refiner over its own base, with its 95 % interval, and the MSE of both, by images that the base saw "
-    "in training"
-)
 POINT = {
     "base_images_seen": "images", "base_gain_percent": "gain", "base_gain_percent_low": "low",
     "base_gain_percent_high": "high", "mse": "refined_mse",
@@ -84,14 +80,17 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
         return made[model].made_from.get("options", {})
 
     def stages(model: str) -> list[dict[str, Any]]:
-        # Records of earlier versions do not name the part of the images: it was always the whole.
+        # Records of earlier versions may not name the part of the images: it was the whole.
         stages = made[model].made_from.get("stages", []) if model in made else []
         return [{"part": [0.0, 1.0], **stage} for stage in stages]
+
+    def epochs(model: str) -> float:
+        return sum(leg.epochs * leg.share for leg in (legs(made[model].made_from) if model in made else ()))
 
     rows = frame[frame["base_gain_percent"].notna() & (frame["base_images_seen"] > 0)]
     points = rows[["model", "base", *POINT]].rename(columns=POINT)
     points["base_mse"] = rows["base"].map(frame.set_index("model")["mse"])
-    points["epochs"] = [sum(s["epochs"] * (s["part"][1] - s["part"][0]) for s in stages(base)) for base in rows["base"]]
+    points["epochs"] = [epochs(base) for base in rows["base"]]
     families: dict[tuple[str, str], list[Any]] = {}
     point: Any
     for point in points.itertuples():
@@ -107,21 +106,26 @@ def curves(frame: pd.DataFrame, results: Results) -> list[Curve]:
     ]
 
 
-def draw(curves: Sequence[Curve]) -> bytes | None:
-    """A column per curve, as the bytes of a PNG: the gain with its interval above, the MSE of both below. None of none.
+def sentences(view: View) -> list[str]:
+    """Where the published gains lie on the curves."""
+    return [sentence for curve in curves(view.scores, view.results) if (sentence := curve.sentence())]
+
+
+def draw(view: View) -> Figure | None:
+    """A column per curve: the gain with its interval above, the MSE of both below. None without a curve.
 
     Dashed: the published gain, which was measured on other data.
     """
-    if not curves:
+    if not (found := curves(view.scores, view.results)):
         return None
-    figure = Figure(figsize=(7 * len(curves), 6.5), dpi=120, layout="constrained")
-    axes = figure.subplots(2, len(curves), squeeze=False, sharex="col")
-    for (above, below), curve in zip(axes.T, curves, strict=True):
+    figure = Figure(figsize=(7 * len(found), 6.5), dpi=120, layout="constrained")
+    axes = figure.subplots(2, len(found), squeeze=False, sharex="col")
+    for (above, below), curve in zip(axes.T, found, strict=True):
         title = f"{curve.refiner} on {curve.base}, by the training of the latter"
         above.set_title(title, loc="left", fontsize=10, fontweight="bold")
         _draw_gains(above, curve)
         _draw_errors(below, curve)
-    return png(figure)
+    return figure
 
 
 def _draw_gains(axes: Axes, curve: Curve) -> None:

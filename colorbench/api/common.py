@@ -1,0 +1,133 @@
+"""What every command needs: the plugins, the images, a process for each cell, and a word on what happens."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from colorbench import plugins
+from colorbench.color import recombine
+from colorbench.contract import ModelSpec, Preset
+from colorbench.data.cache import Data, decode_all
+from colorbench.data.loader import to_lab
+from colorbench.data.splits import open_splits, refuse_inside
+from colorbench.errors import UserError, refuse_unknown
+from colorbench.harness import device
+from colorbench.harness.cell import make, packed
+from colorbench.harness.predict import to_pixels
+from colorbench.harness.preflight import check_protocol
+from colorbench.harness.scoring import SAMPLES
+from colorbench.plugins import Registry
+from colorbench.protocol import Protocol
+from colorbench.runs import executors
+from colorbench.runs import folder as files
+from colorbench.runs.environment import environment
+from colorbench.runs.folder import RunFolder
+from colorbench.runs.plan import CellRequest, Context
+from colorbench.runs.records import FAILED, TRAINED, CellRecord
+
+
+def load_registry(
+    plugin_files: Sequence[Path], weights: Mapping[str, Path], models: Sequence[str] = (),
+    pictures: Sequence[ModelSpec] = (),
+) -> Registry:  # fmt: skip
+    """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
+    for name, file in weights.items():
+        if file.exists() and not (file.is_file() or file.is_dir()):  # reading from a pipe might never end
+            raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
+        if name not in models and not file.exists():
+            raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
+    registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
+    metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
+    what = "model that runs, or metric," if models else "metric"
+    refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
+    for name in weights:
+        if name in metrics and metrics[name].missing:
+            say(f"the metric {name} is not computed: {metrics[name].missing}")
+    return registry
+
+
+def make_context(
+    folder: RunFolder, registry: Registry, source: str, limits: Mapping[str, int | None], preset: Preset,
+    protocol: Protocol, **others: Any,
+) -> Context:  # fmt: skip
+    """The context of a command on this machine, its images decoded; `others` are further fields of it.
+
+    Raises UserError for a protocol that the code does not know.
+    """
+    protocol = replace(protocol, size=preset.size)
+    check_protocol(protocol)
+    refuse_inside(folder.path, source, registry)
+    data = decode_all(source, open_splits(source, registry, limits), protocol)
+    env = environment(registry.plugins, device.describe())
+    return Context(folder, registry, source, data, preset, protocol, env, **others)
+
+
+def sample_pictures(data: Data) -> bytes:
+    """The first test images for the figures: an .npz with `names`, `truth`, `grey`, and `parts` where there are any."""
+    test = data.splits["test"]
+    truth = test.pixels[:SAMPLES]
+    L, ab = to_lab(truth, torch.device("cpu"))
+    grey = to_pixels(recombine(L, torch.zeros_like(ab)))
+    masks = {name: array[:SAMPLES] for name, array in test.arrays.items() if array.dtype == bool}
+    if masks:
+        parts = np.stack([*masks.values()])
+        # Where masks overlap, the first counts; a pixel in none gets the number after the last.
+        numbers = np.where(parts.any(0), parts.argmax(0), len(parts)).astype(np.uint8)
+    named = {"parts": numbers, "part_names": np.array([*masks])} if masks else {}
+    return packed(names=np.array(test.names[:SAMPLES]), truth=np.array(truth), grey=grey, **named)
+
+
+def ask(check: Callable[[Any], Any], request: Any, what: str) -> Any:
+    """Let a process of its own check something. Raises UserError, also if that process ends."""
+    try:
+        return executors.call(check, request)
+    except executors.EndedError as error:
+        raise UserError(f"{what} cannot be checked: {error}; mend or remove the plugin") from error
+
+
+def make_apart(request: CellRequest) -> CellRecord:
+    """Make a cell in a process of its own; one that ends before it is done is a record with the reason."""
+    if device.world()[1] > 1:
+        return make(request)
+    try:
+        record = executors.call(make, request)
+        for name, why in record.failed_diagnostics.items():
+            say(f"{record.model} seed {record.seed}: the diagnostic {name} failed: {why}")
+        return record
+    except executors.EndedError as error:
+        return write_outcome(request.cell_dir, _as_left(request), None, str(error))
+
+
+def _as_left(request: CellRequest) -> CellRecord:
+    """The record of a cell whose process has ended: with the weights that it had saved by then."""
+    record = request.record
+    with contextlib.suppress(FileNotFoundError, UserError):
+        there = files.read_cell(request.cell_dir, record.model, record.seed)
+        return there if there.key == record.key and there.has_weights else record
+    return record
+
+
+def write_outcome(cell_dir: Path, record: CellRecord, status: Any, why: str) -> CellRecord:
+    """Write why a cell is not done. Without a `status` it is trained or failed, as it has weights or not."""
+    record.status, record.reason = status or (TRAINED if record.has_weights else FAILED), why
+    if device.world()[0] == 0:
+        files.write_cell(cell_dir, record)
+    return record
+
+
+def say_outcome(record: CellRecord) -> None:
+    say(f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip())
+
+
+def say(text: str) -> None:
+    """One line of progress, from one process."""
+    if device.world()[0] == 0:
+        print(text, file=sys.stderr, flush=True)

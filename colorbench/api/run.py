@@ -1,0 +1,173 @@
+"""A run that is there, as an object: its tables, its predictions, its models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from colorbench import report
+from colorbench.errors import UserError, refuse_unknown
+from colorbench.report import comparison, markdown, results
+from colorbench.runs.folder import PREDICTIONS, RunFolder
+from colorbench.runs.predictions import file_sha256, read_pictures
+from colorbench.runs.records import DONE, CellRecord, RunRecord
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) -> Run:
+    """The run in a folder; `plugins` are the files that `run` had, which its models need to color anything.
+
+    Raises UserError if the folder holds no run, or a damaged record.
+    """
+    folder = RunFolder(path)
+    return Run(folder, folder.cells(), plugins)
+
+
+def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[Path]) -> Run:
+    """The run in a folder, into which its tables and figures are written."""
+    run = Run(folder, cells, plugins)
+    run.report()
+    return run
+
+
+class Pictures(Mapping[str, Image.Image]):
+    """The kept predictions of one model and seed by the name of the image, RGB; each is read when it is asked for.
+
+    Raises UserError then if the file is damaged.
+    """
+
+    def __init__(self, file: Path, checksum: str, names: Sequence[str], size: int) -> None:
+        self.file, self.checksum, self.names, self.size = file, checksum, dict.fromkeys(names), size
+
+    def __getitem__(self, name: str) -> Image.Image:
+        if name not in self.names:
+            raise KeyError(name)
+        if not self._is_sound:
+            raise UserError(f"{self.file} is damaged or absent; run the same again, which predicts what is missing")
+        (pixels,) = read_pictures(self.file, [name], "RGB", self.size)
+        return Image.fromarray(pixels)
+
+    @cached_property
+    def _is_sound(self) -> bool:
+        return self.file.exists() and file_sha256(self.file) == self.checksum
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class Run:
+    """A run folder. Its tables are read, and checked, when the first of them is asked for.
+
+    `cells` are the records of the models and seeds that were asked for. A folder that has changed since is not read
+    again: open it anew. All that reads raises UserError naming the file that is damaged.
+    """
+
+    def __init__(
+        self, folder: RunFolder, cells: Sequence[CellRecord], plugins: str | Path | Sequence[str | Path]
+    ) -> None:
+        self.path, self.cells, self.plugins = folder.path, cells, plugins
+        self.folder = RunFolder(folder.path.absolute())  # wherever one goes from here
+        self._network = cache(self._load)
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """What was asked for, on what data, under which protocol, by what code and machine."""
+        return self.folder.record
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """A row per model, seed and test image: `mse`, `psnr`, `ssim` and the others of `colorbench list metrics`."""
+        return self._results.scores
+
+    @property
+    def losses(self) -> pd.DataFrame:
+        """A row per model, seed, stage, epoch, component and split ("train" or "val"), with its `value`."""
+        return self._results.losses
+
+    @property
+    def comparison(self) -> pd.DataFrame:
+        """comparison.csv: a row per model but the ablations, worst MSE first, with the reason of one that failed."""
+        return comparison.without_ablations(self._compared)
+
+    @property
+    def ablations(self) -> pd.DataFrame:
+        """ablations.csv: a row per ablation and parent; empty if there is none."""
+        return comparison.ablations_and_parents(self._compared)
+
+    @property
+    def markdown(self) -> str:
+        """The tables as `report` last wrote them into the folder."""
+        files = (self.folder.path / name for name in ("comparison.md", "ablations.md"))
+        return "\n".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+
+    def report(self) -> str:
+        """Write the tables and figures into the folder. Returns the tables as Markdown."""
+        return report.write(self.folder, self.plugins)
+
+    @cached_property
+    def predictions(self) -> dict[str, Pictures]:
+        """The kept predictions by model and by the name of the image, of each model's first finished seed."""
+        kept = [cell.model for cell in self._results.outcomes if PREDICTIONS in cell.files]
+        return {model: self.pictures(model) for model in dict.fromkeys(kept)}
+
+    def pictures(self, model: str, seed: int | None = None) -> Pictures:
+        """The kept predictions of a model, of its first finished seed or of `seed`. Raises UserError without any."""
+        refuse_unknown("model", [model], self._results.models)
+        done = [cell for cell in self._results.cells(model, done=True) if seed in (None, cell.seed)]
+        if not done or PREDICTIONS not in done[0].files:
+            raise UserError(f"{self.path} keeps no predictions of {model}; run the same again, without --predictions")
+        scores, cell = self.scores, done[0]
+        names = scores.loc[(scores["model"] == model) & (scores["seed"] == cell.seed), "image"]
+        file = self.folder.cell_dir(model.partition("@")[0], cell.seed) / PREDICTIONS
+        return Pictures(file, cell.files[PREDICTIONS], [*names[: cell.predictions_kept]], self.record.preset.size)
+
+    def colorize(self, image: str | Path | Image.Image | np.ndarray, model: str | None = None) -> Image.Image:
+        """Color a picture of any size with a trained model, that of the lowest MSE unless one is named.
+
+        `image` is a file, an image of PIL, or uint8 RGB (h, w, 3); its own luminance stays. Raises UserError if it
+        cannot be read, or if there is no such trained model.
+        """
+        from colorbench.harness.photo import colorize_image, opened  # which imports torch
+
+        network = self._network(model or self._best())
+        return colorize_image(network, opened(image), self.record.preset.size)
+
+    def _best(self) -> str:
+        """The finished network of the lowest MSE."""
+        done = [cell for cell in self._results.outcomes if cell.status == DONE]
+        networks = {cell.model for cell in done if not cell.sees_truth and "pictures" not in cell.made_from}
+        for model in reversed(self._compared["model"].to_list()):  # the worst MSE first, those without scores last
+            if model in networks:
+                return str(model).partition("@")[0]
+        raise UserError(f"{self.path} has no finished model that can color a picture; finish the run first")
+
+    def _load(self, model: str) -> nn.Module:
+        from colorbench.harness.trained import load_model
+
+        return load_model(model, run=self.folder.path, plugins=self.plugins)
+
+    @cached_property
+    def _results(self) -> results.Results:
+        return results.read(self.folder)
+
+    @cached_property
+    def _compared(self) -> pd.DataFrame:
+        return comparison.compare(self._results)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}: {', '.join(self.record.models)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the comparison, and under which protocol it was made."""
+        return markdown.html(self.comparison, self._results)

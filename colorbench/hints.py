@@ -1,0 +1,49 @@
+"""Color hints: some of an image's true ab, shown to the models that take it. The same for every model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colorbench.protocol import Protocol
+from colorbench.seeds import seed_for
+
+Patch = tuple[int, int, int, int]  # which image of the batch; top, left and side in pixels
+
+
+def reveal(ab: Tensor, patches: Iterable[Patch]) -> Tensor:
+    """The hints that a model gets: ab (B, 2, H, W) in Lab units -> float32 (B, 3, H, W), ab and a mask of 0 and 1.
+
+    In a patch the ab is the mean of the true one, as R. Zhang et al. 2017 feed it (github.com/richzhang/
+    colorization-pytorch, util/util.py); where patches overlap the later counts. Elsewhere ab and mask are 0.
+    """
+    hints = ab.new_zeros(len(ab), 3, *ab.shape[2:], dtype=torch.float32)
+    for image, top, left, side in patches:
+        place = (image, slice(None), slice(top, top + side), slice(left, left + side))
+        hints[place] = torch.cat((ab[place].mean((1, 2)), ab.new_ones(1)))[:, None, None]
+    return hints
+
+
+def draw(ab: Tensor, digests: Sequence[str], protocol: Protocol) -> Tensor:
+    """The protocol's hints for images of these digests and true ab, which alone decide: see `reveal`.
+
+    Of one image the first points are the same however many are drawn. Raises UserError for unknown `hint_places`.
+    """
+    return reveal(ab, [patch for image, digest in enumerate(digests) for patch in _patches(image, digest, protocol)])
+
+
+def _patches(image: int, digest: str, protocol: Protocol) -> list[Patch]:
+    random, room = np.random.default_rng(seed_for("hints", digest)), protocol.size - protocol.hint_size
+    shape = protocol.hints, 2
+    corners = protocol.choose(
+        "hint_places",
+        {
+            # A standard deviation of a quarter of the side: as R. Zhang et al. train and test.
+            "normal": lambda: random.normal((room + 1) / 2, (room + 1) / 4, shape),
+            "uniform": lambda: random.uniform(0, room + 1, shape),
+        },
+    )()
+    return [(image, top, left, protocol.hint_size) for top, left in corners.clip(0, room).astype(int).tolist()]

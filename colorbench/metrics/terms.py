@@ -1,0 +1,63 @@
+"""The terms of diagnostics: numbers per image beside its scores, of which the report makes tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from colorbench.contract import DiagnosticSpec
+from colorbench.errors import one_line, reason
+from colorbench.metrics.pair import Pair
+from colorbench.protocol import KEYS
+
+
+class Terms:
+    """The terms of images that pass by in batches. What fails is left out of all: `failed` has the reason by name."""
+
+    def __init__(self, specs: Iterable[DiagnosticSpec]) -> None:
+        self.failed: dict[str, str] = {}
+        self._compute = {spec.name: spec.terms for spec in specs if spec.terms is not None}
+        self._columns: dict[str, dict[str, list[Tensor]]] = {}  # by diagnostic and term
+
+    def add(self, pair: Pair) -> None:
+        """Compute those of the next images."""
+        for name, compute in self._compute.items():
+            if name in self.failed:
+                continue
+            try:
+                found = _checked(compute(pair), len(pair.truth))
+                columns = self._columns.setdefault(name, {term: [] for term in found})
+                if columns.keys() != found.keys():
+                    raise ValueError(f"its terms are {', '.join(found)}, and were {', '.join(columns)}")
+                for term, values in found.items():
+                    columns[term].append(values)
+            except (Exception, SystemExit) as error:  # whatever a plugin raises: the scores do not depend on it
+                self.failed[name] = reason(error)
+
+    def frame(self) -> pd.DataFrame:
+        """A row per image, a float64 column per term; empty if there is none. Of two of one name the second fails."""
+        frame = dict[str, Tensor]()
+        for name in [name for name in self._columns if name not in self.failed]:
+            columns = {term: torch.cat(values) for term, values in self._columns[name].items()}
+            if taken := sorted(columns.keys() & frame.keys()):
+                self.failed[name] = f"another diagnostic has terms of these names: {', '.join(taken)}"
+            elif infinite := [term for term, values in columns.items() if values.isinf().any()]:
+                self.failed[name] = f"infinite for some image: {', '.join(infinite)}"
+            else:
+                frame |= columns
+        return pd.DataFrame({term: values.numpy() for term, values in frame.items()})
+
+
+def _checked(terms: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:
+    """The terms as float64 on the CPU. Raises ValueError for what a table cannot hold."""
+    found = {}
+    for term, values in terms.items():
+        if not isinstance(term, str) or term != one_line(term) or term in ("", *KEYS):
+            raise ValueError(f"no term can be called {term!r}")
+        if tuple(values.shape) != (images,) or values.is_complex():
+            raise ValueError(f"{term} is {values.dtype} {tuple(values.shape)}; a number per image is due, ({images},)")
+        found[term] = values.detach().cpu().double()
+    return found

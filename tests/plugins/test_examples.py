@@ -1,0 +1,67 @@
+"""The examples of one file: each trains as its text says, and does what it is an example of."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from colorbench import plugins
+from colorbench.data.cache import Images
+from colorbench.harness.device import accelerator
+from colorbench.harness.networks import build
+from colorbench.harness.stepper import check_stages
+from colorbench.harness.trainer import Trainer, TrainingJob
+from colorbench.presets import PRESETS
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SMOKE = PRESETS["smoke"]
+
+
+def spec_of(name):
+    file = EXAMPLES / f"{name.replace('-', '_')}.py"
+    return plugins.load([file]).specs["model"][name]
+
+
+@pytest.mark.parametrize("name", ["timm-encoder", "classifier-prior"])
+def test_an_example_runs_with_the_command_in_its_docstring(colorbench, tmp_path, name):
+    file = EXAMPLES / f"{name.replace('-', '_')}.py"
+    command = ("run", "--plugin", file, "--models", name, "--preset", "smoke")
+    assert " ".join(map(str, ("colorbench", *command))).replace(f"{EXAMPLES.parent}/", "") in file.read_text()
+    result = colorbench(*command, "--no-timing", "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert pd.read_csv(tmp_path / "run" / "comparison.csv").status.tolist() == ["done"]
+
+
+def test_an_encoder_takes_its_weights_from_the_file_of_its_option(tmp_path):
+    spec = spec_of("timm-encoder")
+    encoder = build(spec, SMOKE.width, SMOKE.size, seed=1).encoder
+    classifier = {"fc.weight": torch.zeros(10, 512)}  # which a file of a whole network has as well
+    save_file({**encoder.state_dict(), **classifier}, file := tmp_path / "encoder.safetensors")
+    network = build(spec.variant("pretrained", weights=file), SMOKE.width, SMOKE.size)
+    assert all(torch.equal(tensor, network.encoder.state_dict()[key]) for key, tensor in encoder.state_dict().items())
+
+
+def test_the_encoder_s_stage_is_sound_and_its_encoder_slower():
+    spec = spec_of("timm-encoder")
+    check_stages(build(spec, SMOKE.width, SMOKE.size), stages := spec.schedule(SMOKE))
+    assert stages[0].rates == {"encoder": 0.1}
+
+
+def test_the_classifier_s_prior_is_that_of_the_training_images():
+    """Half of the pixels in one color, a quarter each in two others, of which one image is as good as unseen."""
+    spec = spec_of("classifier-prior")
+    colors = np.array([[200, 40, 40], [200, 40, 40], [40, 40, 200], [40, 160, 40], [128, 128, 128]], np.uint8)
+    pixels = np.broadcast_to(colors[:, None, None], (5, 16, 16, 3))
+    names = [str(i) for i in range(5)]
+    images = Images(pixels, names, names, np.arange(5) == 4, {})
+    network = build(spec, SMOKE.width, 16)
+    run = Trainer(TrainingJob(network, spec, 0, 2, images, images), accelerator())
+    losses = run.run(spec.schedule(SMOKE))
+    assert sorted(network.prior[network.prior > 0].tolist()) == [0.25, 0.25, 0.5]
+    assert run.images_seen == 4
+    assert set(losses.stage) == {"train"}
+    red = network.centers[network.prior.argmax()]
+    assert (red > 0).all()
