@@ -31,8 +31,9 @@ def check(names: Sequence[str], ablations: bool, plugins: Sequence[Path]) -> Non
     \b
     colorbench check my_plugin.py
     """
-    from colorbench.testing.targets import ALL, find_targets
+    from colorbench.testing.targets import ALL, find_targets, stay_on_cpu
 
+    stay_on_cpu()
     started = time.monotonic()
     targets = find_targets(names, ablations, plugins)
     for target in targets:

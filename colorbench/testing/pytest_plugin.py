@@ -25,8 +25,9 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
     if not (asked := config.getoption("--colorbench")):
         return
     from colorbench.errors import UserError
-    from colorbench.testing.targets import find_targets
+    from colorbench.testing.targets import find_targets, stay_on_cpu
 
+    stay_on_cpu()
     try:
         targets = find_targets(asked)
     except UserError as error:

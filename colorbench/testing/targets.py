@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +55,12 @@ class Target:
         spec = self.registry.specs[self.kind][self.name]
         given = {"dataset": (self.argument,), "metric": ()}.get(self.kind, (self.registry,))
         return getattr(self._room, _ROOMS[self.kind][1])(spec, *given)
+
+
+def stay_on_cpu() -> None:
+    """Hide GPUs from torch, unless it is imported already: to the bit, laws hold on the CPU alone."""
+    if "torch" not in sys.modules:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def find_targets(asked: Sequence[str], ablations: bool = False, plugin_files: Sequence[Path] = ()) -> list[Target]:
