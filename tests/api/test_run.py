@@ -206,7 +206,9 @@ def test_an_installed_plugin_may_vary_the_model_of_another(monkeypatch):
     assert loaded == ["varied"]  # not again each time that it asks for the model
 
 
-SLOW = TINY.replace('Stage("train", 1,', 'Stage("train", 10**6,')
+SLOW = TINY.replace('"train", 1,', '"train", 100,').replace(
+    "yield Update", "import time\n            time.sleep(0.2)\n            yield Update"
+)
 
 
 def test_an_interrupted_cell_leaves_no_process_and_can_go_on(tmp_path):
