@@ -51,7 +51,8 @@ class Loader:
         self.available = np.flatnonzero(~images.near_grey)
         if not len(self.available):
             raise ValueError(f"all {len(images)} training images are near grey: there is no color to learn")
-        lengths = {len(self.chosen(epoch)) for epoch in range(1, stage.epochs + 1)}
+        asked = range(1, stage.epochs + 1) if callable(stage.images) else (1,)
+        lengths = {len(self.chosen(epoch)) for epoch in asked}
         if len(lengths) > 1:
             seen = f"{min(lengths)} to {max(lengths)}"
             raise ValueError(f"stage {stage.name!r}: images gives {seen} by epoch; choose as many for every epoch")
