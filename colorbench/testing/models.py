@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,14 +18,21 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from colorbench import plugins
-from colorbench.contract import Batch, ModelSpec, ShowsAttention, Stage, Update
+from colorbench.contract import OPTIONAL, Batch, ModelSpec, ShowsAttention, Stage, Update
 from colorbench.data.loader import Loader
 from colorbench.harness import predict
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
 from colorbench.harness.device import accelerator
-from colorbench.harness.networks import build, load_weights, packed_weights, trained_state, untrained
+from colorbench.harness.networks import (
+    build,
+    load_weights,
+    packed_weights,
+    refuse_misspelt,
+    trained_state,
+    untrained,
+)
 from colorbench.harness.predict import colorize
-from colorbench.harness.stepper import Stepper, check_stages, frozen, updates_of
+from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics, updates_of
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.plugins import Registry
 from colorbench.presets import PRESETS
@@ -126,7 +133,20 @@ class Model:
 
     def batch(self, stage: Stage) -> Batch:
         """The first batch of a stage, as its training has it."""
-        return next(Loader(self.train, stage, BATCH, partial(seed_for, 0), self.accelerator).epoch(1))[1]
+        return next(self._loader(stage).epoch(1))[1]
+
+    def _loader(self, stage: Stage) -> Loader:
+        return Loader(self.train, stage, BATCH, partial(seed_for, 0), self.accelerator)
+
+    def through(self, network: nn.Module) -> Iterator[tuple[Stage, Stepper, Batch]]:
+        """Stage after stage what a step takes, while the stage's submodules are frozen; statistics are taken before."""
+        for stage in self.stages:
+            if stage.measures:
+                loader = self._loader(stage)
+                take_statistics(network, loader.in_order(self.train, loader.chosen(1)))
+                continue
+            with frozen(network, stage.frozen):
+                yield stage, Stepper(network.train(), stage, self.accelerator), self.batch(stage)
 
     def validate(self, batch: Batch) -> list[Update]:
         """What the trained network yields for a batch in eval mode."""
@@ -140,20 +160,18 @@ class Model:
         network, _ = self.build()
         names = {id(parameter): name for name, parameter in network.named_parameters()}
         done = []
-        for stage in self.updating:
-            stepper, batch = Stepper(network.train(), stage, self.accelerator), self.batch(stage)
-            with frozen(network, stage.frozen):
-                steps = Steps(stage, {name for name, p in network.named_parameters() if p.requires_grad})
-                for _ in range(STEPS):
-                    torch.manual_seed(0)
-                    for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
-                        groups = stepper.optimizers[update.player].param_groups
-                        owned = [parameter for group in groups for parameter in group["params"]]
-                        steps.owned[update.player] = {names[id(p)] for p in owned}
-                        steps.reached |= {names[id(p)] for p in owned if p.grad is not None and p.grad.any()}
-                        loss = sum(value.item() for value in update.losses.values())
-                        steps.losses.setdefault(update.player, []).append(loss)
+        for stage, stepper, batch in self.through(network):
+            steps = Steps(stage, {name for name, p in network.named_parameters() if p.requires_grad})
             done.append(steps)
+            for _ in range(STEPS):
+                torch.manual_seed(0)
+                for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
+                    groups = stepper.optimizers[update.player].param_groups
+                    owned = [parameter for group in groups for parameter in group["params"]]
+                    steps.owned[update.player] = {names[id(p)] for p in owned}
+                    steps.reached |= {names[id(p)] for p in owned if p.grad is not None and p.grad.any()}
+                    loss = sum(value.item() for value in update.losses.values())
+                    steps.losses.setdefault(update.player, []).append(loss)
         return done
 
 
@@ -164,6 +182,13 @@ def builds(model: Model) -> str:
     """`build` returns a torch.nn.Module with a state of plain tensors."""
     network, _ = model.build()
     return f"{sum(tensor.numel() for tensor in network.state_dict().values()):,} numbers at width {WIDTH:g}"
+
+
+def spelling(model: Model) -> str:
+    """No attribute of the network looks like a misspelt one of the contract."""
+    network, _ = model.build()
+    refuse_misspelt(network)
+    return f"has {', '.join(name for name in ('forward', 'updates', *OPTIONAL) if hasattr(network, name))}"
 
 
 def shape(model: Model) -> str:
@@ -233,6 +258,14 @@ def lab_units(model: Model) -> str:
     return f"|ab| up to {largest:.3g}"
 
 
+def luminance_alone(model: Model) -> str | None:
+    """A model that takes more than L colors without it, too: under a protocol without hints, or with other data."""
+    if not model.spec.takes:
+        return None
+    colorize(model.network, model.inputs["L"])
+    return f"without {', '.join(model.spec.takes)}"
+
+
 def deterministic(model: Model) -> str:
     """In eval mode the same L gives the same ab, and no random number is drawn."""
     before = _random_state()
@@ -295,13 +328,11 @@ def bf16(model: Model) -> str:
     network, _ = model.build()
     with torch.autocast(model.device.type, dtype=torch.bfloat16):
         colorize(network, **model.inputs)
-        for stage in model.updating:
-            stepper, batch = Stepper(network.train(), stage, model.accelerator), model.batch(stage)
-            with frozen(network, stage.frozen):
-                for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
-                    for name, loss in update.losses.items():
-                        if loss.dtype != torch.float32 or not loss.isfinite():
-                            raise ValueError(f"loss {name!r} is {float(loss):.3g} in {loss.dtype}; compare .float()")
+        for stage, stepper, batch in model.through(network):
+            for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
+                for name, loss in update.losses.items():
+                    if loss.dtype != torch.float32 or not loss.isfinite():
+                        raise ValueError(f"loss {name!r} is {float(loss):.3g} in {loss.dtype}; compare .float()")
     return "float32 and finite"
 
 
@@ -347,13 +378,12 @@ def learns(model: Model) -> str | None:
 def validation(model: Model) -> str | None:
     """In eval mode `updates` yields the losses of training, and changes no state."""
     network, _ = model.build()
-    for stage in model.updating:
+    for stage, _, batch in model.through(network):
         before = _copied(model.network)
-        validated = [(update.player, {*update.losses}) for update in model.validate(model.batch(stage))]
+        validated = [(update.player, {*update.losses}) for update in model.validate(batch)]
         if changed := _changed(before, model.network.state_dict()):
             raise ValueError(f"{_some(changed)} changed in eval mode; learn and count only if self.training")
-        with frozen(network, stage.frozen):
-            updates = list(updates_of(network.train(), model.batch(stage), model.accelerator))
+        updates = list(updates_of(network, batch, model.accelerator))
         if validated != [(update.player, {*update.losses}) for update in updates]:
             raise ValueError(f"stage {stage.name!r} has other losses in eval mode; yield the same in both")
     return "the same losses, no change" if model.updating else None
@@ -429,13 +459,13 @@ def resume(model: Model) -> str | None:
 
 LAWS = (
     (builds,),
-    (shape,),
+    (spelling, shape),
     (finite, stages),
     (trains,),
     (deterministic, validation, base_left_alone),
     (
-        lab_units, independent_of_the_batch, attention, input_left_alone, sizes, bf16, gradients, players, learns,
-        save_and_load, resume,
+        lab_units, luminance_alone, independent_of_the_batch, attention, input_left_alone, sizes, bf16, gradients,
+        players, learns, save_and_load, resume,
     ),
 )  # fmt: skip
 

@@ -176,7 +176,7 @@ MAY_IMPORT = {
     "runs": {"runs", "data"},  # a plan has to know which images are there
     "harness": {"harness", "data", "metrics", "runs"},
     "report": {"report", "runs"},
-    "testing": {"testing", "harness", "data", "metrics", "runs"},
+    "testing": {"testing", "report", "harness", "data", "metrics", "runs"},
     "cli": {"cli", "testing", "report", "harness", "data", "metrics", "runs"},
 }
 
