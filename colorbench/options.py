@@ -220,12 +220,19 @@ def recorded_spec(registry: Registry, record: CellRecord) -> ModelSpec | None:
         if key in own and canonical(own[key]) == value:
             continue
         with suppress(TypeError, ValueError):
-            changed[key] = without_content(value) if names_content(value) else _read(value, kinds.get(key, Any))
+            changed[key] = _without_content(value) if names_content(value) else _read(value, kinds.get(key, Any))
     if not isinstance(spec.options, Mapping):
         changed = {key: value for key, value in changed.items() if key in own}
     with suppress(Exception):  # checks of the plugin that it had not then
         spec = spec.with_options(**changed)
     return spec
+
+
+def without_files(spec: ModelSpec) -> ModelSpec:
+    """The model as it is loaded where the files are gone that its options name."""
+    recorded = {key: canonical(value) for key, value in spec.option_values.items()}
+    gone = {key: _without_content(value) for key, value in recorded.items() if names_content(value)}
+    return spec.with_options(**gone)
 
 
 def names_content(value: Any) -> bool:
@@ -235,8 +242,8 @@ def names_content(value: Any) -> bool:
     return isinstance(value, list) and any(map(names_content, value))
 
 
-def without_content(value: Any) -> Any:
+def _without_content(value: Any) -> Any:
     """A recorded value with None for each file and folder."""
     if isinstance(value, Mapping):
-        return None if value.keys() in CONTENT else {key: without_content(item) for key, item in value.items()}
-    return tuple(map(without_content, value)) if isinstance(value, list) else value
+        return None if value.keys() in CONTENT else {key: _without_content(item) for key, item in value.items()}
+    return tuple(map(_without_content, value)) if isinstance(value, list) else value

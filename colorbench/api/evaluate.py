@@ -45,7 +45,10 @@ def evaluate(
     record = source.record
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
     chosen = registry.find("protocol", [protocol])[0] if protocol else protocol_of(record.protocol)
-    cells = [cell for cell in source.cells() if cell.has_weights]
+    done = [cell for cell in source.cells() if cell.has_weights]
+    cells = [cell for cell in done if "pictures" not in cell.made_from]
+    if elsewhere := dict.fromkeys(cell.model for cell in done if "pictures" in cell.made_from):
+        say(f"left out, made elsewhere, with pictures of that run's test images alone: {', '.join(elsewhere)}")
     if not cells:
         raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
     target = RunFolder(out or source.path / "evaluations" / "-".join([dataset_name(data), *filter(None, [protocol])]))
@@ -91,10 +94,7 @@ def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> 
         validated_by=msgspec.UNSET,
         environment=files.environment_key(context.environment),
     )  # fmt: skip
-    if "pictures" in trained.made_from:
-        why = "it was made elsewhere: it has pictures of that run's test images alone, no network"
-        made = write_outcome(cell_dir, record, FAILED, why)
-    elif recorded_spec(context.registry, trained):
+    if recorded_spec(context.registry, trained):
         made = make_apart(context.request(record, cell_dir, trained_in=source.path.resolve()))
     else:
         why = f"it is not installed; give its plugin, which was {trained.origin}"

@@ -41,7 +41,7 @@ class Settings(TypedDict, total=False):
     protocol     "colorbench-1" unless given; see `colorbench list protocols`
     pictures     folders or zips of pictures made elsewhere, by the name of their row
     as_is        whether such pictures are scored with their own luminance
-    out          the run folder; results/DATA-PRESET unless given
+    out          the run folder; results/DATA-PRESET unless given, with -PROTOCOL if that is
     predictions  how many of the test images' predictions to keep; "all" unless given, or "none"
     again        models to train anew, or "all"
     keep         stale models to use as they are, or "all"
@@ -136,7 +136,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         models=names,
         data=str(data),
         preset=chosen,
-        out=Path(settings.get("out", Path("results", f"{dataset_name(str(data))}-{chosen.name}"))),
+        out=Path(settings.get("out", Path("results", _run_name(str(data), chosen, protocol)))),
         seeds=[int(seed) for seed in seeds],
         weights=weights,
         initial=initial,
@@ -151,6 +151,11 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         predictions=_count(settings.get("predictions", "all")),
         command=settings.get("command") or _call(models, data, settings),
     )
+
+
+def _run_name(data: str, preset: Preset, protocol: str) -> str:
+    """DATA-PRESET, and the protocol where it is not the usual one: another run than that under the usual one."""
+    return "-".join([dataset_name(data), preset.name, *([] if protocol == COLORBENCH.name else [protocol])])
 
 
 def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:

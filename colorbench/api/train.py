@@ -225,7 +225,7 @@ def _make_all(work: Work) -> None:
     todo = [cell for cell in work.cells if cell.state not in (READY, KEPT) or cell.is_again]
     if len(todo) < len(work.cells):
         say(f"{len(work.cells) - len(todo)} of {len(work.cells)} are done already in {work.context.folder.path}")
-    if work.estimates:
+    if any(estimate.training for estimate in work.estimates.values()):
         say(f"about {duration(work.seconds)} for what is to be trained, and {size(work.bytes)} on disk")
     for cell in todo:
         _wait()  # nobody may save before everybody has seen what is missing

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE|all...")
 @click.option("--ablations", is_flag=True, help="Of all, check ablations, too.")
 @plugin_option
-def check(names: Sequence[str], ablations: bool, plugin_files: Sequence[Path]) -> None:
+def check(names: Sequence[str], ablations: bool, plugins: Sequence[Path]) -> None:
     """Check models, datasets, metrics, protocols or whole plugins against the laws of the contract: on toy pictures, in
     seconds, with the code that trains, predicts and scores a run.
 
@@ -35,7 +35,7 @@ def check(names: Sequence[str], ablations: bool, plugin_files: Sequence[Path]) -
 
     stay_on_cpu()
     started = time.monotonic()
-    targets = find_targets(names, ablations, plugin_files)
+    targets = find_targets(names, ablations, plugins)
     for target in targets:
         _print(target, brief=ALL in names)
     broken = [target for target in targets if not all(check.passed for check in target.checks)]

@@ -14,11 +14,7 @@ KINDS = ("models", "datasets", "metrics", "protocols", "diagnostics", "presets",
 
 
 @click.command("list")
-@click.argument(
-    "what",
-    type=click.Choice(["models", "datasets", "metrics", "protocols", "diagnostics", "presets", "plugins"]),
-    default="models",
-)
+@click.argument("what", type=click.Choice(KINDS), default="models")
 @plugin_option
 def list_(what: str, plugins: Sequence[Path]) -> None:
     """What there is: models (unless told otherwise), datasets, metrics, protocols, diagnostics, presets or plugins."""
@@ -34,8 +30,6 @@ def list_(what: str, plugins: Sequence[Path]) -> None:
         given = [f"BROKEN: {p.broken}" if p.broken else ", ".join(p.provides) for p in registry.plugins]
         # The longest last: a plugin may register fifty models.
         rows = [(p.name, p.origin, has or "registers nothing") for p, has in zip(registry.plugins, given, strict=True)]
-    elif what == "protocols":
-        rows = [(name, p.id, p.source) for name, p in registry.specs["protocol"].items()]
     else:
         kind = what.removesuffix("s")
         specs = registry.specs[kind].items()

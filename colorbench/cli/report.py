@@ -13,7 +13,7 @@ from colorbench.cli.shared import plugin_option
 @click.command()
 @click.argument("folder", metavar="RUN")
 @plugin_option
-def report(folder: str, plugin_files: Sequence[Path]) -> None:
+def report(folder: str, plugins: Sequence[Path]) -> None:
     """Write the tables and figures of a run again, from its records alone.
 
     The comparison, the ablations, the details and the figures are written into the folder; the tables are printed.
@@ -22,4 +22,4 @@ def report(folder: str, plugin_files: Sequence[Path]) -> None:
     from colorbench import report
     from colorbench.runs.folder import RunFolder
 
-    click.echo(report.write(RunFolder(folder), plugin_files))
+    click.echo(report.write(RunFolder(folder), plugins))

@@ -80,7 +80,7 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     protocol_option,
     pictures_option,
     as_is_option,
-    click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET unless given."),
+    click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET[-PROTOCOL]."),
     click.option("--predictions", default="all", metavar="none|N|all", help="How many predictions to keep."),
     click.option("--again", metavar="NAMES", help="Train these anew, or all; the old ones stay until that is done."),
     click.option("--keep", metavar="NAMES", help="Use these, or all, as they are, not as they would be made now."),

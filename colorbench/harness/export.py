@@ -18,6 +18,7 @@ from colorbench.data.loader import to_rgb
 from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError
 from colorbench.harness.predict import BATCH, to_pixels
+from colorbench.harness.preflight import check_protocol
 from colorbench.protocol import COLORBENCH
 from colorbench.runs.predictions import picture_name
 
@@ -35,6 +36,7 @@ def export_pictures(
     registry = plugins.load(plugin_files)
     refuse_inside(folder, data, registry)
     fed = replace(registry.find("protocol", [protocol_name])[0], size=size)
+    check_protocol(fed)
     protocol = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
     images = decode_all(data, open_splits(data, registry, {"test": None}), protocol).splits["test"]
     for start in range(0, len(images), BATCH):

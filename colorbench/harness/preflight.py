@@ -35,7 +35,7 @@ from colorbench.harness.stepper import Stepper, check_stages, frozen, take_stati
 from colorbench.metrics import score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.metrics.pair import Pair
-from colorbench.options import names_content, without_content
+from colorbench.options import without_files
 from colorbench.protocol import Protocol
 from colorbench.runs.plan import CellRequest, Plugins
 from colorbench.seeds import seed_for
@@ -159,12 +159,12 @@ def _batches(train: Images, space: str, protocol: Protocol) -> Iterator[Tensor]:
 
 def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None, given: Mapping[str, Tensor]) -> None:
     """Raises ValueError if the network, once trained, cannot be loaded without the files that its options name."""
-    options = cell.request.record.made_from.get("options", {}).items()
-    if not (files := {name: without_content(value) for name, value in options if names_content(value)}):
+    before, after = cell.spec.option_values, (spec := without_files(cell.spec)).option_values
+    if not (files := [name for name in before if after[name] is not before[name]]):
         return
     remedy = "let build take None for it, and keep what colors in parameters and buffers"
     try:
-        again = build(cell.spec.with_options(**files), width_of(cell), cell.request.preset.size, base)
+        again = build(spec, width_of(cell), cell.request.preset.size, base)
         own, state = trained_state(again, base), trained_state(network, base)
         if not (why := misfit(state, own)):
             again.load_state_dict(state, strict=base is None)

@@ -17,6 +17,7 @@ from colorbench.runs.records import DONE, CellRecord
 
 RATES = {"step_1": "train_1", "step_n": "train_n", "infer_1": "infer_1", "infer_n": "infer_n"}  # timing -> column
 UNSTEADY_IQR, FEWEST_ROUNDS = 0.10, 5  # a timing is unreliable above the one (of the median), or below the other
+POSSIBLE = {"mse": (0.0,), "ssim": (-1.0, 1.0), "ciede2000": (0.0,), "colorfulness": (0.0,)}  # least, and most
 AUTOMATIC = "automatic"  # of a model that had L alone where others had more
 NO_DIFFERENCE, ONE_SEED = "no clear difference", "one seed: no verdict"
 COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_seen", "base_images_seen", "batch_n")
@@ -182,7 +183,7 @@ def _means(own: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """One model's scores, each (S, I)."""
     row: dict[str, Any] = {"images": own["mse"].shape[1]}
     for metric, values in own.items():
-        row |= statistics.estimate([values]).fields(metric)
+        row |= statistics.estimate([values]).fields(metric, *POSSIBLE.get(metric, ()))
         if infinite := int(np.isinf(values).any(0).sum()):
             row[f"{metric}_infinite"] = infinite
         if metric == "psnr":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ from colorbench.report import notes, statistics
 from colorbench.report.markdown import MODEL, bullets, escaped, number, table, text
 from colorbench.report.results import Results
 from colorbench.runs.records import DONE, ProtocolRecord
+
+SMALL = 0.1  # dB, below which papers do not tell models apart
 
 
 def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def render(frame: pd.DataFrame, results: Results) -> str:
     ]  # fmt: skip
     blocks = [
         f"# Protocols on {escaped(results.record.data.name)}",
-        escaped(_headline(frame)),
+        escaped(_headline(frame, {cell.model for cell in results.outcomes if cell.sees_truth})),
         "## PSNR of the same predictions",
         table(wide.reset_index(), [MODEL, *psnr, number("what the protocol alone is worth, dB", "range", ",.2f")]),
         "## All scores",
@@ -63,17 +65,21 @@ def _protocols(results: Results) -> list[ProtocolRecord]:
     return results.record.others.protocols if results.record.others else []
 
 
-def _headline(frame: pd.DataFrame) -> str:
-    """One sentence: how far apart the protocols are where they are farthest."""
+def _headline(frame: pd.DataFrame, bounds: Container[str]) -> str:
+    """One sentence: how far apart the protocols are where they are farthest, of models if there are any."""
     finite = frame[np.isfinite(frame["psnr_range"])]
+    models = finite[[model not in bounds for model in finite["model"]]]
+    finite = finite if models.empty else models
     if finite.empty:
         return "There is no model with a finite PSNR under all protocols."
     rows = finite[finite["model"] == finite.loc[finite["psnr_range"].idxmax(), "model"]]
     low, high = (rows.loc[index] for index in (rows["psnr"].idxmin(), rows["psnr"].idxmax()))
-    return (
+    said = (
         f"By protocol alone the same predictions of {low['model']} have {low['psnr']:.2f} dB ({low['protocol']}) or "
-        f"{high['psnr']:.2f} dB ({high['protocol']}): a figure of one protocol says nothing against one of another."
+        f"{high['psnr']:.2f} dB ({high['protocol']})"
     )
+    told = high["psnr"] - low["psnr"] >= SMALL
+    return said + (": a figure of one protocol says nothing against one of another." if told else ".")
 
 
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:

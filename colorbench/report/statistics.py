@@ -46,10 +46,11 @@ class Estimate:
             return np.nan if np.isnan(self.half_width() + distance) else float(distance == 0)
         return float(np.exp(brentq(lambda log_p: self.half_width(np.exp(log_p)) - distance, np.log(SMALLEST_P), 0.0)))
 
-    def fields(self, name: str) -> dict[str, float]:
-        """The value under `name`, and the ends of its interval."""
+    def fields(self, name: str, least: float = -np.inf, most: float = np.inf) -> dict[str, float]:
+        """The value under `name`, and the ends of its interval, cut off where no value can be: that loses nothing."""
         value, half = float(self.value), float(self.half_width())
-        return {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+        low, high = (float(np.clip(end, least, most)) for end in (value - half, value + half))
+        return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def estimate(columns: Sequence[np.ndarray], statistic: Callable[..., Any] = lambda mean: mean) -> Estimate:

@@ -30,7 +30,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Wang, Hu, Zhao: one-step residual refinement with color prior, noise and attention",
         build=build,
         schedule=section_4,
-        options=vars(Options(vgg=cached_vgg())),
+        options=Options(vgg=cached_vgg()),
         refines="siggraph17",
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",

@@ -79,7 +79,7 @@ def test_untrained_it_gives_the_bases_ab_to_the_bit(size, bf16):
 )
 def test_every_variant_starts_as_its_base_to_the_bit(name):
     base, (L, _) = MODELS["siggraph17"].build(width=0.125), pictures()
-    network = MODELS[name].build(width=0.125, size=32, base=base, **MODELS[name].options).eval()
+    network = MODELS[name].build(width=0.125, size=32, base=base, **MODELS[name].option_values).eval()
     with torch.no_grad():
         assert torch.equal(network(L), base(L))
 
@@ -636,7 +636,7 @@ def test_every_ablation_changes_what_its_name_says():
     plugin.register_models(lambda spec: specs.update({spec.name: spec}))
     parent, literal = specs.pop("enhanced-unet"), specs.pop("enhanced-unet-literal")
     literally = {"diversity": "penalty", "prior": "literal", "attention_teaches": "trunk"}
-    assert literal.options == {**parent.options, **literally}
+    assert literal.options == replace(parent.options, **literally)
     others = {"enhanced-unet/unseen-images": "siggraph17/fewer-images", "enhanced-unet/from-mean-color": "mean-color"}
     for name, spec in specs.items():
         assert (spec.parent, spec.published) == (parent.name, None), name
@@ -644,7 +644,7 @@ def test_every_ablation_changes_what_its_name_says():
         differs = spec.options, spec.build, spec.refines, spec.schedule(PRESET)
         assert differs != (parent.options, parent.build, parent.refines, parent.schedule(PRESET)), name
     plain = specs["enhanced-unet/plain-residual-unet"].build(
-        width=0.125, base=Base(), **specs["enhanced-unet/plain-residual-unet"].options
+        width=0.125, base=Base(), **specs["enhanced-unet/plain-residual-unet"].option_values
     )
     (update,) = plain.updates(Batch(*pictures()))
     assert list(update.losses) == ["residual"]

@@ -225,7 +225,7 @@ def test_a_protocol_that_has_changed_since_the_run_is_not_scored_beside_itself(b
     assert call("report", run).exit_code == 0
 
 
-def test_the_list_has_ids_and_sources_without_torch():
+def test_the_list_has_origins_and_summaries_without_torch():
     code = (
         "import sys; from colorbench.cli import main; main(['list', 'protocols'], standalone_mode=False); "
         "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)"
@@ -234,8 +234,8 @@ def test_the_list_has_ids_and_sources_without_torch():
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert list(lines) == NAMES
-    assert COLORBENCH.id in lines[COLORBENCH.name]
-    assert "github.com/shuchenweng/CT2" in lines["ct2"]
+    assert COLORBENCH.summary in lines[COLORBENCH.name]
+    assert "colorbench_protocols" in lines["ct2"]
 
 
 def test_a_run_under_another_protocol_has_a_folder_of_its_own(bench):
