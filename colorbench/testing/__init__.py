@@ -24,9 +24,9 @@ def check_model(spec: ModelSpec, registry: Registry | None = None) -> list[Check
 
     That base is looked up in `registry`, among the installed plugins unless another is given.
     """
-    from colorbench.testing import models
+    from colorbench.testing import models, toy
 
-    return examine(models.LAWS, models.Model(spec, registry))
+    return examine(models.LAWS, toy.Model(spec, registry))
 
 
 def check_dataset(spec: DatasetSpec, argument: str = "") -> list[Check]:
