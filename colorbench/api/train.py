@@ -82,7 +82,7 @@ class Work:
 def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpack[Settings]) -> Run:
     """Train, score, time and compare models: `colorbench run`, whose options are the settings (`Settings`).
 
-        run = colorbench.run("cnn,gan", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
+        run = colorbench.run("all", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
 
     `models` are names, in a list or with commas between, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
     zip of images. The same call again does only what is missing. A model that fails is a row with its reason. Raises

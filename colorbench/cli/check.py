@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--ablations", is_flag=True, help="Of all, check ablations, too.")
 @plugin_option
 def check(names: Sequence[str], ablations: bool, plugins: Sequence[Path]) -> None:
-    """Check models, datasets, metrics, protocols or whole plugins against the laws of the contract: on toy pictures, in
-    seconds, with the code that trains, predicts and scores a run.
+    """Check models, datasets, metrics, protocols, diagnostics or whole plugins against the laws of the contract: on toy
+    pictures, in seconds, with the code that trains, predicts and scores a run.
 
     A dataset that needs an argument gets it as NAME:ARGUMENT. Of `all`, only what is broken is told law by law. The
     exit status is 1 if any law is.

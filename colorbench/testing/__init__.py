@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from colorbench.testing.laws import Check, examine
 
 if TYPE_CHECKING:
-    from colorbench.contract import DatasetSpec, MetricSpec, ModelSpec
+    from colorbench.contract import DatasetSpec, DiagnosticSpec, MetricSpec, ModelSpec
     from colorbench.plugins import Registry
     from colorbench.protocol import Protocol
 
-__all__ = ["Check", "check_dataset", "check_metric", "check_model", "check_protocol"]
+__all__ = ["Check", "check_dataset", "check_diagnostic", "check_metric", "check_model", "check_protocol"]
 
 
 def check_model(spec: ModelSpec, registry: Registry | None = None) -> list[Check]:
@@ -24,9 +24,9 @@ def check_model(spec: ModelSpec, registry: Registry | None = None) -> list[Check
 
     That base is looked up in `registry`, among the installed plugins unless another is given.
     """
-    from colorbench.testing import models
+    from colorbench.testing import models, toy
 
-    return examine(models.LAWS, models.Model(spec, registry))
+    return examine(models.LAWS, toy.Model(spec, registry))
 
 
 def check_dataset(spec: DatasetSpec, argument: str = "") -> list[Check]:
@@ -51,3 +51,10 @@ def check_protocol(protocol: Protocol, registry: Registry | None = None) -> list
     from colorbench.testing import protocols
 
     return examine(protocols.LAWS, protocols.Subject(protocol, registry))
+
+
+def check_diagnostic(spec: DiagnosticSpec) -> list[Check]:
+    """Compute the terms of a diagnostic on toy pictures, and its statistics. Its figure is not drawn."""
+    from colorbench.testing import diagnostics
+
+    return examine(diagnostics.LAWS, diagnostics.Diagnostic(spec))

@@ -31,6 +31,7 @@ class Metric:
     def __init__(self, spec: MetricSpec) -> None:
         # The interval takes two thousand times the time of the score, and no law is about it.
         self.spec = replace(spec, resample=False)
+        self.absent = spec.missing or (f"toy pictures have no {', '.join(spec.takes)}" if spec.takes else "")
         self.tolerance = TOLERANCE if spec.reduce is None else OVER_A_SET
         self.sets = [guesses(IMAGES, SIZE, seed) for seed in range(SETS)]
 
@@ -69,8 +70,8 @@ class Metric:
 
 def computes(metric: Metric) -> str | None:
     """`compute` returns a number for each image, or with `reduce` features of each, which that joins to a number."""
-    if metric.spec.missing:
-        return f"not computed: {metric.spec.missing}"
+    if metric.absent:
+        return f"not computed: {metric.absent}"
     if callable(metric.ready.compute):
         compute(metric.ready, Pair(*metric.sets[0]))  # of all at once, where a mistake in the shape shows
     return f"{len(metric.found[0])} for {IMAGES} images"
@@ -78,7 +79,7 @@ def computes(metric: Metric) -> str | None:
 
 def finite(metric: Metric) -> str | None:
     """The score of a prediction that differs from the truth is a finite number."""
-    if metric.spec.missing:
+    if metric.absent:
         return None
     found = np.concatenate(metric.found)
     if not np.isfinite(found).all():
@@ -88,7 +89,7 @@ def finite(metric: Metric) -> str | None:
 
 def independent_of_the_batch(metric: Metric) -> str | None:
     """An image has the same score in every batch, and a set the same however it is split into batches."""
-    if metric.spec.missing:
+    if metric.absent:
         return None
     if not metric.same(metric.scores(metric.sets[0], (3, IMAGES - 3)), metric.found[0]):
         raise ValueError("other scores in batches of 3 and 5 than of 8; compute each image by itself")
@@ -97,7 +98,7 @@ def independent_of_the_batch(metric: Metric) -> str | None:
 
 def order(metric: Metric) -> str | None:
     """Scores follow their images when these come in another order; that of a set stays."""
-    if metric.spec.missing:
+    if metric.absent:
         return None
     predicted, truth = (images.flip(0) for images in metric.sets[0])
     if not metric.same(metric.scores((predicted, truth)), metric.found[0][::-1]):
@@ -107,7 +108,7 @@ def order(metric: Metric) -> str | None:
 
 def layout(metric: Metric) -> str | None:
     """Scores do not depend on how pictures lie in memory."""
-    if metric.spec.missing:
+    if metric.absent:
         return None
     predicted, truth = (images.contiguous(memory_format=torch.channels_last) for images in metric.sets[0])
     if not metric.same(metric.scores((predicted, truth)), metric.found[0]):
@@ -117,7 +118,7 @@ def layout(metric: Metric) -> str | None:
 
 def better(metric: Metric) -> str | None:
     """Nothing is better than the truth itself, if `better` says which scores are."""
-    if metric.spec.missing or not metric.spec.better:
+    if metric.absent or not metric.spec.better:
         return None
     for (_, truth), found in zip(metric.sets, metric.found, strict=True):
         best = metric.scores((truth, truth))

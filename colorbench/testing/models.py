@@ -1,4 +1,4 @@
-"""The laws of a model, checked on a network at toy scale with the trainer, stepper and prediction of a run."""
+"""The laws of a model, each a function."""
 
 from __future__ import annotations
 
@@ -6,155 +6,36 @@ import contextlib
 import random
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 
-from colorbench import plugins
-from colorbench.contract import Batch, ModelSpec, ShowsAttention, Stage, Update
-from colorbench.data.loader import Loader
+from colorbench.contract import OPTIONAL, ShowsAttention
 from colorbench.harness import predict
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
-from colorbench.harness.device import accelerator
-from colorbench.harness.networks import build, load_weights, packed_weights, trained_state, untrained
+from colorbench.harness.networks import (
+    build,
+    load_weights,
+    packed_weights,
+    refuse_misspelt,
+    trained_state,
+)
 from colorbench.harness.predict import colorize
-from colorbench.harness.stepper import Stepper, check_stages, frozen, updates_of
-from colorbench.harness.trainer import Trainer, TrainingJob
-from colorbench.plugins import Registry
+from colorbench.harness.stepper import check_stages, updates_of
 from colorbench.presets import PRESETS
-from colorbench.protocol import COLORBENCH
 from colorbench.runs.identity import differences, stage_fields
 from colorbench.runs.predictions import file_sha256
-from colorbench.seeds import seed_for
-from colorbench.testing.pictures import smooth_images
+from colorbench.testing.toy import SIZE, STEPS, WIDTH, Model, copied
 
-SIZE, WIDTH, BATCH = PRESETS["smoke"].size, PRESETS["smoke"].width, 4
-IMAGES = 7  # to train on: an epoch of two steps, the second smaller than the first
-STEPS = 8  # on one batch in each stage
 LARGEST_AB = 128  # no color of sRGB is beyond -108..99, and no format of Lab beyond this
 SCALES = (100.0, 110.0, 127.0, 128.0)  # by which ab is usually divided
-HINTED = replace(COLORBENCH, size=SIZE, hints=10)  # what takes no hints gets none
 SIDES = ((32, 64), (48, 40), (33, 47))  # beside the square that it trains on
 SHOWN = 3  # names in a message
-
-
-@dataclass
-class Steps:
-    """What some steps of one stage showed, by the names of parameters.
-
-    `learning` may learn in the stage; `owned` are those of each player; `reached` got a gradient that is not all zero.
-    `losses` are the sums of each player, step after step.
-    """
-
-    stage: Stage
-    learning: set[str]
-    owned: dict[str, set[str]] = field(default_factory=dict)
-    reached: set[str] = field(default_factory=set)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-
-
-class Trained(NamedTuple):
-    """A network after its schedule, and what it refines, whose state was `base_before`."""
-
-    network: nn.Module
-    base: nn.Module | None
-    base_before: Mapping[str, Tensor]
-    losses: pd.DataFrame
-
-
-class Model:
-    """A model under the laws. What several of them look at is made once, when the first asks for it."""
-
-    def __init__(self, spec: ModelSpec, registry: Registry | None = None) -> None:
-        self.spec, self.given, self.accelerator = spec, registry, accelerator()
-        self.device = self.accelerator.device
-        self.train, self.test = smooth_images(IMAGES, SIZE), smooth_images(4, SIZE, seed=2)
-
-    @cached_property
-    def registry(self) -> Registry:
-        return self.given or plugins.load()
-
-    @cached_property
-    def inputs(self) -> dict[str, Tensor]:
-        """What the network gets of the test images: L, and by name what it takes beside."""
-        L, inputs = predict.inputs_of(self.spec, self.test, slice(None), self.device, HINTED)
-        return {"L": L} | inputs
-
-    def plain(self, L: float) -> dict[str, Tensor]:
-        """The same of one L throughout, and no color."""
-        nothing = {name: torch.zeros_like(values) for name, values in self.inputs.items()}
-        return nothing | {"L": torch.full_like(self.inputs["L"], L)}
-
-    def build(self, seed: int = 0) -> tuple[nn.Module, nn.Module | None]:
-        """The untrained network, and the untrained one that it refines."""
-        base = untrained(self.registry, self.spec.refines, WIDTH, SIZE) if self.spec.refines else None
-        return build(self.spec, WIDTH, SIZE, base, seed).to(self.device), base
-
-    @cached_property
-    def stages(self) -> list[Stage]:
-        """The schedule, an epoch to a stage."""
-        return [replace(stage, epochs=1, warm_up=0) for stage in self.spec.schedule(PRESETS["smoke"])]
-
-    @property
-    def updating(self) -> list[Stage]:
-        """The stages with updates."""
-        return [stage for stage in self.stages if not stage.measures]
-
-    @cached_property
-    def trained(self) -> Trained:
-        network, base = self.build()
-        before = _copied(base) if base else {}
-        losses = self.trainer(network, base).run(self.stages)
-        return Trained(network.eval(), base, before, losses)
-
-    @property
-    def network(self) -> nn.Module:
-        """The trained network."""
-        return self.trained.network
-
-    def trainer(self, network: nn.Module, base: nn.Module | None, checkpoint: Checkpoint | None = None) -> Trainer:
-        return Trainer(
-            TrainingJob(network, self.spec, 0, BATCH, self.train, self.test, base), self.accelerator, checkpoint
-        )
-
-    def batch(self, stage: Stage) -> Batch:
-        """The first batch of a stage, as its training has it."""
-        return next(Loader(self.train, stage, BATCH, partial(seed_for, 0), self.accelerator).epoch(1))[1]
-
-    def validate(self, batch: Batch) -> list[Update]:
-        """What the trained network yields for a batch in eval mode."""
-        torch.manual_seed(0)
-        with torch.no_grad():
-            return list(updates_of(self.network.eval(), batch, self.accelerator))
-
-    @cached_property
-    def steps(self) -> list[Steps]:
-        """Steps on one batch with the same random numbers, stage after stage, at the learning rate of each."""
-        network, _ = self.build()
-        names = {id(parameter): name for name, parameter in network.named_parameters()}
-        done = []
-        for stage in self.updating:
-            stepper, batch = Stepper(network.train(), stage, self.accelerator), self.batch(stage)
-            with frozen(network, stage.frozen):
-                steps = Steps(stage, {name for name, p in network.named_parameters() if p.requires_grad})
-                for _ in range(STEPS):
-                    torch.manual_seed(0)
-                    for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
-                        groups = stepper.optimizers[update.player].param_groups
-                        owned = [parameter for group in groups for parameter in group["params"]]
-                        steps.owned[update.player] = {names[id(p)] for p in owned}
-                        steps.reached |= {names[id(p)] for p in owned if p.grad is not None and p.grad.any()}
-                        loss = sum(value.item() for value in update.losses.values())
-                        steps.losses.setdefault(update.player, []).append(loss)
-            done.append(steps)
-        return done
 
 
 # ---- what everything else needs
@@ -164,6 +45,13 @@ def builds(model: Model) -> str:
     """`build` returns a torch.nn.Module with a state of plain tensors."""
     network, _ = model.build()
     return f"{sum(tensor.numel() for tensor in network.state_dict().values()):,} numbers at width {WIDTH:g}"
+
+
+def spelling(model: Model) -> str:
+    """No attribute of the network looks like a misspelt one of the contract."""
+    network, _ = model.build()
+    refuse_misspelt(network)
+    return f"has {', '.join(name for name in ('forward', 'updates', *OPTIONAL) if hasattr(network, name))}"
 
 
 def shape(model: Model) -> str:
@@ -233,6 +121,14 @@ def lab_units(model: Model) -> str:
     return f"|ab| up to {largest:.3g}"
 
 
+def luminance_alone(model: Model) -> str | None:
+    """A model that takes more than L colors without it, too: under a protocol without hints, or with other data."""
+    if not model.spec.takes:
+        return None
+    colorize(model.network, model.inputs["L"])
+    return f"without {', '.join(model.spec.takes)}"
+
+
 def deterministic(model: Model) -> str:
     """In eval mode the same L gives the same ab, and no random number is drawn."""
     before = _random_state()
@@ -295,13 +191,11 @@ def bf16(model: Model) -> str:
     network, _ = model.build()
     with torch.autocast(model.device.type, dtype=torch.bfloat16):
         colorize(network, **model.inputs)
-        for stage in model.updating:
-            stepper, batch = Stepper(network.train(), stage, model.accelerator), model.batch(stage)
-            with frozen(network, stage.frozen):
-                for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
-                    for name, loss in update.losses.items():
-                        if loss.dtype != torch.float32 or not loss.isfinite():
-                            raise ValueError(f"loss {name!r} is {float(loss):.3g} in {loss.dtype}; compare .float()")
+        for stage, stepper, batch in model.through(network):
+            for update in stepper.step(batch, stage.learning_rate, len(batch.L)):
+                for name, loss in update.losses.items():
+                    if loss.dtype != torch.float32 or not loss.isfinite():
+                        raise ValueError(f"loss {name!r} is {float(loss):.3g} in {loss.dtype}; compare .float()")
     return "float32 and finite"
 
 
@@ -347,13 +241,12 @@ def learns(model: Model) -> str | None:
 def validation(model: Model) -> str | None:
     """In eval mode `updates` yields the losses of training, and changes no state."""
     network, _ = model.build()
-    for stage in model.updating:
-        before = _copied(model.network)
-        validated = [(update.player, {*update.losses}) for update in model.validate(model.batch(stage))]
+    for stage, _, batch in model.through(network):
+        before = copied(model.network)
+        validated = [(update.player, {*update.losses}) for update in model.validate(batch)]
         if changed := _changed(before, model.network.state_dict()):
             raise ValueError(f"{_some(changed)} changed in eval mode; learn and count only if self.training")
-        with frozen(network, stage.frozen):
-            updates = list(updates_of(network.train(), model.batch(stage), model.accelerator))
+        updates = list(updates_of(network, batch, model.accelerator))
         if validated != [(update.player, {*update.losses}) for update in updates]:
             raise ValueError(f"stage {stage.name!r} has other losses in eval mode; yield the same in both")
     return "the same losses, no change" if model.updating else None
@@ -429,13 +322,13 @@ def resume(model: Model) -> str | None:
 
 LAWS = (
     (builds,),
-    (shape,),
+    (spelling, shape),
     (finite, stages),
     (trains,),
     (deterministic, validation, base_left_alone),
     (
-        lab_units, independent_of_the_batch, attention, input_left_alone, sizes, bf16, gradients, players, learns,
-        save_and_load, resume,
+        lab_units, luminance_alone, independent_of_the_batch, attention, input_left_alone, sizes, bf16, gradients,
+        players, learns, save_and_load, resume,
     ),
 )  # fmt: skip
 
@@ -448,10 +341,6 @@ def _loss_against(model: Model, truth: Tensor) -> float:
 
 def _random_state() -> Any:
     return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
-
-
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def _changed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from colorbench import DatasetSpec, MetricSpec, ModelSpec, Stage, Update
+from colorbench import DatasetSpec, DiagnosticSpec, MetricSpec, ModelSpec, Stage, Statistic, Update
 from colorbench.plugins import Registry
 from colorbench.protocol import COLORBENCH
-from colorbench.testing import check_dataset, check_metric, check_model, check_protocol
+from colorbench.testing import check_dataset, check_diagnostic, check_metric, check_model, check_protocol
 
 
 class Sound(nn.Module):
@@ -33,6 +33,11 @@ class Sound(nn.Module):
         if self.base is not None:
             self.base.eval()
         return self
+
+
+class Misspelt(Sound):
+    def with_atention(self, L):
+        return self(L), None
 
 
 class OneChannel(Sound):
@@ -156,6 +161,22 @@ class Statistics(Sound):
     train = nn.Module.train
 
 
+class Prior(Sound):
+    """Divides by a statistic, which is 0 until it is taken."""
+
+    measured = ("mean",)
+
+    def __init__(self, base=None):
+        super().__init__(base)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def measure(self, batches):
+        self.mean.fill_(torch.cat([batch.L for batch in batches]).mean())
+
+    def updates(self, batch):
+        yield Update({"l2": (self(batch.L) - batch.ab).div(self.mean).square().mean()})
+
+
 def schedule(preset):
     return [Stage("first", preset.epochs, learning_rate=1e-2), Stage("second", 1, learning_rate=1e-2)]
 
@@ -176,6 +197,7 @@ def models(*specs):
 
 MODELS = [
     (lambda base: None, "builds", "returned NoneType"),
+    (Misspelt, "spelling", "did you mean 'with_attention'?"),
     (OneChannel, "shape", "(4, 1, 32, 32)"),
     (Logarithm, "finite", "not finite for L = 0; look for a division"),
     (NoGenerator, "trains", "returned list; it must be a generator"),
@@ -233,6 +255,29 @@ def test_a_base_that_does_not_stay_as_it_is():
     found = broken(check_model(spec(Statistics, "above", refines="base"), models(base)))
     assert [*found] == ["base left alone"]
     assert "norm.running_mean" in found["base left alone"]
+
+
+def test_statistics_are_taken_before_a_step():
+    def measured_first(preset):
+        return [Stage("measure", measures=True), *schedule(preset)]
+
+    assert broken(check_model(spec(Prior, schedule=measured_first), models())) == {}
+
+
+def test_hints_are_given_and_may_be_absent():
+    class Hinted(Sound):
+        def forward(self, L, hints=None):
+            return super().forward(L) + (0 if hints is None else hints[:, :2])
+
+    class Needy(Sound):
+        def forward(self, L, hints):
+            return super().forward(L) + hints[:, :2]
+
+        def updates(self, batch):
+            yield Update({"l2": (super().forward(batch.L) - batch.ab).square().mean()})
+
+    assert broken(check_model(spec(Hinted, takes=("hints",)), models())) == {}
+    assert [*broken(check_model(spec(Needy, takes=("hints",)), models()))] == ["luminance alone"]
 
 
 def test_sound_models_keep_every_law():
@@ -386,3 +431,41 @@ def test_a_protocol_that_breaks_one_law(fields, law, said):
     found = broken(check_protocol(replace(COLORBENCH, name="broken", **fields), registry))
     assert [*found] == [law]
     assert said in found[law]
+
+
+def reddest(pair):
+    return {"red": pair.values[0][:, 0].amax((1, 2))}
+
+
+def in_place(pair):
+    return {"red": pair.values[0].mul_(2)[:, 0].amax((1, 2))}
+
+
+@pytest.mark.parametrize(
+    ("terms", "formula", "law", "said"),
+    [
+        (lambda pair: {"red": pair.values[0].mean()}, None, "computes", "a number for each image"),
+        (lambda pair: {"red": pair.parts["lips"].float().mean((1, 2))}, None, "computes", "KeyError"),
+        (in_place, None, "pair left alone", "it writes into pair.values"),
+        (
+            lambda pair: {"red": reddest(pair)["red"] / len(pair.truth)},
+            None,
+            "independent of the batch",
+            "images alone",
+        ),
+        (reddest, lambda red: float(red), "statistics", "most fails"),
+    ],
+)
+def test_a_diagnostic_that_breaks_one_law(terms, formula, law, said):
+    most = Statistic("most", "the most", ("red",), formula)
+    found = broken(check_diagnostic(DiagnosticSpec("broken", "a test", terms, [most])))
+    assert [*found] == [law]
+    assert said in found[law]
+
+
+def test_a_sound_diagnostic_keeps_every_law():
+    twice = Statistic("twice", "twice the most", ("red",), lambda red: 2 * red)
+    checks = check_diagnostic(DiagnosticSpec("sound", "a test", reddest, [twice]))
+    assert [(check.law, check.passed) for check in checks] == [
+        ("computes", True), ("pair left alone", True), ("independent of the batch", True), ("statistics", True)
+    ]  # fmt: skip

@@ -75,7 +75,10 @@ def test_all_is_brief_and_ablations_are_asked_for(colorbench, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("portrait", "unknown model, dataset, metric, protocol or plugin 'portrait' (did you mean 'portraits'?)"),
+        (
+            "portrait",
+            "unknown model, dataset, metric, protocol, diagnostic or plugin 'portrait' (did you mean 'portraits'?)",
+        ),
         ("absent.py", "cannot load the plugin absent.py: FileNotFoundError"),
     ],
 )
