@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from colorbench.contract import ModelSpec, Stage, Update
+from colorbench.contract import Batch, ModelSpec, Stage, Update
 from colorbench.data.cache import Images
 from colorbench.harness.device import accelerator
 from colorbench.harness.trainer import Trainer, TrainingJob
+from colorbench.testing.pictures import smooth_lab
 
 STAGE = Stage("train", epochs=3, learning_rate=0.05)
 
@@ -52,6 +53,11 @@ class Players(Toy):
 
     def changed(self, before):
         return {name.split(".")[0] for name, p in self.named_parameters() if not torch.equal(p, before[name])}
+
+
+def batch_of(count, **settings):
+    """Smooth pictures of 32 px whose ab depends on L, so that there is something to learn."""
+    return Batch(*smooth_lab(count, 32).split((1, 2), dim=1), settings)
 
 
 def toy_images():

@@ -286,9 +286,9 @@ def _cells(column: Column, frame: pd.DataFrame, escape: Callable[[str], str], bo
     if column.badness is None:
         return list(cells)
     rival = frame["parameters"].ne(0).fillna(True) & (frame["sees_truth"].isna() if "sees_truth" in frame else True)
-    rivals = frame.loc[rival, column.name].dropna().map(column.badness)
-    if len(rivals) < 2:
+    if rival.sum() < 2:
         return list(cells)  # nothing is the best of one
+    rivals = frame.loc[rival, column.name].dropna().map(column.badness)
     value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
     best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])

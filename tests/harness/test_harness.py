@@ -89,8 +89,7 @@ def test_a_diagnostic_that_fails_on_one_image_is_left_out_of_all_and_costs_no_sc
             raise ArithmeticError("no luck")
         return {"late": mean(pair.chroma[0])}
 
-    parts = np.zeros((10, 16, 16), np.uint8)
-    masked = Images(images.pixels, images.names, images.digests, images.near_grey, {}, parts, ("all",))
+    masked = replace(images, arrays={"all": np.ones((10, 16, 16), bool)})
     result = scored(network := Toy(), masked, [DiagnosticSpec("late", "a test", fails), SEEN])
     assert result.failed == {"late": "ArithmeticError: no luck"}
     assert [*result.details] == ["image", "share_all"]

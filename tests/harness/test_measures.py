@@ -10,7 +10,7 @@ from colorbench.contract import OPTIONAL, Stage
 from colorbench.data.loader import to_lab
 from colorbench.errors import UserError
 from colorbench.harness.checkpoint import Checkpoint
-from colorbench.harness.networks import load_weights, packed_weights, refuse_misspelt, trained_state
+from colorbench.harness.networks import load_published, load_weights, packed_weights, refuse_misspelt, trained_state
 
 MEASURE = Stage("count", measures=True, settings={"by": 1})
 
@@ -105,10 +105,10 @@ def test_a_published_file_need_not_have_it_and_a_trained_cell_must(network, tmp_
     state = trained_state(network, None)
     del state["mean"]
     (file := tmp_path / "w.safetensors").write_bytes(content := packed_weights(state))
-    load_weights(network, file)
+    load_published(network, spec("toy"), file)
     assert network.mean.tolist() == [3, 3]
     with pytest.raises(UserError, match="it lacks mean"):
-        load_weights(network, file, checksum=hashlib.sha256(content).hexdigest())
+        load_weights(network, file, None, hashlib.sha256(content).hexdigest())
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from colorbench.data.decode import CROPS, RESIZES, decode_picture, fitted
 from colorbench.errors import UserError
 from colorbench.harness.preflight import check_protocol
 from colorbench.harness.protocols import _remade
+from colorbench.hints import draw
 from colorbench.protocol import _WORDS, COLORBENCH, Protocol
 
 BUILT_IN = {name: p for name, p in plugins.load().specs["protocol"].items() if name != COLORBENCH.name}
@@ -220,7 +221,7 @@ def alternatives(field):
     if field in ("crop", "resize"):
         return {"crop": CROPS, "resize": RESIZES}[field].keys() - {getattr(COLORBENCH, field)}
     with pytest.raises(UserError, match=f"unknown {field} in protocol colorbench-1: '\\?'") as refused:
-        check_protocol(replace(COLORBENCH, size=64, **{field: "?"}))
+        check_protocol(replace(COLORBENCH, size=64, hints=5, **{field: "?"}))
     return {*str(refused.value).partition("there is: ")[2].split(", ")} - {getattr(COLORBENCH, field)}
 
 
@@ -235,12 +236,14 @@ def outcome(protocol):
     pixels = fitted(image, protocol)
     truth = tensor(pixels)
     scores = score(guess(truth, protocol), truth, protocol=protocol)
-    return str((decode_picture(Picture(), protocol, masked=False).near_grey, pixels.tolist(), scores.values.tolist()))
+    near_grey = decode_picture(Picture(), protocol, with_arrays=False).near_grey
+    given = draw(truth[:, :2].float(), ["digest"], protocol)
+    return str((near_grey, pixels.tolist(), given.tolist(), scores.values.tolist()))
 
 
 NUMBERS = {"size": 48, "near_grey": 40.0, "peak": 1023, "truth_saturation": 1.3, "error_border": 3, "ssim_window": 7}
 NUMBERS |= {"ssim_sigma": 1.0, "ssim_data_range": 225, "ssim_k1": 0.02, "ssim_k2": 0.05, "ciede2000_kl": 2.0}
-NUMBERS |= {"colorfulness_mean_weight": 0.5}
+NUMBERS |= {"colorfulness_mean_weight": 0.5, "hints": 3, "hint_size": 4}
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Protocol) if field.name not in ("name", *_WORDS)])
@@ -248,6 +251,8 @@ def test_every_other_value_of_every_field_changes_an_input_or_a_score(field):
     base = replace(COLORBENCH, size=64)
     if field == "truth":  # rounded to the nearest, a picture is the same after Lab
         base = replace(base, rounding="truncate")
+    if field.startswith("hint_"):
+        base = replace(base, hints=5)
     values = [NUMBERS[field]] if field in NUMBERS else alternatives(field)
     for value in values:
         changed = replace(base, **{field: value})

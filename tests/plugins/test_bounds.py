@@ -3,7 +3,7 @@
 import pytest
 import torch
 from colorbench_bounds.model import BestConstant, Grey, MeanColor, TrueAb
-from test_models import batch_of
+from toys import batch_of
 
 from colorbench.color import lab_to_rgb
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from colorbench_gan.model import Options, Pix2Pix
-from test_models import batch_of
+from toys import batch_of
 
 
 def network(width=0.125, size=32):

@@ -190,19 +190,26 @@ def test_the_best_of_the_models_with_parameters_is_bold(tmp_path, errors):
 
 
 def test_models_stand_between_the_floor_and_the_bound(tmp_path, errors):
-    run = FakeRun(tmp_path, ["constant", "plain", "best"])
+    run = FakeRun(tmp_path, ["constant", "worse", "plain", "best"])
     for seed in (0, 1):
+        run.cell("worse", seed, errors * 0.9)
         run.cell("constant", seed, errors, anchor="floor", parameters=0)
         run.cell("plain", seed, errors * 0.7, reference=True)
         run.cell("best", seed, errors * 0.4, anchor="bound", sees_truth=True)
     frame, text = run.frame(), report.write(run.folder)
-    assert frame["skill"].to_dict() == pytest.approx({"constant": 0, "plain": 0.3, "best": 0.6})
-    assert frame["to_bound_percent"].to_dict() == pytest.approx({"constant": 0, "plain": 50, "best": 100}, abs=1e-9)
+    assert frame["skill"].to_dict() == pytest.approx({"constant": 0, "worse": 0.1, "plain": 0.3, "best": 0.6})
+    expected = {"constant": 0, "worse": 100 / 6, "plain": 50, "best": 100}
+    assert frame["to_bound_percent"].to_dict() == pytest.approx(expected, abs=1e-9)
     assert frame.loc["plain", ["skill_low", "skill_high"]].tolist() == pytest.approx([0.3, 0.3])
     assert "to the bound, % ↑" in text
     assert "Made from the true colors, which no colorization has, and never in bold: best." in notes_of(text)
     rows = rows_of(text)
-    assert [rows[name][0].startswith("**") for name in ("constant", "plain", "best")] == [False, True, False]
+    assert [rows[name][0].startswith("**") for name in ("constant", "worse", "plain", "best")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_without_a_bound_there_is_only_the_skill(tmp_path, errors):
