@@ -1,7 +1,7 @@
-"""What a plugin author imports: how a model, a dataset, a metric and a diagnostic present themselves to the harness.
+"""What a plugin author imports: the types that describe models, datasets, metrics and diagnostics to the harness.
 
-This module imports no torch, so that listing what is installed stays light. `build`, `open` and
-`compute` are called only when they are needed: import heavy modules inside them.
+This module does not import torch, so listing what is installed stays fast. `build`, `open` and `compute` are called
+only when they are needed: import heavy modules inside them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DIAGNOSTIC_NAME = "[a-z0-9][a-z0-9-]*"
 
 
 def constant(progress: float) -> float:
-    """The learning rate stays what it is."""
+    """The learning rate stays constant."""
     return 1.0
 
 
@@ -40,15 +40,15 @@ def cosine(progress: float) -> float:
 
 
 def half_then_linear(progress: float) -> float:
-    """Constant for the first half of the stage, then linear to 0, as pix2pix trains."""
+    """Constant for the first half of the stage, then linear to 0, as in pix2pix."""
     return min(1.0, 2 * (1 - progress))
 
 
 @dataclass(frozen=True)
 class Preset:
-    """How large a run is. `epochs` is the budget of a model that trains in one stage.
+    """The scale of a run. `epochs` is the number of epochs of a model that trains in one stage.
 
-    `width` multiplies the channel counts of every network; `train`, `val` and `test` cap the images.
+    `width` multiplies the channel counts of every network; `train`, `val` and `test` limit the numbers of images.
     """
 
     name: str
@@ -62,35 +62,35 @@ class Preset:
     test: int | None = None
 
     def epochs_of(self, published: int, of: int) -> int:
-        """Scale the epochs of a published schedule to this preset: `of` of them are its `epochs`. At least 1."""
+        """Scale published epochs to this preset, where `of` published epochs are its `epochs`. At least 1."""
         return max(1, round(published * self.epochs / of))
 
     def images_of(self, published: int, of: int) -> int:
-        """Scale a number of images to this preset: `of` of them are its `train`. As published where that is None."""
+        """Scale a number of images to this preset, where `of` images are its `train`. Unchanged if `train` is None."""
         return published if self.train is None else max(1, round(published * self.train / of))
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a training schedule. Each stage starts with fresh optimizers, one for each player.
+    """One stage of a training schedule. Each stage starts with new optimizers, one per player.
 
-    `optimizer` is a name that torch or timm knows (`timm.optim.list_optimizers()`), such as "adam", "adamw", "lion" or
-    "momentum", made by timm with its defaults; or a function, parameter groups and learning rate -> optimizer. Both get
-    `optimizer_options`, say `{"betas": (0.5, 0.999)}`, and, if it is not 0, `weight_decay`, which is decoupled from the
-    gradient where the optimizer has it so: in "adamw", not in "adam". `clip`, if not 0, is the largest norm that the
-    gradient of an update may have. `rates` maps the name of a submodule to a factor on the learning rate of its
-    parameters; where two names fit, the longer one counts.
+    `optimizer` is a name in `timm.optim.list_optimizers()`, such as "adam", "adamw", "lion" or "momentum", made with
+    timm's defaults; or a function (parameter groups, learning rate) -> optimizer. Both get `optimizer_options`, such as
+    `{"betas": (0.5, 0.999)}`, and `weight_decay` if it is not 0. Weight decay is decoupled from the gradient if the
+    optimizer does so: in "adamw", not in "adam". `clip`, if not 0, is the largest allowed gradient norm of an update.
+    `rates` maps the name of a submodule to a factor on the learning rate of its parameters; if two names match, the
+    longer one is used.
 
-    `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate. Over the first `warm_up` steps,
-    or the first share of the stage if it is a float below 1, the rate rises linearly from 0 as well.
+    `decay` maps progress through the stage, 0 to 1, to a factor on the learning rate. In addition, the rate rises
+    linearly from 0 over the first `warm_up` steps, or over that share of the stage if it is a float below 1.
 
-    `images` are the training images of an epoch, None for all: the first so many, or those that a function
-    `(epoch, count) -> indices` chooses, as many for every epoch. `epoch` counts from 1, `count` is how many images
-    there are, any number, and indices are from 0 to `count` - 1. Near-grey images are left out before.
+    `images` selects the training images of an epoch: None for all, a number for the first ones, or a function
+    `(epoch, count) -> indices` that returns the same number for every epoch. `epoch` counts from 1, `count` is the
+    number of available images, and indices are from 0 to `count` - 1. Near-grey images are already left out.
 
-    `frozen` names submodules that do not learn in this stage. `settings` reach the network as `batch.settings`: what it
-    is fed, say `{"noise": False}`. `average`, if not 0, is the decay per step of a running mean of the weights, which
-    replaces them when the stage ends; early in the stage the mean follows faster.
+    `frozen` names submodules that do not learn in this stage. `settings` reach the network as `batch.settings`, for
+    example `{"noise": False}`. `average`, if not 0, is the decay per step of a running mean of the weights. The mean
+    replaces the weights at the end of the stage; early in the stage it follows the weights faster.
 
     With `measures` the stage has no updates: the network's method `measure` sees the images once; see `Measures`.
     """
@@ -116,10 +116,10 @@ class Stage:
 class Batch:
     """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32.
 
-    `step` counts the `steps` of the stage from 0; in validation it is the last one that was taken.
-    `inputs` are those arrays of the dataset, (B, ...), that the model takes; when it is timed there are none. Hints are
-    not among them: a model that takes hints draws its own from `ab`, as many as it shall learn from, and
-    `colorbench.hints.reveal` makes the tensor.
+    `step` counts the `steps` of the stage from 0; in validation it is the last training step.
+    `inputs` are the dataset arrays, (B, ...), that the model takes; empty when the model is timed. Hints are not in it:
+    a model that takes hints draws its own from `ab`, as many as it should learn from, and makes the tensor with
+    `colorbench.hints.reveal`.
     """
 
     L: Tensor
@@ -131,13 +131,13 @@ class Batch:
 
     @property
     def progress(self) -> float:
-        """The share of the stage that lies before this step, from 0 to below 1."""
+        """The share of the stage before this step, from 0 to below 1."""
         return self.step / self.steps
 
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step: the sum of `losses` is minimised over the parameters of the submodule `player`.
+    """One optimizer step: the sum of `losses` is minimized over the parameters of the submodule `player`.
 
     The player "" is the whole network. Each loss is a scalar, already weighted, and is logged by its name.
     """
@@ -148,52 +148,52 @@ class Update:
 
 @runtime_checkable
 class Network(Protocol):
-    """What `ModelSpec.build` returns: a `torch.nn.Module` with these two methods. `OPTIONAL` lists what it may have.
+    """What `ModelSpec.build` returns: a `torch.nn.Module` with these two methods. `OPTIONAL` lists further attributes.
 
-    Randomness comes from torch's global generator, which the harness seeds anew for every step: a
-    resumed training draws the same numbers. In eval mode `forward` draws none.
+    Use torch's global generator for random numbers. The harness seeds it again for every step, so a resumed training
+    draws the same numbers. In eval mode `forward` must not draw any.
     """
 
     def forward(self, L: Tensor) -> Tensor:
         """L float32 (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W), Lab units.
 
-        What `ModelSpec.takes` names comes as keywords, where there is any: give each a default, such as None.
+        Inputs named in `ModelSpec.takes` are passed as keywords if available: give each a default, such as None.
         """
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        """Yield the updates of one training step; the harness steps after each before asking for the next.
+        """Yield the updates of one training step; the harness runs the optimizer after each, then asks for the next.
 
-        In eval mode the same updates are asked for, without gradient, to log validation losses: nothing
-        may be learnt or counted then.
+        In eval mode, the same updates are requested without gradient, to log validation losses: nothing
+        may be learned or counted then.
         """
 
 
 @runtime_checkable
 class Measures(Protocol):
-    """A network that takes statistics of the training images, in a stage with `measures=True`."""
+    """A network that computes statistics of the training images, in a stage with `measures=True`."""
 
     measured: Sequence[str]  # the buffers that `measure` sets: saved with the weights, but not due in a published file
 
     def measure(self, batches: Iterator[Batch]) -> None:
-        """See the images of the stage once, as they are, in their order, and set the buffers `measured`.
+        """See the images of the stage once, unchanged and in order, and set the buffers in `measured`.
 
-        Called in eval mode, without gradient, in float32; each of several processes sees all the images. The buffers
-        keep their shapes.
+        Called in eval mode, without gradient, in float32. With several processes, each sees all images. Buffers keep
+        their shapes.
         """
 
 
 @runtime_checkable
 class ShowsAttention(Protocol):
-    """A network whose attention is drawn beside the pictures and compared with the true chroma."""
+    """A network whose attention map is drawn beside the pictures and compared with the true chroma."""
 
     def with_attention(self, L: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """From what `forward` gets to what it gives, and a map, float32 (B, 1, h, w) in 0..1 and no larger than L, or
-        None."""
+        """Same input as `forward`. Returns its output and a map, float32 (B, 1, h, w) in 0..1 and not larger than L,
+        or None."""
 
 
 @runtime_checkable
 class Annotated(Protocol):
-    """A network with something to say to the reader of the numbers, such as that a weight file was absent."""
+    """A network with notes for the reader, for example that a weight file was missing."""
 
     notes: Sequence[str]  # sentences for the run record and the foot of the table
 
@@ -209,7 +209,7 @@ OPTIONAL: Mapping[str, type] = {
 
 @dataclass(frozen=True)
 class Published:
-    """What a paper prints for a model. Shown in a block of its own, never as a row to compare with."""
+    """What a paper reports for a model. Shown in a separate block, never as a row to compare with."""
 
     source: str
     mse: float | None = None
@@ -219,39 +219,39 @@ class Published:
 
 
 def made_elsewhere(**_: Any) -> nn.Module:
-    """The `build` of a row that has pictures."""
+    """The default `build`: only a row with pictures has it."""
     raise ValueError("it was made elsewhere: it has pictures, no network")
 
 
 def untrained(preset: Preset) -> Sequence[Stage]:
-    """The schedule of what learns nothing."""
+    """The default schedule of a model that does not learn."""
     return ()
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as the harness sees it.
+    """A model as the harness uses it.
 
-    `build(width=..., size=..., base=..., **options)` returns the network; `size` is the side of the images it
-    trains on, `base` the trained, frozen network of the model named by `refines`, or None. The network keeps
-    the base as a submodule; it is neither trained nor saved again. `schedule(preset)` returns the stages, none
-    for a model that learns nothing. `trained_as` names a model from which this one differs at test alone: it is not
-    trained, but takes that model's trained weights.
-    `options` is an instance of a frozen dataclass, or a mapping, of defaults; `build` gets each as a keyword, and
-    `--option NAME.KEY=VALUE` replaces one. A file among them counts by its content. To load a trained network `build`
-    gets None for a file that is no longer there, or is another now: what the network needs of it to color belongs into
-    its state, a parameter or buffer.
-    `reference` marks the model over which the table gives the other models' gain. `anchor` marks the ends of the scale
-    on which the table puts all models: "floor", what knows nothing of an image, has the skill 0; "bound" is what no
-    model of its kind can beat. `sees_truth` is for such bounds: their `forward` gets the true ab, too, (L, ab) -> ab.
-    `takes` names what `forward` can take beside L, each by its keyword: "hints", and arrays of a dataset. "hints" is
-    float32 (B, 3, H, W): ab in Lab units, and a mask that is 1 where they count; elsewhere all three are 0. It comes
-    under a protocol with hints, an array with a dataset that has it; without, the model colors by L alone.
-    `pictures` stands in place of `build` and `schedule`: a folder or zip of colored test images, made elsewhere. They
-    are matched with the test images by name, and their ab is scored with the true L; the pictures themselves are if
-    `options` has `as_is=True`.
-    Of published weights, `published_width` is the width and `published_size` the side in pixels that they were made
-    for; `convert` maps their state, by name, to that of the network if the names are others.
+    `build(width=..., size=..., base=..., **options)` returns the network. `size` is the side of the training images.
+    `base` is the trained, frozen network of the model named by `refines`, or None. The network keeps the base as a
+    submodule; it is neither trained nor saved again. `schedule(preset)` returns the stages, none for a model that does
+    not learn. `trained_as` names a model from which this one differs only at test time: this one is not trained, and
+    uses the trained weights of that model.
+    `options` has the default values, as an instance of a frozen dataclass or a mapping; `build` gets each as a keyword,
+    and `--option NAME.KEY=VALUE` replaces one. A file option is identified by its content. When a trained network is
+    loaded, `build` gets None for a file that is missing or has changed: what coloring needs from the file must be in a
+    parameter or buffer.
+    `reference` marks the model over which the table reports gains. `anchor` marks the ends of the table's scale:
+    "floor" has skill 0 and does not use the image; "bound" cannot be beaten by any model of its kind. `sees_truth` is
+    for such bounds: their `forward` also gets the true ab, (L, ab) -> ab.
+    `takes` names keyword inputs of `forward` besides L: "hints", and arrays of a dataset. "hints" is float32 (B, 3, H,
+    W): ab in Lab units, and a mask that is 1 where they are valid; elsewhere all three are 0. Hints come only with a
+    protocol that has them, arrays only with a dataset that has them; otherwise the model colors from L alone.
+    `pictures` replaces `build` and `schedule`: a folder or zip of colored test images made elsewhere. They are matched
+    with the test images by name, and their ab is scored with the true L; with `as_is=True` in `options` they are scored
+    unchanged.
+    For published weights, `published_width` is their width and `published_size` the side in pixels they were made for;
+    `convert` maps their state dict to the names of the network if these differ.
     """
 
     name: str
@@ -291,14 +291,14 @@ class ModelSpec:
         return {option.name: getattr(self.options, option.name) for option in fields(self.options)}
 
     def with_options(self, **options: Any) -> ModelSpec:
-        """The same model with other options. Raises UserError for a name that its dataclass has not."""
+        """The same model with other options. Raises UserError for a name that is not in its dataclass."""
         if isinstance(self.options, Mapping):
             return replace(self, options={**self.options, **options})
         refuse_unknown(f"option of {self.name}:", options, self.option_values)
         return replace(self, options=replace(self.options, **options))
 
     def variant(self, change: str, **options: Any) -> ModelSpec:
-        """The same model with other options: an ablation, named `parent/change`."""
+        """The same model with other options, as an ablation named `parent/change`."""
         return replace(
             self.with_options(**options),
             name=f"{self.name}/{change}",
@@ -311,12 +311,12 @@ class ModelSpec:
 
 
 class Picture(Protocol):
-    """One image of a dataset. `digest` depends on the content alone; `name` is unique in its split.
+    """One image of a dataset. `digest` depends only on the content; `name` is unique within its split.
 
-    A dataset that knows more of its pictures adds `arrays(size)`: arrays by name, bool, uint8, int64 or float32, of one
-    shape and type in every picture; `digest` covers them. They reach the models and metrics that take them. One whose
-    last sides are (size, size) belongs to the picture as the protocol crops and resizes it, and is flipped with it in
-    training. A bool array (size, size) is the mask of a part, and the error is also told by part.
+    A dataset can add `arrays(size)`: arrays by name, of bool, uint8, int64 or float32, with the same shape and type in
+    every picture; `digest` covers them. They reach the models and metrics that take them. If the last sides are (size,
+    size), the array belongs to the picture as the protocol crops and resizes it, and is flipped with it in training. A
+    bool array (size, size) is a mask of a part: the error is also reported for that part.
     """
 
     @property
@@ -326,20 +326,20 @@ class Picture(Protocol):
     def digest(self) -> str: ...
 
     def load(self, size: int) -> np.ndarray:
-        """uint8 RGB (h, w, 3). `size` is what the run will resize to: a drawn image may render at it.
+        """uint8 RGB (h, w, 3). `size` is the size to which the run resizes: a drawn image may render at this size.
 
-        Raises OSError or ValueError with the reason when the image cannot be read.
+        Raises OSError or ValueError with the reason if the image cannot be read.
         """
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A dataset as `--data NAME` or `--data NAME:ARGUMENT` opens it.
+    """A dataset that `--data NAME` or `--data NAME:ARGUMENT` opens.
 
-    `open(argument)` returns the pictures of each split, "train", "val" and "test", or of those that exist. A split may
-    be any sequence, say one of millions that makes a picture when it is asked for: where a run takes fewer than all of
-    more than 20,000, no others are made. A picture's `digest` may come from a list: nothing is read to check it.
-    It raises ValueError with one line that says what is wrong with the argument.
+    `open(argument)` returns the pictures of the splits that exist, among "train", "val" and "test". A split may be any
+    sequence, even one with millions of pictures made on demand: if a split has more than 20,000 pictures and a run uses
+    fewer, only those are made. The `digest` of a picture may come from a list: nothing is read to check it.
+    Raises ValueError with one line that says what is wrong with the argument.
     """
 
     name: str
@@ -349,28 +349,27 @@ class DatasetSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """A further score in a column of its own: one per image, or, with `reduce`, one over the whole test set.
+    """A further score in its own column: one per image, or, with `reduce`, one over the whole test set.
 
-    `compute(predicted, truth)` gets a batch, uint8 RGB (B, 3, H, W), or, if `space` is "lab", what the protocol makes
-    of it: float32 Lab (B, 3, H, W), L in 0..100, a and b in Lab units. It returns the scores, floats (B,).
+    `compute(predicted, truth)` gets a batch, uint8 RGB (B, 3, H, W), or, if `space` is "lab", the Lab values of the
+    protocol: float32 (B, 3, H, W), L in 0..100, a and b in Lab units. It returns the scores, floats (B,).
 
-    Over the set it returns features of each image, floats (B, k), and `reduce` joins those of all, float64 (N, k), to a
-    number, NaN if they are too few. Metrics with one `compute` share its features; the names of scores of the protocol
-    in its place are features, too. With `resample` an interval is computed by resampling the images: for a cheap
-    `reduce`. Without, there is none.
+    For a score over the set, `compute` returns features per image, floats (B, k), and `reduce` maps the features of all
+    images, float64 (N, k), to a number, or NaN if there are too few images. Metrics with the same `compute` share its
+    features. Names of protocol scores in place of `compute` are features, too. With `resample` the interval comes from
+    resampling the images: use it for a fast `reduce`. Without it there is no interval.
 
-    `prepare(batches)` sees up to 2,000 pictures of the training split, evenly spread over it, in batches as `compute`
-    gets them, and returns an array, which `compute` gets as a third argument. Where there is no training split the
-    metric is left out.
+    `prepare(batches)` sees up to 2,000 pictures spread evenly over the training split, in batches as `compute` gets
+    them. It returns an array that `compute` gets as a third argument. Without a training split, the metric is left out.
 
-    `name` is that of a column: lower-case letters, digits and _, and none that the tables have already.
-    `better` says which scores are: "lower", "higher", "zero" (nearest to 0), or "" for neither. `settings`, plain
-    values and paths, are recorded and bind the scores; a file counts by its content. `notes` are sentences for the foot
-    of the table. `missing`, if not "", is why the metric cannot be computed here, with the remedy: it is listed, and
-    left out. `takes_weights` lets `--weights NAME=FILE` reach `register_metrics` under this name.
+    `name` is a column name: lower-case letters, digits and _, starting with a letter, and not yet used in the tables.
+    `better` says which scores are better: "lower", "higher", "zero" (nearest to 0), or "" for none. `settings`, plain
+    values and paths, are recorded, and the scores depend on them; a file is identified by its content. `notes` are
+    sentences below the table. `missing`, if not "", says why the metric cannot be computed here and how to fix it: it
+    is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name.
 
-    `takes` names arrays of the dataset that `compute` gets as keywords, (B, ...) each; with data that lack one the
-    metric is left out.
+    `takes` names dataset arrays that `compute` gets as keywords, (B, ...) each; if the data lack one, the metric is
+    left out.
     """
 
     name: str
@@ -389,7 +388,7 @@ class MetricSpec:
 
 
 def ratio(above: Any, below: Any) -> Any:
-    """above / below, NaN where `below` is not above 0: numbers, or arrays of one shape."""
+    """above / below, NaN where `below` is not above 0; numbers or arrays of the same shape."""
     import numpy as np
 
     return np.where(below > 0, above / below, np.nan)
@@ -397,15 +396,15 @@ def ratio(above: Any, below: Any) -> Any:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A number about a model, with its 95 % interval: the column `title` of a table, and `name` of details.csv.
+    """A number about a model with a 95 % interval: the column `title` of a table, and `name` in details.csv.
 
-    `formula` gets the mean of each of `terms` over all images and seeds, and returns the number, NaN where there is
-    none; it has to take arrays of one shape, too. Without a formula one term is averaged over the images that have it,
-    in which it is not NaN, and of two the first is divided by the second (`ratio`). `form` is the number's format
-    specification.
+    `formula` gets the mean of each of `terms` over all images and seeds. It returns the number, or NaN if there is
+    none, and must also accept arrays of one shape. Without a formula, one term is averaged over the images where it is
+    not NaN; of two terms, the first is divided by the second (`ratio`). `form` is the format specification of the
+    number.
 
-    `gain`, if not "", is a short title: how many percent the number is below that of the model's base, and below that
-    of an ablation's parent, is then told in tables of their own.
+    `gain`, if not "", is a short title: further tables then show by how many percent the number is below that of the
+    model's base, and of an ablation's parent.
     """
 
     name: str
@@ -424,23 +423,23 @@ class Statistic:
 
 @dataclass(frozen=True)
 class DiagnosticSpec:
-    """What lies behind the scores: a table in details.md, a figure, or both.
+    """An analysis behind the scores: a table in details.md, a figure, or both.
 
-    `terms(pair)` is computed beside the scores: of pictures and their truth, a `colorbench.metrics.Pair`, it returns
-    numbers by name, floats (B,). It reads what the pair has computed already, which others share: nothing may be
-    written into that. A term that only some images have is NaN, or 0 where it is summed.
+    `terms(pair)` is computed with the scores. From pictures and their truth, a `colorbench.metrics.Pair`, it returns
+    numbers by name, floats (B,). It reads values that the pair has already computed and that others share: do not write
+    into them. A term that only some images have is NaN elsewhere, or 0 if it is summed.
 
-    `statistics` are made of the terms, pooled over images and seeds, or a function that gives them for the names of all
-    terms that a run has. They are the columns of the table headed `table`, which diagnostics may share; `gains` heads
-    the tables of gains, with {} for "base" or "parent". `summed` says in a few words how the numbers come about where
-    that is not pixel by pixel.
+    `statistics` are computed from the terms, pooled over images and seeds; or a function that returns them, given the
+    names of all terms of a run. They are columns of the table with heading `table`, which diagnostics can share.
+    `gains` is the heading of the tables of gains, with {} for "base" or "parent". `summed` says in a few words how the
+    numbers are computed if not pixel by pixel.
 
-    `draw(view)` returns a Matplotlib figure, the bytes of a PNG, or None if there is nothing to show, for a file with
-    the name of the diagnostic; `view` is a `colorbench.report.diagnostics.View`. It stands under `caption` at the foot
-    of a page: details.md, comparison.md or ablations.md. `notes`, or a function of the view that gives them, are
-    sentences for that page, if there is anything to show. What makes tables and figures imports no torch.
+    `draw(view)` returns a Matplotlib figure, the bytes of a PNG, or None if there is nothing to show; `view` is a
+    `colorbench.report.diagnostics.View`. The file has the name of the diagnostic. The figure is shown with `caption` at
+    the end of a page: details.md, comparison.md or ablations.md. `notes`, or a function of the view that returns them,
+    are sentences for that page if there is anything to show. Code for tables and figures must not import torch.
 
-    A diagnostic that fails is left out with its reason; the scores and all else stay.
+    A diagnostic that fails is left out, with the reason; scores and all other output remain.
     """
 
     name: str
