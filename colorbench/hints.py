@@ -1,4 +1,4 @@
-"""Color hints: some of an image's true ab, shown to the models that take it. The same for every model."""
+"""Color hints: true ab at some points of an image, given to models that take them. The same for every model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Patch = tuple[int, int, int, int]  # which image of the batch; top, left and sid
 
 
 def reveal(ab: Tensor, patches: Iterable[Patch]) -> Tensor:
-    """The hints that a model gets: ab (B, 2, H, W) in Lab units -> float32 (B, 3, H, W), ab and a mask of 0 and 1.
+    """The hints for a model: ab (B, 2, H, W) in Lab units -> float32 (B, 3, H, W), ab and a mask of 0 and 1.
 
-    In a patch the ab is the mean of the true one, as R. Zhang et al. 2017 feed it (github.com/richzhang/
-    colorization-pytorch, util/util.py); where patches overlap the later counts. Elsewhere ab and mask are 0.
+    In a patch, ab is the mean of the true ab, as in R. Zhang et al. 2017 (github.com/richzhang/
+    colorization-pytorch, util/util.py); if patches overlap, the later one is used. Elsewhere ab and mask are 0.
     """
     hints = ab.new_zeros(len(ab), 3, *ab.shape[2:], dtype=torch.float32)
     for image, top, left, side in patches:
@@ -28,9 +28,9 @@ def reveal(ab: Tensor, patches: Iterable[Patch]) -> Tensor:
 
 
 def draw(ab: Tensor, digests: Sequence[str], protocol: Protocol) -> Tensor:
-    """The protocol's hints for images of these digests and true ab, which alone decide: see `reveal`.
+    """The protocol's hints for images with these true ab and digests, which alone determine them: see `reveal`.
 
-    Of one image the first points are the same however many are drawn. Raises UserError for unknown `hint_places`.
+    The first points of an image are the same for any number of points. Raises UserError for unknown `hint_places`.
     """
     return reveal(ab, [patch for image, digest in enumerate(digests) for patch in _patches(image, digest, protocol)])
 

@@ -1,4 +1,4 @@
-"""The plugin hooks. A plugin is a module with any of these functions, marked `@hookimpl`."""
+"""The plugin hooks. A plugin is a module with one or more of these functions, marked `@hookimpl`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,27 +13,27 @@ hookspec, hookimpl = pluggy.HookspecMarker("colorbench"), pluggy.HookimplMarker(
 
 @hookspec
 def register_models(register: Callable[[ModelSpec], None]) -> None:
-    """Call `register` once for each model; `register(spec.variant(...))` adds an ablation."""
+    """Call `register` once per model; `register(spec.variant(...))` adds an ablation."""
 
 
 @hookspec
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
-    """Call `register` once for each dataset that `--data` shall know by name."""
+    """Call `register` once per dataset that `--data` can name."""
 
 
 @hookspec
 def register_metrics(register: Callable[[MetricSpec], None], files: Mapping[str, Path]) -> None:
-    """Call `register` once for each further score, per image or over the set.
+    """Call `register` once per additional score, per image or over the set.
 
-    `files` has what `--weights NAME=FILE` gives, by name; leave the argument out if no metric of yours takes any.
+    `files` has the files given by `--weights NAME=FILE`, by name; omit the argument if your metrics use none.
     """
 
 
 @hookspec
 def register_protocols(register: Callable[[Protocol], None]) -> None:
-    """Call `register` once for each protocol that `--protocol` shall know by name."""
+    """Call `register` once per protocol that `--protocol` can name."""
 
 
 @hookspec
 def register_diagnostics(register: Callable[[DiagnosticSpec], None]) -> None:
-    """Call `register` once for each diagnostic: what is computed beside the scores, its table, its figure."""
+    """Call `register` once per diagnostic: terms computed along with the scores, a table, a figure."""

@@ -1,4 +1,4 @@
-"""The protocol as data: every choice that moves a score. Two tables compare only if their ids are equal."""
+"""The protocol as data: every choice that changes a score. Tables can be compared only if their ids are equal."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _LATER = (
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is compared, and how: the code reads these fields and has no setting of its own beside them.
+    """What is compared, and how: the code reads these fields and has no other settings.
 
-    `summary` and `source`, where its choices were read, are words for the reader and no part of the ids.
+    `summary` and `source` (where its choices were read) are text for the reader and not part of the ids.
 
-    Raises UserError for a value of another type and for a number that is not above 0 and finite (a border may be 0).
-    Of a text, the code that reads it knows what it can be, and UserError lists that for any other: `crop` and `resize`
-    in colorbench/data/decode.py, the colors in colorbench/color.py, the scores in colorbench/metrics/standard.py.
+    Raises UserError for a value of another type, and for a number that is not finite and above 0 (a border may be 0).
+    Text values are checked by the code that reads them; UserError lists the known values: `crop` and `resize` in
+    colorbench/data/decode.py, colors in colorbench/color.py, scores in colorbench/metrics/standard.py.
     """
 
     name: str = "colorbench-1"
@@ -92,27 +92,27 @@ class Protocol:
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits of the SHA-256 of all fields that change a number, and of the name."""
+        """12 hexadecimal digits of the SHA-256 of the name and all fields that change a number."""
         return self._digest(["name", *self.settings])
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All fields but the name and the words."""
+        """All fields except `name`, `summary` and `source`."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("name", *_WORDS)}
 
     @property
     def input_id(self) -> str:
-        """The same, of the input half alone."""
+        """The id of the input half alone."""
         return self._digest(_INPUT)
 
     @property
     def scoring_id(self) -> str:
-        """The same, of the scoring half alone."""
+        """The id of the scoring half alone."""
         return self._digest([name for name in self.settings if name not in _INPUT])
 
     @property
     def automatic(self) -> Protocol:
-        """This protocol without hints: what images are decoded by, and networks trained."""
+        """This protocol without hints: for decoding images and training networks."""
         return replace(self, **{name: getattr(Protocol, name) for name in _HINTS})
 
     def on_input_of(self, other: Protocol) -> Protocol:
@@ -120,7 +120,7 @@ class Protocol:
         return replace(self, **{name: getattr(other, name) for name in _INPUT})
 
     def choose(self, field: str, known: Mapping[str, Any]) -> Any:
-        """What `known` has under the field's value. Raises UserError with all that is known if it has nothing."""
+        """The entry of `known` for the field's value. Raises UserError listing the known values if there is none."""
         refuse_unknown(f"{field} in protocol {self.name}:", [value := getattr(self, field)], known)
         return known[value]
 

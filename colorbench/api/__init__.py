@@ -1,1 +1,1 @@
-"""What the command line and Python both call."""
+"""Functions that the command line and Python share."""

@@ -1,4 +1,4 @@
-"""What every command needs: the plugins, the images, a process for each cell, and a word on what happens."""
+"""Used by every command: the plugins, the images, one process per cell, and progress messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_registry(
     plugin_files: Sequence[Path], weights: Mapping[str, Path], models: Sequence[str] = (),
     pictures: Sequence[ModelSpec] = (),
 ) -> Registry:  # fmt: skip
-    """The plugins, with weights for metrics, and for `models`. Raises UserError for a name that takes none."""
+    """The plugins, with weights for metrics and `models`. Raises UserError for a name that takes no weights."""
     for name, file in weights.items():
         if file.exists() and not (file.is_file() or file.is_dir()):  # reading from a pipe might never end
             raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
@@ -58,9 +58,9 @@ def make_context(
     folder: RunFolder, registry: Registry, source: str, limits: Mapping[str, int | None], preset: Preset,
     protocol: Protocol, **others: Any,
 ) -> Context:  # fmt: skip
-    """The context of a command on this machine, its images decoded; `others` are further fields of it.
+    """The context of a command on this machine, with its images decoded; `others` are further fields of it.
 
-    Raises UserError for a protocol that the code does not know.
+    Raises UserError for an unknown protocol.
     """
     protocol = replace(protocol, size=preset.size)
     check_protocol(protocol)
@@ -71,7 +71,7 @@ def make_context(
 
 
 def sample_pictures(data: Data) -> bytes:
-    """The first test images for the figures: an .npz with `names`, `truth`, `grey`, and `parts` where there are any."""
+    """The first test images for the figures: an .npz with `names`, `truth`, `grey`, and `parts` if there are any."""
     test = data.splits["test"]
     truth = test.pixels[:SAMPLES]
     L, ab = to_lab(truth, torch.device("cpu"))
@@ -86,7 +86,7 @@ def sample_pictures(data: Data) -> bytes:
 
 
 def ask(check: Callable[[Any], Any], request: Any, what: str) -> Any:
-    """Let a process of its own check something. Raises UserError, also if that process ends."""
+    """Run a check in a separate process. Raises UserError, also if that process ends."""
     try:
         return executors.call(check, request)
     except executors.EndedError as error:
@@ -94,7 +94,7 @@ def ask(check: Callable[[Any], Any], request: Any, what: str) -> Any:
 
 
 def make_apart(request: CellRequest) -> CellRecord:
-    """Make a cell in a process of its own; one that ends before it is done is a record with the reason."""
+    """Make a cell in a separate process. If the process ends early, the record has the reason."""
     if device.world()[1] > 1:
         return make(request)
     try:
@@ -116,7 +116,7 @@ def _as_left(request: CellRequest) -> CellRecord:
 
 
 def write_outcome(cell_dir: Path, record: CellRecord, status: Any, why: str) -> CellRecord:
-    """Write why a cell is not done. Without a `status` it is trained or failed, as it has weights or not."""
+    """Write why a cell is not done. Without a `status`, the cell is trained if it has weights and failed otherwise."""
     record.status, record.reason = status or (TRAINED if record.has_weights else FAILED), why
     if device.world()[0] == 0:
         files.write_cell(cell_dir, record)
@@ -128,6 +128,6 @@ def say_outcome(record: CellRecord) -> None:
 
 
 def say(text: str) -> None:
-    """One line of progress, from one process."""
+    """Print one line of progress, from one process only."""
     if device.world()[0] == 0:
         print(text, file=sys.stderr, flush=True)

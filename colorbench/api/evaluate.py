@@ -1,4 +1,4 @@
-"""The trained models of a run on other images."""
+"""Score the trained models of a run on other images."""
 
 from __future__ import annotations
 
@@ -35,10 +35,9 @@ def evaluate(
 ) -> Run:  # fmt: skip
     """Score every trained cell of `run` on the test images of `data`, at the run's size, under its protocol or another.
 
-    `weights` are files for metrics, by name. Returns the run that holds the scores, in `out` or a folder inside
-    `run`; a model that fails on them, or is not installed, is a cell with its reason. Raises UserError when the run was
-    made under a protocol that is none of this version and no other is named, for an unknown one, and when the run has
-    nothing finished.
+    `weights` are files for metrics, by name. Returns the run with the scores, in `out` or in a folder inside `run`. A
+    model that fails or is not installed is a cell with the reason. Raises UserError if this version does not know the
+    run's protocol and no other is named, for an unknown protocol, and if the run has no finished cell.
     """
     refuse_empty(out=out)
     source, registry = RunFolder(run), load_registry(plugin_files, weights or {})

@@ -1,6 +1,6 @@
-"""The laws of the contract as functions: what a plugin has to keep, checked in seconds on a CPU.
+"""The laws of the contract as functions: rules that a plugin must follow, checked in seconds on a CPU.
 
-The same laws are behind `colorbench check` and `pytest --colorbench`. Each function returns a `Check` per law:
+`colorbench check` and `pytest --colorbench` use the same laws. Each function returns one `Check` per law:
 
     assert [check for check in check_model(spec) if not check.passed] == []
 """
@@ -20,9 +20,9 @@ __all__ = ["Check", "check_dataset", "check_diagnostic", "check_metric", "check_
 
 
 def check_model(spec: ModelSpec, registry: Registry | None = None) -> list[Check]:
-    """Build, train and ask a model at toy scale, with an untrained base if it refines one.
+    """Build, train and run a model at toy scale, with an untrained base if it refines one.
 
-    That base is looked up in `registry`, among the installed plugins unless another is given.
+    The base is looked up in `registry`, by default among the installed plugins.
     """
     from colorbench.testing import models, toy
 
@@ -32,7 +32,7 @@ def check_model(spec: ModelSpec, registry: Registry | None = None) -> list[Check
 def check_dataset(spec: DatasetSpec, argument: str = "") -> list[Check]:
     """Open a dataset as `--data NAME:ARGUMENT` does, and load some of its pictures.
 
-    If it needs an argument and none is given, only how it says so is checked.
+    If the dataset needs an argument and none is given, only its error message is checked.
     """
     from colorbench.testing import datasets
 
@@ -40,21 +40,21 @@ def check_dataset(spec: DatasetSpec, argument: str = "") -> list[Check]:
 
 
 def check_metric(spec: MetricSpec) -> list[Check]:
-    """Compute a metric on toy pictures. One that says what it is `missing` is not computed: nothing is checked."""
+    """Compute a metric on toy pictures. If `missing` is set, it is not computed and nothing is checked."""
     from colorbench.testing import metrics
 
     return examine(metrics.LAWS, metrics.Metric(spec))
 
 
 def check_protocol(protocol: Protocol, registry: Registry | None = None) -> list[Check]:
-    """Score toy pictures under a protocol, whose id no other protocol of `registry` may have."""
+    """Score toy pictures under a protocol. No other protocol of `registry` may have its id."""
     from colorbench.testing import protocols
 
     return examine(protocols.LAWS, protocols.Subject(protocol, registry))
 
 
 def check_diagnostic(spec: DiagnosticSpec) -> list[Check]:
-    """Compute the terms of a diagnostic on toy pictures, and its statistics. Its figure is not drawn."""
+    """Compute the terms and the statistics of a diagnostic on toy pictures. Its figure is not drawn."""
     from colorbench.testing import diagnostics
 
     return examine(diagnostics.LAWS, diagnostics.Diagnostic(spec))
