@@ -1,4 +1,4 @@
-"""Pictures that were made elsewhere, scored in a table of their own."""
+"""Score pictures made elsewhere, in a separate table."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PRESET = Preset("pictures", "", size=256, width=1.0, batch_size=1, epochs=1, tra
 def score_pictures(
     pictures: Mapping[str, str | Path] | Sequence[str], truth: str | Path, /, **settings: Unpack[Settings]
 ) -> Run:
-    """Score folders or zips of pictures against the true ones, on the test images alone, which are `truth`.
+    """Score folders or zips of pictures against the true test images, `truth`.
 
-    Beside them stand the models that learn nothing. Raises UserError for what no picture or data can be found in.
+    Models that need no training are added as rows. Raises UserError if no pictures or no data can be found.
     """
     registry = load(settings.get("plugins", ()))
     free = [spec for spec in registry.specs["model"].values() if not (spec.parent or spec.refines or spec.trained_as)]

@@ -1,4 +1,4 @@
-"""A run that is there, as an object: its tables, its predictions, its models."""
+"""An existing run as an object: its tables, predictions and models."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 
 def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) -> Run:
-    """The run in a folder; `plugins` are the files that `run` had, which its models need to color anything.
+    """The run in a folder; `plugins` are the files given to `run`, which its models need to color anything.
 
-    Raises UserError if the folder holds no run, or a damaged record.
+    Raises UserError if the folder has no run, or a damaged record.
     """
     folder = RunFolder(path)
     return Run(folder, folder.cells(), plugins)
 
 
 def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[Path]) -> Run:
-    """The run in a folder, into which its tables and figures are written."""
+    """The run in a folder, after writing its tables and figures into it."""
     run = Run(folder, cells, plugins)
     run.report()
     return run
 
 
 class Pictures(Mapping[str, Image.Image]):
-    """The kept predictions of one model and seed by the name of the image, RGB; each is read when it is asked for.
+    """The kept predictions of one model and seed, by image name, RGB. Each is read on access.
 
-    Raises UserError then if the file is damaged.
+    Raises UserError on access if the file is damaged.
     """
 
     def __init__(self, file: Path, checksum: str, names: Sequence[str], size: int) -> None:
@@ -67,10 +67,10 @@ class Pictures(Mapping[str, Image.Image]):
 
 
 class Run:
-    """A run folder. Its tables are read, and checked, when the first of them is asked for.
+    """A run folder. Its tables are read and checked on first access.
 
-    `cells` are the records of the models and seeds that were asked for. A folder that has changed since is not read
-    again: open it anew. All that reads raises UserError naming the file that is damaged.
+    `cells` are the records of the requested models and seeds. Later changes of the folder are not read: open it again.
+    Everything that reads raises UserError naming the damaged file.
     """
 
     def __init__(
@@ -82,27 +82,27 @@ class Run:
 
     @cached_property
     def record(self) -> RunRecord:
-        """What was asked for, on what data, under which protocol, by what code and machine."""
+        """What was requested, on what data, under which protocol, with what code and machine."""
         return self.folder.record
 
     @property
     def scores(self) -> pd.DataFrame:
-        """A row per model, seed and test image: `mse`, `psnr`, `ssim` and the others of `colorbench list metrics`."""
+        """One row per model, seed and test image: `mse`, `psnr`, `ssim` and the others of `colorbench list metrics`."""
         return self._results.scores
 
     @property
     def losses(self) -> pd.DataFrame:
-        """A row per model, seed, stage, epoch, component and split ("train" or "val"), with its `value`."""
+        """One row per model, seed, stage, epoch, component and split ("train" or "val"), with its `value`."""
         return self._results.losses
 
     @property
     def comparison(self) -> pd.DataFrame:
-        """comparison.csv: a row per model but the ablations, worst MSE first, with the reason of one that failed."""
+        """comparison.csv: one row per model except ablations, worst MSE first; a failed model has the reason."""
         return comparison.without_ablations(self._compared)
 
     @property
     def ablations(self) -> pd.DataFrame:
-        """ablations.csv: a row per ablation and parent; empty if there is none."""
+        """ablations.csv: one row per ablation and parent; empty if there are none."""
         return comparison.ablations_and_parents(self._compared)
 
     @property
@@ -117,12 +117,12 @@ class Run:
 
     @cached_property
     def predictions(self) -> dict[str, Pictures]:
-        """The kept predictions by model and by the name of the image, of each model's first finished seed."""
+        """The kept predictions by model and image name, from each model's first finished seed."""
         kept = [cell.model for cell in self._results.outcomes if PREDICTIONS in cell.files]
         return {model: self.pictures(model) for model in dict.fromkeys(kept)}
 
     def pictures(self, model: str, seed: int | None = None) -> Pictures:
-        """The kept predictions of a model, of its first finished seed or of `seed`. Raises UserError without any."""
+        """The kept predictions of a model, from its first finished seed or `seed`. Raises UserError if none."""
         refuse_unknown("model", [model], self._results.models)
         done = [cell for cell in self._results.cells(model, done=True) if seed in (None, cell.seed)]
         if not done or PREDICTIONS not in done[0].files:
@@ -133,10 +133,10 @@ class Run:
         return Pictures(file, cell.files[PREDICTIONS], [*names[: cell.predictions_kept]], self.record.preset.size)
 
     def colorize(self, image: str | Path | Image.Image | np.ndarray, model: str | None = None) -> Image.Image:
-        """Color a picture of any size with a trained model, that of the lowest MSE unless one is named.
+        """Color a picture of any size with a trained model: the one with the lowest MSE unless one is named.
 
-        `image` is a file, an image of PIL, or uint8 RGB (h, w, 3); its own luminance stays. Raises UserError if it
-        cannot be read, or if there is no such trained model.
+        `image` is a file, a PIL image, or uint8 RGB (h, w, 3); its luminance is kept. Raises UserError if it cannot be
+        read or if there is no such trained model.
         """
         from colorbench.harness.photo import colorize_image, opened  # which imports torch
 

@@ -1,4 +1,4 @@
-"""Kept predictions scored again: no network, no training."""
+"""Score kept predictions again: no network, no training."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ def score(
     run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = (),
     weights: Mapping[str, Path] | None = None,
 ) -> Run:  # fmt: skip
-    """Score anew the predictions that a run has kept: no network, no training.
+    """Score the kept predictions of a run again: no network, no training.
 
-    `data` says where the run's images are, if not where they were; `weights` are files for metrics, by name. Raises
-    UserError, with nothing changed, if these are other images, or if a cell that other code has scored has not kept
-    all its predictions.
+    `data` gives the run's images if they have moved; `weights` are files for metrics, by name. Raises UserError, with
+    nothing changed, if the images are different, or if a cell scored by other code has not kept all its predictions.
     """
     refuse_empty(data=data)
     folder, registry = RunFolder(run), load_registry(plugin_files, weights or {})
@@ -59,11 +58,11 @@ def score(
 def score_protocols(
     run: str | Path, names: Sequence[str], data: str | None = None, plugin_files: Sequence[Path] = ()
 ) -> Run:
-    """Score the predictions that a run has kept under other protocols, "all" or by name, and under its own.
+    """Score the kept predictions of a run under other protocols, "all" or by name, and under its own.
 
-    No network, no training: what is fed and predicted stays as it is, `on_input_of` the run's protocol. Raises
-    UserError, with nothing changed, for an unknown protocol, for other images, and unless every finished cell has kept
-    all its predictions.
+    No network, no training: model inputs and predictions stay the same, `on_input_of` the run's protocol. Raises
+    UserError, with nothing changed, for an unknown protocol, for different images, and unless every finished cell has
+    kept all its predictions.
     """
     folder, registry = RunFolder(run), plugins.load(plugin_files)
     every = list(registry.specs["protocol"])
@@ -118,13 +117,13 @@ def _context_to_score(
 
 
 def check_metrics_apart(context: Context, record: CellRecord) -> None:
-    """Compute the metrics once, and let them see the training images; `record` is that of any cell."""
+    """Compute the metrics once, with the training images for those that need them; `record` is that of any cell."""
     if context.registry.metrics:
         context.statistics.update(ask(check_metrics, _to_score(context, record), "the metrics"))
 
 
 def rescore(context: Context, cells: Iterable[CellRecord]) -> None:
-    """Score what these cells have kept; say which have not kept it, if other code scored them."""
+    """Score the kept predictions of these cells; report cells without them that other code scored."""
     keeping = [cell for cell in cells if _keeps_all(context, cell)]
     if keeping and not context.statistics:
         check_metrics_apart(context, keeping[0])

@@ -1,4 +1,4 @@
-"""What a run is asked for: settings, as Python and the command line give them, and what they stand for."""
+"""The settings of a run, as Python and the command line give them, and the options they resolve to."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ RANGES = {"size": (16, MOST), "epochs": (1, MOST), "batch_size": (1, MOST), "see
 
 
 class Settings(TypedDict, total=False):
-    """What a run can be told beside its models and data: the options of `colorbench run`, under the same names.
+    """Settings of a run besides models and data: the options of `colorbench run`.
 
     ablations    names of changes, such as "no-prior", or "all": ablations of the models run, too
-    preset       "first" unless given; a name, or a `colorbench.Preset`
-    seeds        0 unless given; a number or several
-    size, width, epochs, batch_size    in place of the preset's
-    weights      files by model, used instead of a training, or by metric
-    initial      files by model: weights that it is trained on from
-    options      options of models, by "MODEL.KEY"; a list of values is a sweep: each a row beside the model
-    select       "val" scores the validation images, too, and names the best row of each sweep by these scores
-    protocol     "colorbench-1" unless given; see `colorbench list protocols`
-    pictures     folders or zips of pictures made elsewhere, by the name of their row
+    preset       a name or a `colorbench.Preset`; default "first"
+    seeds        a number or several; default 0
+    size, width, epochs, batch_size    replace those of the preset
+    weights      files by model, used instead of training; or by metric
+    initial      files by model: weights to start training from
+    options      options of models, by "MODEL.KEY"; a list of values is a sweep, one row per value
+    select       "val" also scores the validation images and names the best row of each sweep by these scores
+    protocol     default "colorbench-1"; see `colorbench list protocols`
+    pictures     folders or zips of pictures made elsewhere, by row name
     as_is        whether such pictures are scored with their own luminance
-    out          the run folder; results/DATA-PRESET unless given, with -PROTOCOL if that is
-    predictions  how many of the test images' predictions to keep; "all" unless given, or "none"
-    again        models to train anew, or "all"
+    out          the run folder; default results/DATA-PRESET, plus -PROTOCOL if not the default
+    predictions  how many predictions of test images to keep; default "all"; "none" for none
+    again        models to train again, or "all"
     keep         stale models to use as they are, or "all"
     plugins      Python files with plugins
-    timing       whether throughput is timed; it is unless this is False
-    command      what the record names as the command; this call unless given
+    timing       whether throughput is timed; default True
+    command      the command in the record; default this call
     """
 
     ablations: Names
@@ -75,14 +75,14 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """What `run` and `plan` are asked for.
+    """What `run` and `plan` should do.
 
-    `again` names models to train anew, `keep` stale ones to use as they are; "all" stands for every one; if `remakes`,
-    what is stale is made again in its place, for where that costs next to nothing. `predictions` is how many of the
-    test split to keep, None for all. `pictures` are rows made elsewhere, which `models` name, too. `weights` are files
-    by model, instead of a training, or by metric; `initial` those that a model is trained from. `options` has, by
-    "MODEL.KEY", a value, or a list of values to compare, each a row beside the model. With `select` "val" the
-    validation images are scored, too, and the report names the best row of each such sweep by these scores.
+    `again` names models to train again, `keep` stale models to use as they are; "all" means every model. With `remakes`
+    stale cells are made again in place, for cells that are cheap to make. `predictions` is the number of test
+    predictions to keep, None for all. `pictures` are rows made elsewhere, also named in `models`. `weights` are files
+    by model (instead of training) or by metric; `initial` are files to start training from. `options` has a value or a
+    list of values by "MODEL.KEY"; each value of a list is a row. With `select` "val" the validation images are scored,
+    too, and the report names the best row of each such sweep by these scores.
     """
 
     models: Sequence[str]
@@ -106,7 +106,7 @@ class Options:
 
 
 def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
-    """What settings stand for. Raises UserError that names all that is wrong with them at once."""
+    """The options that settings resolve to. Raises UserError with all errors in the settings at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
     given = settings.get("plugins", ())
     plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
@@ -195,7 +195,7 @@ def _ablations(given: Names, models: Sequence[str], registry: Registry) -> list[
 
 
 def specs_of(given: Mapping[str, str | Path] | Sequence[str], as_is: bool) -> list[ModelSpec]:
-    """The rows made elsewhere, by name, or as NAME=DIR or DIR alone. Raises UserError for what is no name or path."""
+    """The rows made elsewhere, by name, or as NAME=DIR or only DIR. Raises UserError for an invalid name or path."""
     specs = []
     for name, path in given.items() if isinstance(given, Mapping) else map(_named, given):
         if not os.path.exists(path):
@@ -215,7 +215,7 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def listed(names: Names) -> list[str]:
-    """Names, each once. Raises UserError if there is none."""
+    """Names without repeats. Raises UserError if there are none."""
     parts = names.split(",") if isinstance(names, str) else names
     found = list(dict.fromkeys(name.strip() for name in parts if name.strip()))
     if not found:

@@ -1,4 +1,4 @@
-"""A model by its name."""
+"""Look up a model by name."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +8,9 @@ from colorbench.plugins import load
 
 
 def spec(name: str, plugins: str | Path | Iterable[str | Path] = ()) -> ModelSpec:
-    """The model of this name, of an installed plugin or of one of these files.
+    """The model with this name, from an installed plugin or from one of these files.
 
-    A plugin that calls it registers a variant of somebody else's model: `register(spec("NAME").variant(...))`. Raises
+    A plugin can use it to register a variant of another author's model: `register(spec("NAME").variant(...))`. Raises
     UserError for an unknown name.
     """
     found: ModelSpec

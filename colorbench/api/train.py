@@ -1,4 +1,4 @@
-"""Train, predict, score and time what is missing of a run, or say what that would take."""
+"""Train, predict, score and time what is missing in a run, or report what that would take."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BYTES_PER_PIXEL = 2.2  # of a prediction as PNG, about
 
 @dataclass(frozen=True)
 class Work:
-    """A plan, and what was found out about it: by model an estimate, or why it cannot be trained."""
+    """A plan and its checks: for each model an estimate, or the reason why it cannot be trained."""
 
     context: Context
     cells: Sequence[Planned]
@@ -62,14 +62,14 @@ class Work:
 
     @property
     def seconds(self) -> float:
-        """About how long it will take, without the timings."""
+        """Estimated time in seconds, without the timings."""
         costs = [(cell, self.estimates[cell.spec.name]) for cell in self.cells if cell.spec.name in self.estimates]
         trainings = sum(cost.training for cell, cost in costs if cell.trains)
         return trainings + sum(cost.prediction for cell, cost in costs if cell.trains or cell.state == UNSCORED)
 
     @property
     def bytes(self) -> int:
-        """About how much will be written."""
+        """Estimated size of the files to write, in bytes."""
         return sum(self.bytes_of(cell) for cell in self.cells if cell.trains)
 
     def bytes_of(self, cell: Planned) -> int:
@@ -84,16 +84,16 @@ def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpac
 
         run = colorbench.run("all", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
 
-    `models` are names, in a list or with commas between, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
-    zip of images. The same call again does only what is missing. A model that fails is a row with its reason. Raises
-    UserError for what can be told before anything is trained: settings, data or weights that do not fit, a folder made
-    under other conditions, cells that are stale.
+    `models` are names, as a list or separated by commas, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
+    zip of images. The same call again does only what is missing. A failed model is a row with the reason. Raises
+    UserError for everything that can be detected before training: settings, data or weights that do not fit, a folder
+    made under other conditions, stale cells.
     """
     return train(options_of(models, data, settings))
 
 
 def train(options: Options) -> Run:
-    """Train, score and time every model and seed that is still missing, and write the report."""
+    """Train, score and time every missing model and seed, and write the report."""
     registry, specs = _asked(options)
     folder, rank = RunFolder(options.out), device.world()[0]
     with folder.held() if rank == 0 else contextlib.nullcontext():
@@ -121,14 +121,14 @@ def train(options: Options) -> Run:
 
 
 def prepare(options: Options) -> Work:
-    """What `run` would do, how long it would take and how much it would write; nothing of the folder is changed."""
+    """What `run` would do, how long it would take and how much it would write; the folder is not changed."""
     registry, specs = _asked(options)
     context = _context_to_run(RunFolder(options.out), registry, options)
     return _checked(context, _planned(context, specs, options))
 
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
-    """The cells that were asked for, also those made again which have not taken the old one's place."""
+    """The requested cells, including cells made again that have not replaced the old ones."""
     swept = {name for name in options.options if name.rpartition(".")[0] in options.models}
     cells = [cell for cell in folder.cells() if cell.seed in options.seeds]
     cells = [cell for cell in cells if cell.model in options.models or f"{cell.parent}.{cell.sweep}" in swept]
@@ -265,14 +265,14 @@ def _recover(folder: RunFolder, specs: Sequence[ModelSpec], seeds: Sequence[int]
 
 
 def duration(seconds: float) -> str:
-    """A rough time in words: "40 s", "12 min", "3.5 h"."""
+    """A rough duration in words: "40 s", "12 min", "3.5 h"."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def size(count: float) -> str:
-    """Bytes in words: "3 MB"."""
+    """A file size in words: "3 MB"."""
     return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
 
 
