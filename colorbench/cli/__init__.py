@@ -1,4 +1,4 @@
-"""The command line: one module per verb, each a few lines over the other packages."""
+"""The command line: one module per command, each a few lines that call the other packages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from colorbench.errors import DISK_FULL, UserError, one_line
 
 
 class _Group(click.Group):
-    """Turns what a user can mend into one line, and Ctrl-C into what happens next."""
+    """Prints one line for an error that a user can fix, and for Ctrl-C."""
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -59,13 +59,13 @@ def _stop(message: str, status: int) -> None:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="colorbench")
 def main() -> None:
-    """Train and compare image colorization models on one harness, under one written protocol.
+    """Train and compare image colorization models with the same code, under one written protocol.
 
     \b
-    colorbench run --models all                      every model on the built-in data, in minutes
-    colorbench run --models all --data FOLDER        the same on your photographs
-    colorbench plan --models all --data FOLDER       what that would do, and how long it would take
-    colorbench list models                           what is installed
+    colorbench run --models all                      run every model on the built-in data, in minutes
+    colorbench run --models all --data FOLDER        run every model on your photographs
+    colorbench plan --models all --data FOLDER       show what run would do and how long it would take
+    colorbench list models                           list the installed models
     """
 
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE|all...")
-@click.option("--ablations", is_flag=True, help="Of all, check ablations, too.")
+@click.option("--ablations", is_flag=True, help="With `all`, also check ablations.")
 @plugin_option
 def check(names: Sequence[str], ablations: bool, plugins: Sequence[Path]) -> None:
-    """Check models, datasets, metrics, protocols, diagnostics or whole plugins against the laws of the contract: on toy
+    """Check models, datasets, metrics, protocols, diagnostics or whole plugins against the laws of the contract, on toy
     pictures, in seconds, with the code that trains, predicts and scores a run.
 
-    A dataset that needs an argument gets it as NAME:ARGUMENT. Of `all`, only what is broken is told law by law. The
-    exit status is 1 if any law is.
+    Give a dataset its argument as NAME:ARGUMENT. With `all`, only broken laws are listed one by one. The exit status
+    is 1 if any law is broken.
 
     \b
     colorbench check my_plugin.py

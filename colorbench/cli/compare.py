@@ -10,12 +10,12 @@ import click
 @click.argument("b", metavar="RUN_B")
 @click.option(
     "--fail-on", type=click.Choice(["worse"]),
-    help="Exit with 1 if any row is worse or newly failing in B, with 2 if none can be compared.",
+    help="Exit with 1 if any row is worse or newly failing in B, and with 2 if no row can be compared.",
 )  # fmt: skip
 def compare(a: str, b: str, fail_on: str | None) -> None:
-    """Print what got better or worse from one run to another, a row per model, and what fails now.
+    """Show what is better, is worse or fails now in RUN_B compared with RUN_A, one row per model.
 
-    They must agree in protocol, data and preset. Published runs will do. Nothing is written.
+    The runs must have the same protocol, data and preset. Published runs can be compared. Nothing is written.
 
     \b
     colorbench compare results/before results/after --fail-on worse

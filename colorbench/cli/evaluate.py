@@ -14,7 +14,7 @@ from colorbench.errors import refuse_empty
 @click.command()
 @click.argument("folder", metavar="RUN")
 @click.option("--data", required=True, metavar="DATA", help="A dataset, NAME:ARGUMENT, or a folder or zip of images.")
-@click.option("--out", metavar="FOLDER", help="Where to write; RUN/evaluations/DATA unless given.")
+@click.option("--out", metavar="FOLDER", help="Where to write; default RUN/evaluations/DATA[-PROTOCOL].")
 @protocol_option
 @weights_option
 @plugin_option
@@ -23,8 +23,8 @@ def evaluate(
 ) -> None:
     """Score the trained models of a run on other images, without training.
 
-    Of data with a test split that split is scored, of any other folder or zip every image; under the run's protocol
-    unless another is named.
+    Scores the test split of the data, or every image of a folder or zip without splits, under the run's protocol unless
+    another is named.
 
     \b
     colorbench evaluate results/my-run --data old-photos.zip

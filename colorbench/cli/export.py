@@ -19,9 +19,9 @@ from colorbench.protocol import COLORBENCH
 @protocol_option
 @plugin_option
 def export(data: str, folder: Path, size: int, protocol: str | None, plugins: Sequence[Path]) -> None:
-    """Write the test images as the protocol feeds them, to be colored by any tool.
+    """Write the test images as the protocol crops and resizes them, for coloring by any tool.
 
-    DIR/input has the grey pictures, DIR/truth the true ones. Of data without a test split all images are written.
+    DIR/input has the grey pictures, DIR/truth the true ones. If the data have no splits, all images are written.
 
     \b
     colorbench export photos/ to-color --size 256

@@ -17,7 +17,7 @@ KINDS = ("models", "datasets", "metrics", "protocols", "diagnostics", "presets",
 @click.argument("what", type=click.Choice(KINDS), default="models")
 @plugin_option
 def list_(what: str, plugins: Sequence[Path]) -> None:
-    """What there is: models (unless told otherwise), datasets, metrics, protocols, diagnostics, presets or plugins."""
+    """List models (the default), datasets, metrics, protocols, diagnostics, presets or plugins."""
     from colorbench.plugins import load
     from colorbench.presets import PRESETS
     from colorbench.protocol import SCORES

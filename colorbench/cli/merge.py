@@ -9,11 +9,11 @@ import click
 
 @click.command()
 @click.argument("folders", metavar="RUN...", nargs=-1, required=True)
-@click.option("--out", required=True, metavar="FOLDER", help="The run folder to make: a new or an empty one.")
+@click.option("--out", required=True, metavar="FOLDER", help="The run folder to create: new or empty.")
 def merge(folders: Sequence[str], out: str) -> None:
-    """Join runs whose models or seeds were trained apart into one run folder. The runs stay as they are.
+    """Join runs with separately trained models or seeds into one run folder. The runs are not changed.
 
-    They must agree in protocol, data, preset and code, and each model in what made it, its seed aside.
+    They must have the same protocol, data, preset and code; each model must be made the same way, except its seed.
 
     \b
     colorbench merge results/node-1 results/node-2 --out results/all

@@ -9,7 +9,7 @@ import click
 @click.argument("kind", type=click.Choice(["model", "dataset", "metric"]))
 @click.argument("name")
 def new(kind: str, name: str) -> None:
-    """Begin a plugin: a folder NAME with a model, dataset or metric that works, its tests and what pip needs.
+    """Create a plugin: a folder NAME with a working model, dataset or metric, its tests and its pyproject.toml.
 
     \b
     colorbench new model my-net && cd my-net && pip install . && pytest

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 @click.command()
 @run_options
 def plan(**arguments: Any) -> None:
-    """Show what `colorbench run` would do with the same options: nothing is trained or changed.
+    """Show what `colorbench run` would do with the same options. Nothing is trained or changed.
 
-    A cell is one model and seed: done, kept, to be scored, stale (and why), resumable (and how far), or missing. A
-    step of each model that is to be trained is timed; the time left out is that of the throughput timings.
+    A cell is one model and seed: done, kept, to be scored, stale (with the reason), resumable (with its position), or
+    missing. One step of each model to be trained is timed. The estimate leaves out the throughput timings.
     """
     from colorbench.api import train
     from colorbench.api.settings import options_of

@@ -16,8 +16,8 @@ from colorbench.cli.shared import plugin_option
 def report(folder: str, plugins: Sequence[Path]) -> None:
     """Write the tables and figures of a run again, from its records alone.
 
-    The comparison, the ablations, the details and the figures are written into the folder; the tables are printed.
-    A --plugin adds its diagnostics.
+    Comparison, ablations, details and figures are written into the folder; the tables are printed. A --plugin adds its
+    diagnostics.
     """
     from colorbench import report
     from colorbench.runs.folder import RunFolder

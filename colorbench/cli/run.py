@@ -11,7 +11,7 @@ from colorbench.cli.shared import run_options, settings_of, show
 
 @click.command(epilog="The same command again does only what is missing.")
 @run_options
-@click.option("--no-timing", is_flag=True, help="Leave out the throughput timings.")
+@click.option("--no-timing", is_flag=True, help="Skip the throughput timings.")
 def run(no_timing: bool, **arguments: Any) -> None:
     """Train, score and compare models.
 

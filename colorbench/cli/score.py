@@ -21,23 +21,23 @@ from colorbench.errors import UserError, refuse_empty
 @click.command()
 @click.argument("folders", metavar="RUN|[NAME=]DIR...", nargs=-1, required=True)
 @click.option("--truth", metavar="DATA", help="The true colors of the pictures: a dataset, a folder or a zip.")
-@click.option("--size", type=int, help="Side of the pictures in pixels (256).")
-@click.option("--out", metavar="FOLDER", help="Where the table of pictures goes; results/DATA-pictures unless given.")
+@click.option("--size", type=int, help="Side of the pictures in pixels; default 256.")
+@click.option("--out", metavar="FOLDER", help="Where to write the table; default results/DATA-pictures[-PROTOCOL].")
 @as_is_option
-@click.option("--data", metavar="DATA", help="Where the run's images are now, if not where they were.")
-@click.option("--protocol", metavar="NAMES", help="Under these protocols, too, or all: writes protocols.md.")
+@click.option("--data", metavar="DATA", help="Where the run's images are now, if they were moved.")
+@click.option("--protocol", metavar="NAMES", help="Also score under these protocols, or all: writes protocols.md.")
 @weights_option
 @plugin_option
 def score(
     folders: Sequence[str], truth: str | None, data: str | None, protocol: str | None, plugins: Sequence[Path],
     **settings: Any,
 ) -> None:  # fmt: skip
-    """Score pictures that are there already: no network, no training.
+    """Score existing pictures: no network, no training.
 
-    With --truth these are folders or zips of pictures made elsewhere, matched with the true ones by name; without,
-    the predictions that a run has kept, say with a metric added since.
+    With --truth: folders or zips of pictures made elsewhere, matched with the true ones by name. Without: the kept
+    predictions of a run, for example with a metric added later.
 
-    Under one --protocol the table of pictures is that protocol's own.
+    With a single --protocol, the table of pictures uses that protocol.
 
     \b
     colorbench score colored/ deoldify=other/ --truth photos/

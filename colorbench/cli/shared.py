@@ -1,4 +1,4 @@
-"""What several verbs share: options, what they stand for, and how a command ends."""
+"""What several commands share: options, their values, and how a command ends."""
 
 from __future__ import annotations
 
@@ -29,61 +29,61 @@ def _files(context: click.Context, parameter: click.Parameter, pairs: Sequence[s
 
 plugin_option: Callable[[Any], Any] = click.option(
     "--plugin", "plugins", multiple=True, metavar="FILE", type=click.Path(path_type=Path),
-    help="A plugin from a plain Python file; may be repeated.",
+    help="A plugin in a Python file; may be repeated.",
 )  # fmt: skip
 protocol_option: Callable[[Any], Any] = click.option(
-    "--protocol", metavar="NAME", help="How images are fed and scored: see `colorbench list protocols`."
+    "--protocol", metavar="NAME", help="How images are prepared and scored; see `colorbench list protocols`."
 )
 weights_option: Callable[[Any], Any] = click.option(
     "--weights", multiple=True, metavar="METRIC=FILE", callback=_files,
-    help="Weights that a metric needs; may be repeated.",
+    help="Weights for a metric; may be repeated.",
 )  # fmt: skip
 pictures_option: Callable[[Any], Any] = click.option(
     "--pictures", multiple=True, metavar="NAME=DIR",
-    help="A row of pictures made elsewhere, a folder or zip; may be repeated.",
+    help="A folder or zip of pictures made elsewhere, as a row; may be repeated.",
 )  # fmt: skip
 as_is_option: Callable[[Any], Any] = click.option(
-    "--as-is", is_flag=True, help="Score such pictures with their own luminance, not with the true one."
+    "--as-is", is_flag=True, help="Score such pictures with their own luminance, not the true one."
 )
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.option("--models", default="all", metavar="NAMES", help="Names with commas between, or all (the default)."),
-    click.option("--ablations", metavar="NAMES", help="Ablations of the models, too, or all: no-prior,no-attention"),
+    click.option("--models", default="all", metavar="NAMES", help="Names separated by commas, or all (the default)."),
+    click.option("--ablations", metavar="NAMES", help="Also these ablations, such as no-prior,no-attention, or all."),
     click.option("--data", default="portraits", metavar="DATA", help="A dataset, NAME:ARGUMENT, a folder or a zip."),
     click.option("--preset", default="first", metavar="NAME", help="smoke, first (the default), quick or paper."),
-    click.option("--seed", "seeds", type=int, multiple=True, help="0; may be repeated."),
-    click.option("--size", type=int, help="Side of the images in pixels, not the preset's."),
-    click.option("--width", type=float, help="Factor on every network's channels."),
-    click.option("--epochs", type=int, help="Epochs of a single-stage model; others scale along."),
-    click.option("--batch-size", type=int, help="Images in a training step, over all processes."),
+    click.option("--seed", "seeds", type=int, multiple=True, help="Training seed; default 0; may be repeated."),
+    click.option("--size", type=int, help="Side of the images in pixels, instead of the preset's."),
+    click.option("--width", type=float, help="Factor on the channels of every network."),
+    click.option("--epochs", type=int, help="Epochs of a single-stage model; scales other schedules."),
+    click.option("--batch-size", type=int, help="Images per training step, over all processes."),
     click.option(
         "--weights",
         multiple=True,
         metavar="NAME=FILE",
         callback=_files,
-        help="A model's instead of a training; a metric's.",
+        help="Weights of a model, instead of training, or of a metric.",
     ),
     click.option(
         "--initial",
         multiple=True,
         metavar="MODEL=FILE",
         callback=_files,
-        help="Weights that a model is trained on from.",
+        help="Weights to start the training of a model from.",
     ),
     click.option(
         "--option",
         "options",
         multiple=True,
         metavar="MODEL.KEY=VALUE",
-        help="An option of a model; values with commas between, or repeated, are rows to compare.",
+        help="An option of a model; several values (with commas or repeated) are rows to compare.",
     ),
-    click.option("--select", type=click.Choice(["val"]), help="Name the best of such rows by the validation images."),
+    click.option("--select", type=click.Choice(["val"]), help="Name the best of these rows by validation images."),
     protocol_option,
     pictures_option,
     as_is_option,
-    click.option("--out", metavar="FOLDER", help="The run folder; results/DATA-PRESET[-PROTOCOL]."),
-    click.option("--predictions", default="all", metavar="none|N|all", help="How many predictions to keep."),
-    click.option("--again", metavar="NAMES", help="Train these anew, or all; the old ones stay until that is done."),
-    click.option("--keep", metavar="NAMES", help="Use these, or all, as they are, not as they would be made now."),
+    click.option("--out", metavar="FOLDER", help="The run folder; default results/DATA-PRESET[-PROTOCOL]."),
+    click.option("--predictions", default="all", metavar="none|N|all", help="Number of predictions to keep."),
+    click.option("--again", metavar="NAMES", help="Train these again, or all; old ones stay until new ones are done."),
+    click.option("--keep", metavar="NAMES", help="Use these stale models, or all, as they are."),
     plugin_option,
 )
 
