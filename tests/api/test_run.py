@@ -183,6 +183,12 @@ def test_a_setting_of_another_kind_is_told_in_one_line(models, settings, line, t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("path", [5, None, b"run"])
+def test_a_run_folder_that_is_no_path_is_told_in_one_line(path):
+    with pytest.raises(UserError, match=rf"^{type(path).__name__} is no path of a run folder; give that as text$"):
+        colorbench.open_run(path)
+
+
 def test_an_unknown_setting_is_named_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match=r"unknown setting 'seed' \(did you mean 'seeds'\?\)"):
         colorbench.run("grey", seed=1, out=tmp_path / "run")
