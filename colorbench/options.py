@@ -53,6 +53,8 @@ def configure(registry: Registry, given: Mapping[str, Any]) -> None:
         model, _, key = name.rpartition(".")
         refuse_unknown(f"option of {model}:", [key], kinds := _kinds(registered[model]))
         values[name] = [*_values(name, several if isinstance(several, list) else [several], kinds[key])]
+        if not values[name]:
+            raise UserError(f"--option {name}: the list of its values is empty; give one or more")
     for name, (value, *more) in values.items():
         if not more:
             _set(registry, registered, name, value, given)
@@ -149,8 +151,9 @@ def _values(name: str, given: Sequence[Any], kind: Any) -> Iterator[Any]:
             except (TypeError, ValueError) as error:  # msgspec's errors are both
                 what = one_line(str(getattr(kind, "__name__", kind) if isinstance(kind, type) else kind))
                 raise UserError(f"--option {name}={value}: it is no {what}; give one") from error
-            if isinstance(read, Path) and not read.exists():
-                raise UserError(f"--option {name}={value}: there is no such file or folder; name another")
+            if isinstance(read, Path) and not (read.is_file() or read.is_dir()):
+                why = "it is a pipe or a device" if read.exists() else "there is no such file or folder"
+                raise UserError(f"--option {name}={value}: {why}; name another")
             if (same := canonical(read)) not in seen:
                 seen.append(same)
                 yield read

@@ -87,6 +87,8 @@ class Protocol:
                 raise UserError(f"the protocol's {field.name} cannot be {value!r}; give a value such as {default!r}")
         if self.hints and self.hint_size > self.size:
             raise UserError(f"protocol {self.name}: hints of {self.hint_size} px do not fit into {self.size} px")
+        if self.hints > self.size**2:
+            raise UserError(f"protocol {self.name}: {self.hints} hints are more than {self.size} px square have pixels")
         if self.size > LARGEST_SIZE:
             raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
 

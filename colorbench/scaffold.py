@@ -13,6 +13,7 @@ from colorbench.plugins import Registry
 from colorbench.specs import is_metric_name
 
 NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"  # of a distribution, and, with _ for -, of a module
+LONGEST = 60  # characters, so that every file that is named after it can be written
 COMMANDS = {
     "model": "colorbench run --models {} --preset smoke",
     "dataset": "colorbench run --models all --data {} --preset smoke",
@@ -27,8 +28,11 @@ def write_plugin(kind: str, name: str, registry: Registry, parent: Path = Path()
     UserError for a name that no package can have or something has already, and if the folder exists.
     """
     registered = name.replace("-", "_") if kind == "metric" else name
-    if not re.fullmatch(NAME, name):
-        raise UserError(f"a package cannot be called {name!r}; use lower-case letters, digits and single dashes")
+    if not re.fullmatch(NAME, name) or len(name) > LONGEST:
+        due = f"up to {LONGEST} lower-case letters, digits and single dashes"
+        raise UserError(f"a package cannot be called {name[: 2 * LONGEST]!r}; use {due}")
+    if name == "all":
+        raise UserError("all stands for everything that there is; choose another name")
     if kind == "metric" and not is_metric_name(registered):
         raise UserError(f"no column can be called {registered!r}; choose another name")
     module = f"colorbench_{name.replace('-', '_')}"

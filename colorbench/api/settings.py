@@ -13,8 +13,9 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from colorbench.api.kinds import refuse_other_kinds
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
-from colorbench.data.splits import dataset_name
+from colorbench.data.splits import SHARES, dataset_name
 from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data
 from colorbench.options import configure, parsed
 from colorbench.plugins import Registry, load
@@ -108,6 +109,7 @@ class Options:
 def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     """The options that settings resolve to. Raises UserError with all errors in the settings at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
+    refuse_other_kinds({"models": models, "data": data, **settings})
     given = settings.get("plugins", ())
     plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
@@ -233,9 +235,22 @@ def _preset(given: str | Preset, settings: Settings) -> Preset:
         refuse_unknown("preset", [given], PRESETS)
         given = PRESETS[given]
     sizes: dict[str, Any] = {name: settings.get(name, getattr(given, name)) for name in SIZES}
-    _refuse_all(*(partial(_refuse_number, name, value) for name, value in sizes.items()))
+    _refuse_all(
+        *(partial(_refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
+    )
     sizes = {name: float(value) if name == "width" else int(value) for name, value in sizes.items()}
     return replace(given, **sizes)
+
+
+def _refuse_misfit_preset(preset: Preset) -> None:
+    if not isinstance(preset.name, str) or not re.fullmatch(r"[\w.-]+", preset.name):  # a part of the folder's name
+        raise UserError(f"the preset's name is {preset.name!r}; give one of letters, digits, dots and dashes")
+    for split in SHARES:
+        limit, low = getattr(preset, split), 1 if split == "test" else 0
+        if limit is not None and not (isinstance(limit, int) and low <= limit <= MOST):
+            raise UserError(
+                f"the preset's {split} is {limit!r}; give a number of images from {low} on, or None for all"
+            )
 
 
 def _refuse_number(name: str, value: Any) -> None:

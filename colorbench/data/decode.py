@@ -15,8 +15,9 @@ from PIL import Image
 from colorbench.color import rgb_to_lab
 from colorbench.protocol import Protocol
 
-ARRAY_NAME = r"[a-z][a-z0-9_]*"  # a keyword of `forward`, and a part of a file's name
+ARRAY_NAME = r"[a-z][a-z0-9_]{0,63}"  # a keyword of `forward`, and a part of a file's name
 ARRAY_TYPES = ("bool", "uint8", "int64", "float32")
+MOST_MASKS = 255  # the figures number them in bytes
 OWN_INPUTS = ("ab", "hints")  # what the protocol calls its own
 
 
@@ -47,9 +48,13 @@ def decode_picture(picture: Any, protocol: Protocol, with_arrays: bool) -> Decod
 def _checked(arrays: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
     """The arrays of a picture. Raises ValueError for what the contract does not allow."""
     checked = {name: np.asarray(array) for name, array in arrays.items()}
+    if (masks := sum(array.dtype == bool for array in checked.values())) > MOST_MASKS:
+        raise ValueError(f"the dataset gave {masks} masks of parts; give up to {MOST_MASKS}, or arrays of another type")
     for name, array in checked.items():
         if not re.fullmatch(ARRAY_NAME, name) or name in OWN_INPUTS:
-            raise ValueError(f"the dataset calls an array {name!r}; use lower-case letters, digits and _ for another")
+            raise ValueError(
+                f"the dataset calls an array {name!r}; use up to 64 lower-case letters, digits and _ for another"
+            )
         if array.dtype not in ARRAY_TYPES:
             raise ValueError(f"the dataset gave {name} as {array.dtype}; one of {', '.join(ARRAY_TYPES)} is due")
         if array.dtype == bool and array.shape != (size, size):

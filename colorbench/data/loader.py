@@ -92,7 +92,10 @@ class Loader:
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The images of an epoch, (images,) indices, and which of them are flipped, bool (images,)."""
         random = np.random.default_rng(self.seed_of("order", self.stage.name, epoch))
-        return random.permutation(self.chosen(epoch)), random.random(self.images) < 0.5
+        if (count := len(chosen := self.chosen(epoch))) != self.images:
+            why = f"images gives {count} in epoch {epoch}, and gave {self.images}"
+            raise ValueError(f"stage {self.stage.name!r}: {why}; let it give the same each time it is asked")
+        return random.permutation(chosen), random.random(self.images) < 0.5
 
     def size(self, step: int) -> int:
         """The images of a step over all processes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from colorbench.contract import ModelSpec, Stage
+from colorbench.contract import ModelSpec, Preset, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.errors import DISK_FULL, reason
 from colorbench.harness import device
@@ -41,6 +41,7 @@ from colorbench.harness.predict import (
     predict,
 )
 from colorbench.harness.scoring import score_all
+from colorbench.harness.stepper import check_fields
 from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.metrics.extra import with_statistics
@@ -94,7 +95,7 @@ class Cell:
         Raises ValueError naming the fields in which they, or the options, are not those of the record.
         """
         request, spec = self.request, self.spec
-        stages = () if request.weights or spec.trained_as else tuple(spec.schedule(request.preset))
+        stages = () if request.weights or spec.trained_as else _schedule(spec, request.preset)
         here = {"options": option_fields(spec), "stages": [stage_fields(stage) for stage in stages]}
         if why := list(differences({key: request.record.made_from.get(key) for key in here}, here)):
             raise ValueError(
@@ -106,6 +107,15 @@ class Cell:
     @property
     def is_main(self) -> bool:
         return self.accelerator.is_main_process
+
+
+def _schedule(spec: ModelSpec, preset: Preset) -> tuple[Stage, ...]:
+    """The stages of a model. Raises ValueError for what are none, before anything is asked of them."""
+    stages = spec.schedule(preset)
+    if not isinstance(stages, Iterable) or isinstance(stages, str | Mapping):
+        raise ValueError(f"schedule returned {type(stages).__name__}; a sequence of Stage is due")
+    check_fields(found := tuple(stages))
+    return found
 
 
 def make(request: CellRequest) -> CellRecord:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
-from colorbench.errors import UserError, reason
+from colorbench.errors import UserError, one_line, reason
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
@@ -221,4 +221,6 @@ def _converted(
 
 
 def _some(items: list[str]) -> str:
-    return ", ".join(map(str, items[:3])) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
+    return ", ".join(one_line(str(item)) for item in items[:3]) + (
+        f" and {len(items) - 3} more" if len(items) > 3 else ""
+    )

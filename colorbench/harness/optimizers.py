@@ -104,6 +104,10 @@ def _made(stage: Stage, groups: list[dict[str, Any]]) -> Optimizer:
         optimizer = make(groups, stage.learning_rate, **options)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is no torch.optim.Optimizer")
+        taken = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        due = {id(parameter) for group in groups for parameter in group["params"]}
+        if lost := len(due - taken):
+            raise ValueError(f"it leaves out {lost} of the {len(due)} parameters that it gets; let it take them all")
     except Exception as error:  # whatever a plugin or a library raises
         raise ValueError(f"stage {stage.name!r}: its optimizer cannot be made ({reason(error)})") from error
     for group in optimizer.param_groups:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from colorbench.contract import Batch, Measures, Stage, Update
+from colorbench.errors import one_line, reason
 from colorbench.harness.networks import misfit, submodule
 from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
@@ -96,7 +97,8 @@ def take_statistics(network: nn.Module, batches: Iterator[Batch]) -> None:
     """Let the network measure the images. Raises ValueError for buffers that cannot be saved, or are not finite."""
     network.eval()
     before = dict(network.state_dict())
-    network.measure(batches)  # type: ignore[operator]
+    if isinstance(network.measure(batches), Iterator):  # type: ignore[operator]
+        raise ValueError("measure is a generator, which has measured nothing; let it set the buffers without a yield")
     after = network.state_dict()
     if why := misfit(after, before):
         raise ValueError(f"measure changed what the network saves: {why}")
@@ -106,13 +108,8 @@ def take_statistics(network: nn.Module, batches: Iterator[Batch]) -> None:
 
 def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
     """Raises ValueError for a schedule that cannot be trained, as far as this can be seen without a step."""
-    names = [stage.name for stage in stages]
+    check_fields(stages)
     for stage in stages:
-        if names.count(stage.name) > 1:
-            raise ValueError(f"two stages have the name {stage.name!r}; give each its own")
-        for field, (due, holds) in _RULES.items():
-            if not holds(value := getattr(stage, field)):
-                raise ValueError(f"stage {stage.name!r}: {field} is {value!r}; {due} is due")
         for field in ("frozen", "rates"):
             for name in getattr(stage, field):
                 submodule(network, name, f"stage {stage.name!r}, {field}")
@@ -121,11 +118,28 @@ def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
             _refuse_unmeasured(network, stage)
 
 
+def check_fields(stages: Sequence[Stage]) -> None:
+    """The same of what can be seen without the network."""
+    for stage in stages:
+        if not isinstance(stage, Stage):
+            raise ValueError(f"schedule returned {type(stage).__name__} among its stages; each has to be a Stage")
+        if [other.name for other in stages if isinstance(other, Stage)].count(stage.name) > 1:
+            raise ValueError(f"two stages have the name {stage.name!r}; give each its own")
+        for field, (due, holds) in _RULES.items():
+            try:
+                held = holds(value := getattr(stage, field))
+            except (Exception, SystemExit) as error:  # of a function that a plugin gives
+                raise ValueError(f"stage {stage.name!r}: {field} fails ({reason(error)}); {due} is due") from error
+            if not held:
+                raise ValueError(f"stage {stage.name!r}: {field} is {value!r}; {due} is due")
+
+
 def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
     """Raises ValueError if the network or the stage is not fit for statistics of the training images."""
     if stage.epochs != 1:
         raise ValueError(f"stage {stage.name!r} measures; leave epochs at 1, not {stage.epochs}")
-    if not isinstance(network, Measures):
+    listed = isinstance(network, Measures) and isinstance(network.measured, tuple | list) and callable(network.measure)
+    if not listed:
         raise ValueError(
             f"stage {stage.name!r} measures: the network needs a method measure(batches), and measured, a list of the "
             "buffers that it sets"
@@ -165,6 +179,7 @@ def _is_by_name(value: Any) -> bool:
 _FROM_0 = "a finite number from 0", lambda value: _are_finite(value) and value >= 0
 # What a field of a stage must be, in words and as a test.
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "name": ("one line of text", lambda name: isinstance(name, str) and name == one_line(name) != ""),
     "epochs": ("a whole number from 1", _is_count),
     "images": (
         "a whole number from 1, a function, or None",
@@ -185,8 +200,15 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "measures": ("True or False", lambda measures: isinstance(measures, bool)),
     "average": ("a number from 0 to below 1", lambda average: _are_finite(average) and 0 <= average < 1),
-    "decay": ("a function of 0..1", lambda decay: callable(decay) and _are_finite(decay(0.0), decay(0.5), decay(1.0))),
-    "frozen": ("a tuple of names", lambda names: not isinstance(names, str) and all(isinstance(n, str) for n in names)),
+    "settings": ("a mapping from names", _is_by_name),
+    "decay": (
+        "a function from 0..1 to finite numbers",
+        lambda decay: callable(decay) and _are_finite(decay(0.0), decay(0.5), decay(1.0)),
+    ),
+    "frozen": (
+        "a tuple of names",
+        lambda names: isinstance(names, tuple | list) and all(isinstance(n, str) for n in names),
+    ),
 }
 _END = object()  # of the updates
 

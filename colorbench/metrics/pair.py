@@ -12,6 +12,8 @@ from torch import Tensor
 from colorbench.color import Planes, bytes_to_lab, reference
 from colorbench.protocol import COLORBENCH, Protocol
 
+SHARED = ("values", "lab", "chroma", "masks", "squared_error")  # what a pair computes once, for all
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -47,6 +49,13 @@ class Pair:
             arrays = {name: array[place] for name, array in self.arrays.items()}
             attention = None if self.attention is None else self.attention[place]
             yield Pair(predicted, truth, arrays, attention, protocol)
+
+    def copy(self) -> Pair:
+        """The same in memory of its own, of which nothing is computed yet."""
+        arrays = {name: array.clone() for name, array in self.arrays.items()}
+        attention = None if self.attention is None else self.attention.clone()
+        protocol = replace(self.protocol, truth="as-is", truth_saturation=1.0)  # whose truth it is by now
+        return Pair(self.predicted.clone(), self.truth.clone(), arrays, attention, protocol)
 
     @property
     def parts(self) -> dict[str, Tensor]:

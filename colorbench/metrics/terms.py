@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colorbench.contract import DiagnosticSpec
 from colorbench.errors import one_line, reason
-from colorbench.metrics.pair import Pair
+from colorbench.metrics.pair import SHARED, Pair
 from colorbench.protocol import KEYS
 
 
@@ -23,12 +23,19 @@ class Terms:
         self._columns: dict[str, dict[str, list[Tensor]]] = {}  # by diagnostic and term
 
     def add(self, pair: Pair) -> None:
-        """Compute those of the next images."""
+        """Compute those of the next images. What writes into the pair fails; the others see it as it was."""
+        if not self._compute:
+            return
+        own = pair.copy()
+        vars(own).update({name: getattr(pair, name) for name in SHARED})
         for name, compute in self._compute.items():
             if name in self.failed:
                 continue
+            before = _tensors_of(own)
             try:
-                found = _checked(compute(pair), len(pair.truth))
+                found = _checked(compute(own), len(pair.truth))
+                if written := _difference(before, _tensors_of(own)):
+                    raise ValueError(f"it writes into pair.{written}, which others read; use what returns a new tensor")
                 columns = self._columns.setdefault(name, {term: [] for term in found})
                 if columns.keys() != found.keys():
                     raise ValueError(f"its terms are {', '.join(found)}, and were {', '.join(columns)}")
@@ -36,6 +43,7 @@ class Terms:
                     columns[term].append(values)
             except (Exception, SystemExit) as error:  # whatever a plugin raises: the scores do not depend on it
                 self.failed[name] = reason(error)
+                own = pair.copy()  # it may have written into that before
 
     def frame(self) -> pd.DataFrame:
         """A row per image, a float64 column per term; empty if there is none. Of two of one name the second fails."""
@@ -49,6 +57,24 @@ class Terms:
             else:
                 frame |= columns
         return pd.DataFrame({term: values.numpy() for term, values in frame.items()})
+
+
+def _tensors_of(pair: Pair) -> list[tuple[str, Tensor, int]]:
+    """Every tensor of a pair with the field that it lies in, and how often it was written into."""
+    return [(name, tensor, tensor._version) for name, value in vars(pair).items() for tensor in _within(value)]
+
+
+def _within(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    for part in value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ():
+        yield from _within(part)
+
+
+def _difference(before: Sequence[tuple[str, Tensor, int]], after: Sequence[tuple[str, Tensor, int]]) -> str:
+    """The first field of which a tensor is another or was written into; "" if there is none."""
+    same = {(name, id(tensor), version) for name, tensor, version in after}
+    return next((name for name, tensor, version in before if (name, id(tensor), version) not in same), "")
 
 
 def _checked(terms: Mapping[str, Tensor], images: int) -> dict[str, Tensor]:

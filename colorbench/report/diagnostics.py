@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from colorbench.contain import contained
 from colorbench.contract import DiagnosticSpec, Statistic, ratio
 from colorbench.errors import reason
 from colorbench.protocol import KEYS
@@ -94,7 +95,8 @@ def summarize(results: Results, order: Sequence[str], specs: Specs) -> Details:
         pairs = {over: statistics.paired(cells, model, other) for over, other in others.items()}
         for name in [name for name in columns if name not in left_out]:
             try:
-                numbers[name].append(_numbers(columns[name], own, pairs))
+                with contained():
+                    numbers[name].append(_numbers(columns[name], own, pairs))
             except (Exception, SystemExit) as error:  # whatever a plugin raises
                 left_out[name] = reason(error)
     columns = {name: of_one for name, of_one in columns.items() if name not in left_out}
@@ -132,10 +134,12 @@ def illustrate(
     feet = {page: Foot() for page in pages}
     for spec in (spec for spec in specs if spec.page in pages):
         foot, file, content = feet[spec.page], f"{spec.name}.png", None
+        own = replace(view, scores=view.scores.copy(), details=view.details.copy(), models=[*view.models])
         try:
-            content = _drawn(spec.draw(view)) if spec.draw else None
-            if content or details.shows(spec):
-                foot.notes.extend(map(str, spec.notes(view) if callable(spec.notes) else spec.notes))
+            with contained():
+                content = _drawn(spec.draw(own)) if spec.draw else None
+                if content or details.shows(spec):
+                    foot.notes.extend([*map(str, spec.notes(own) if callable(spec.notes) else spec.notes)])
         except (Exception, SystemExit) as error:  # whatever a plugin raises
             content = None
             foot.notes.append(f"The figure of {spec.name} is left out: {reason(error)}.")
@@ -157,7 +161,8 @@ def _columns(specs: Specs, terms: Sequence[str], left_out: dict[str, str]) -> It
     known = [*OWN]
     for spec in specs:
         try:
-            found = list(spec.statistics(terms) if callable(spec.statistics) else spec.statistics)
+            with contained():
+                found = list(spec.statistics(terms) if callable(spec.statistics) else spec.statistics)
             names = [name for each in found for name in _names(each)]
             if taken := [name for name, count in Counter([*known, *names]).items() if count > 1]:
                 raise ValueError(f"its columns are there already: {', '.join(taken)}")

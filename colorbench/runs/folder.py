@@ -71,6 +71,8 @@ class RunFolder:
     """A run folder, whether it exists yet or not. What somebody else made is input: nothing outside it is touched."""
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise UserError(f"{type(path).__name__} is no path of a run folder; give that as text")
         if not str(path):
             raise UserError("the name of the run folder is empty; name a folder")
         self.path = Path(path)

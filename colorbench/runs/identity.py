@@ -160,10 +160,14 @@ def stage_fields(stage: Stage) -> dict[str, Any]:
     values = [float(f"{stage.decay(i / CURVE):.9g}") for i in range(CURVE)]
     fields["decay"] = f"{_name_of(stage.decay)} {key_of(values)[:8]}"
     if callable(stage.images):
-        asked = [(epoch, count) for epoch in (1, 2, stage.epochs) for count in COUNTS]
-        chosen = b"".join(np.asarray(stage.images(*of), np.int64).tobytes() for of in asked)
+        try:
+            asked = [(epoch, count) for epoch in (1, 2, stage.epochs) for count in COUNTS]
+            chosen = b"".join(np.asarray(stage.images(*of), np.int64).tobytes() for of in asked)
+            share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
+        except (Exception, SystemExit) as error:  # whatever a plugin raises
+            why = f"stage {stage.name!r}: images fails ({reason(error)})"
+            raise ValueError(f"{why}; let it return a list or array of indices for any epoch and count") from error
         name = f"{_name_of(stage.images)} {hashlib.sha256(chosen).hexdigest()[:8]}"
-        share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
         fields["images"] = {"function": name, "share": float(f"{share:.3g}")}
     found: dict[str, Any] = canonical(fields)
     refuse_deep(found)

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from colorbench.contract import DiagnosticSpec, ratio
 from colorbench.metrics import Pair
+from colorbench.metrics.pair import SHARED
 from colorbench.metrics.terms import Terms
 from colorbench.report.statistics import estimate
 from colorbench.testing.pictures import guesses
 
 IMAGES, SIZE = 6, 32
-SHARED = ("values", "lab", "chroma", "masks", "squared_error")  # what a pair computes once, for all
 
 
 class Diagnostic:

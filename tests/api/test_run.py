@@ -18,7 +18,7 @@ from conftest import FAILING, TINY, call, jpeg, one_line
 from PIL import Image
 
 import colorbench
-from colorbench import UserError, plugins
+from colorbench import Preset, UserError, plugins
 from colorbench.api.settings import options_of
 from colorbench.api.train import prepare
 from colorbench.presets import PRESETS
@@ -152,6 +152,41 @@ def test_the_same_mistake_is_told_in_the_same_line(models, settings, arguments, 
     assert result.exit_code == 2
     assert one_line(result) == f"colorbench: {told.value}"
     assert told.value._render_traceback_() == [one_line(result)]
+
+
+@pytest.mark.parametrize(
+    ("models", "settings", "line"),
+    [
+        (5, {}, "models is 5; give names, in a list or with commas between"),
+        (["grey", None], {"plugins": 3}, "models is ['grey', None]; give names"),
+        ("grey", {"seeds": "01"}, "seeds is '01'; give a whole number, or several in a list"),
+        ("grey", {"seeds": [[1]]}, "seeds is [[1]]; give"),
+        ("grey", {"preset": 5}, "preset is 5; give a name, or a colorbench.Preset"),
+        ("grey", {"weights": "a.pth"}, "weights is 'a.pth'; give files by name"),
+        ("grey", {"initial": {"cnn": None}}, "initial is {'cnn': None}; give files by name"),
+        ("grey", {"options": "cnn.depth=2"}, "options is 'cnn.depth=2'; give values by 'MODEL.KEY'"),
+        ("grey", {"options": {5: 1}}, "options is {5: 1}; give values"),
+        ("grey", {"select": "test"}, "select is 'test'; give 'val'"),
+        ("grey", {"protocol": ["colorbench-1"]}, "protocol is ['colorbench-1']; give a name"),
+        ("grey", {"pictures": 5, "keep": None}, "pictures is 5; give folders or zips by name"),
+        ("grey", {"preset": Preset("a", "", 16, 0.1, 2, 1, train=-1)}, "the preset's train is -1; give a number"),
+        ("grey", {"preset": Preset("a", "", 16, 0.1, 2, 1, test=0)}, "the preset's test is 0; give a number of images"),
+        ("grey", {"preset": Preset("../a", "", 16, 0.1, 2, 1)}, "the preset's name is '../a'; give one of letters"),
+        ("grey", {"timing": "no"}, "timing is 'no'; give True or False"),
+    ],
+)
+def test_a_setting_of_another_kind_is_told_in_one_line(models, settings, line, tmp_path):
+    with pytest.raises(UserError) as told:
+        colorbench.run(models, **{"preset": "smoke", "out": tmp_path / "run", **settings})
+    assert line in str(told.value)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("path", [5, None, b"run"])
+def test_a_run_folder_that_is_no_path_is_told_in_one_line(path):
+    with pytest.raises(UserError, match=rf"^{type(path).__name__} is no path of a run folder; give that as text$"):
+        colorbench.open_run(path)
 
 
 def test_an_unknown_setting_is_named_with_the_nearest(tmp_path):

@@ -306,6 +306,11 @@ def test_a_dataset_that_misbehaves_is_one_line(registry, monkeypatch, found, mes
         ({"all": np.ones((17, 16), bool)}, r"mask all as \(17, 16\); \(16, 16\) is due"),
         ({"depth": np.ones((16, 16))}, "depth as float64; one of bool, uint8, int64, float32 is due"),
         ({"hints": np.ones((16, 16), bool)}, "calls an array 'hints'"),
+        ({"a" * 65: np.ones((16, 16), bool)}, "calls an array 'a+'; use up to 64 lower-case letters"),
+        (
+            dict.fromkeys([f"m{i}" for i in range(256)], np.ones((16, 16), bool)),
+            "gave 256 masks of parts; give up to 255",
+        ),
         ({"../x": np.ones((16, 16), bool)}, r"calls an array '\.\./x'"),
         (7, "AttributeError"),
     ],

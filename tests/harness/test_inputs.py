@@ -162,6 +162,7 @@ def test_normal_places_are_around_the_center_and_uniform_ones_everywhere():
     ("fields", "said"),
     [
         ({"hints": 3, "hint_size": 17}, "hints of 17 px do not fit into 16 px"),
+        ({"hints": 257}, "257 hints are more than 16 px square have pixels"),
         ({"hints": -1}, "the protocol's hints cannot be -1"),
         ({"hints": True}, "the protocol's hints cannot be True"),
         ({"hints": 3, "hint_size": 0}, "the protocol's hint_size cannot be 0"),

@@ -54,6 +54,8 @@ def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
         attempt({"convolution.weight": state["convolution.weight"]})
     with pytest.raises(UserError, match="no surplus"):
         attempt(state | {"surplus": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"no two lines\\x1b; "):  # one of the message
+        attempt(state | {"two\nlines\x1b": torch.zeros(1)})
     with pytest.raises(UserError, match=r"convolution\.bias is \(3,\), not \(2,\)"):
         attempt(state | {"convolution.bias": torch.zeros(3)})
     with pytest.raises(UserError, match="no state dict"):

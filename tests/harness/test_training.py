@@ -151,6 +151,13 @@ def test_a_choice_of_images_that_cannot_be_trained_on_is_refused(images, chosen,
     assert not network.seen
 
 
+def test_a_choice_of_images_that_changes_when_it_is_asked_again_is_refused(images):
+    lengths = iter([4, 4, 4, 5])
+    chosen = loader(images, replace(STAGE, images=lambda epoch, count: range(next(lengths))))
+    with pytest.raises(ValueError, match="images gives 5 in epoch 1, and gave 4; let it give the same each time"):
+        chosen.order(1)
+
+
 def test_an_epoch_holds_the_images_of_its_order_flipped_where_it_says(images):
     batches = loader(images, STAGE)
     order, flips = batches.order(2)
@@ -236,6 +243,9 @@ def refusal(network, images, stages):
         ({"average": 1.0}, "average is 1.0"),
         ({"decay": 0.5}, "decay is 0.5"),
         ({"decay": lambda progress: float("inf")}, "decay is"),
+        ({"decay": lambda progress: 1 / 0}, "decay fails (ZeroDivisionError: division by zero); a function"),
+        ({"settings": None}, "settings is None; a mapping from names"),
+        ({"frozen": None}, "frozen is None; a tuple of names"),
         ({"frozen": "convolution"}, "frozen is 'convolution'; a tuple of names"),
         (
             {"frozen": ("absent",)},

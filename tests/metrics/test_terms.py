@@ -57,6 +57,37 @@ def test_what_fails_is_left_out_of_all_images_with_its_reason(compute, reason):
     assert [*frame] == ["light", "dark"]
 
 
+def in_the_pair(of):
+    def terms(pair):
+        of(pair).zero_()
+        return {"dark": pair.values[1].mean((1, 2, 3))}
+
+    return terms
+
+
+@pytest.mark.parametrize(
+    ("field", "of"),
+    [
+        ("squared_error", lambda pair: pair.squared_error),
+        ("truth", lambda pair: pair.truth),
+        ("lab", lambda pair: pair.lab[0][1][:, 2:]),
+    ],
+)
+def test_what_writes_into_the_pair_fails_and_the_others_have_their_numbers(field, of):
+    def later(pair):
+        return {"later": (pair.squared_error.mean(1) + pair.lab[0][1] + pair.truth.sum(1)).mean((1, 2))}
+
+    alone, _ = found(later)
+    frame, failed = found(in_the_pair(of), later)
+    assert [*failed] == ["toy-0"]
+    assert f"it writes into pair.{field}, which others read" in failed["toy-0"]
+    assert frame["later"].tolist() == alone["later"].tolist()
+    pictures = pair()
+    before = pictures.predicted.clone()
+    score_batch(pictures, terms=Terms([DiagnosticSpec("toy", "a test", in_the_pair(lambda pair: pair.predicted))]))
+    assert torch.equal(pictures.predicted, before)
+
+
 def test_an_image_may_lack_a_term():
     frame, failed = found(lambda pair: {"absent": torch.full((len(pair.truth),), torch.nan)})
     assert (failed, frame["absent"].isna().all()) == ({}, True)

@@ -1,6 +1,7 @@
 """What the report makes of diagnostics that fail, misbehave or are absent: their own section, and nothing else."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -139,6 +140,16 @@ def test_a_diagnostic_that_fails_at_report_costs_its_own_section(run, change, sa
 def test_a_diagnostic_that_no_page_could_hold_is_not_registered(run, old, new):
     with pytest.raises(UserError, match=r"cannot load the plugin .*toy\.py: (Value|Type)Error"):
         page(run, (old, new))
+
+
+def test_a_diagnostic_that_leaves_or_moves_the_command_costs_its_own_figure(run, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run.folder.path = run.folder.path.relative_to(tmp_path)  # as a command names it
+    said = page(run, ("    return Figure()", "    import os; os.chdir('elsewhere'); os._exit(3)"))
+    assert "The figure of toy is left out: SystemExit: 3." in said
+    assert Path.cwd() == tmp_path
+    assert [*(tmp_path / "elsewhere").iterdir()] == []
 
 
 def test_two_diagnostics_share_a_table_and_its_text_is_no_markup(run):

@@ -227,3 +227,20 @@ def test_a_model_that_differs_at_test_alone_takes_the_weights_of_the_other(color
             assert cells[0][key] == cells[1][key]
         table = pd.read_csv(run / "comparison.csv").set_index("model")
         assert table.mse["brighter"] != table.mse["doomed"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ("None", "ValueError: schedule returned NoneType; a sequence of Stage is due"),
+        ("['train']", "ValueError: schedule returned str among its stages; each has to be a Stage"),
+        (
+            "[Stage('train', decay=0.5)]",
+            "ValueError: stage 'train': decay is 0.5; a function from 0..1 to finite numbers",
+        ),
+        ("[Stage('train', images=lambda *_: 3)]", "ValueError: stage 'train': images fails (TypeError: object of type"),
+    ],
+)
+def test_a_schedule_that_is_none_is_a_row_that_says_so(fresh, schedule, said):
+    fresh.change('[Stage("train", 1, learning_rate=0.001)]', schedule)
+    assert said in one_line(fresh())

@@ -115,6 +115,8 @@ def test_a_value_is_read_as_the_type_of_its_option(key, given, value):
         ({"pair": "1"}, "it is no tuple"),
         ({"kind": "c"}, "it is no .*Literal"),
         ({"file": "absent.pth"}, r"^--option net\.file=absent\.pth: there is no such file or folder; name another$"),
+        ({"file": "/dev/null"}, r"^--option net\.file=/dev/null: it is a pipe or a device; name another$"),
+        ({"count": []}, r"^--option net\.count: the list of its values is empty; give one or more$"),
         ({"count": "13"}, r"^option count of net cannot be 13 \(ValueError: 13 is no count\); give another$"),
         ({"rte": "1"}, r"^unknown option of net: 'rte' \(did you mean 'rate'\?\); there is: flag, "),
     ],
