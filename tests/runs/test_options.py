@@ -400,3 +400,9 @@ def test_what_cannot_be_selected_is_said_before_anything_trains(optional):
         prepare(Options(["tiny"], "portraits", smallest, optional.run, **given))
     assert optional("tiny", "--option", "tiny.depth=2,3", "--select", "test").exit_code == 2
     assert not (optional.run / "record.json").exists()
+
+
+def test_an_ablation_without_options_has_a_summary():
+    tiny = spec("tiny")
+    assert tiny.variant("slower").summary == "tiny, slower"
+    assert tiny.variant("deep", depth=9).summary == "tiny with depth=9"
