@@ -343,6 +343,7 @@ def test_a_model_is_trained_on_from_a_file(optional):
         (INITIAL | {"convolution.0.bias": torch.zeros(3)}, "convolution.0.bias is (3,), not (2,)"),
         ({"params": INITIAL, "params_ema": INITIAL}, "holds several states, params and params_ema"),
         (3, "holds no state dict"),
+        ({"generator": INITIAL}, "nor one as state_dict, params, params_ema, model"),
         (None, "there is no such file"),
     ],
 )
