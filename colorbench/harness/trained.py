@@ -46,10 +46,7 @@ def load_model(
     trained = [cell for cell in cells if cell.has_weights and seed in (None, cell.seed)]
     spec = recorded_spec(registry, trained[0]) if trained else None
     if trained and spec is None:
-        raise UserError(
-            f"{folder.path} has {name!r} from {trained[0].origin}, a plugin that is not here; "
-            "give its file, by --plugin or plugins, or install it"
-        )
+        raise UserError(f"{name!r} of {folder.path} is not installed; give its plugin, which was {trained[0].origin}")
     _colorizing(spec or registry.find("model", [name])[0])
     if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))

@@ -175,7 +175,7 @@ def test_what_the_command_line_cannot_say_is_refused_too(settings, said, tmp_pat
 
 
 def test_a_model_whose_plugin_is_not_given_says_which(run):
-    with pytest.raises(UserError, match=r"has 'tiny' from \S+\.py, a plugin that is not here; give its file"):
+    with pytest.raises(UserError, match=r"'tiny' of .* is not installed; give its plugin, which was \S*tiny\.py"):
         colorbench.open_run(run.path).colorize(np.zeros((16, 16, 3), np.uint8), model="tiny")
 
 
