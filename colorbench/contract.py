@@ -298,11 +298,15 @@ class ModelSpec:
         return replace(self, options=replace(self.options, **options))
 
     def variant(self, change: str, **options: Any) -> ModelSpec:
-        """The same model with other options, as an ablation named `parent/change`."""
+        """The same model with other options, as an ablation named `parent/change`.
+
+        Without options, change it in another way: `replace(spec.variant("slower"), schedule=slower)`.
+        """
+        what = ", ".join(f"{key}={value}" for key, value in options.items())
         return replace(
             self.with_options(**options),
             name=f"{self.name}/{change}",
-            summary=f"{self.name} with {', '.join(f'{key}={value}' for key, value in options.items())}",
+            summary=f"{self.name} with {what}" if what else f"{self.name}, {change}",
             parent=self.name,
             reference=False,
             anchor="",

@@ -130,6 +130,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
+        lambda: refuse_unknown("split for --select", filter(None, [settings.get("select")]), ["val"]),
         *(partial(_refuse_number, "seed", seed) for seed in seeds),
         lambda: refuse_empty(**words),
     )
@@ -260,7 +261,9 @@ def _refuse_number(name: str, value: Any) -> None:
             raise UserError(f"{option}: give a number above 0, such as 0.5")
         return
     low, high = RANGES[name]
-    if not (isinstance(value, Integral) and low <= int(value) <= high):
+    if not isinstance(value, Integral):
+        raise UserError(f"--{name.replace('_', '-')} {value!r} is no whole number; give one from {low} to {high}")
+    if not (low <= int(value) <= high):
         raise UserError(f"{option} is not in the range {low} to {high}")
 
 

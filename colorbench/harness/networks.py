@@ -199,7 +199,7 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
         if len(within) > 1:
             raise UserError(f"{file} holds several states, {' and '.join(within)}; save the one that is meant alone")
         state = state[within[0]] if within else None
-    raise UserError(f"{file} holds no state dict of tensors; save the model's state_dict() with torch.save")
+    raise UserError(f"{file} holds no state dict of tensors, nor one as {', '.join(WRAPPERS)}; save that alone")
 
 
 def _is_state(state: Any) -> bool:

@@ -7,6 +7,7 @@ import random
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from colorbench.contract import OPTIONAL, ShowsAttention
+from colorbench.contract import OPTIONAL, Measures, ShowsAttention
 from colorbench.harness import predict
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
 from colorbench.harness.networks import (
@@ -88,6 +89,11 @@ def stages(model: Model) -> str | None:
         once, again = ([stage_fields(stage) for stage in each] for each in (first, second))
         if changed := list(differences(once, again)):
             raise ValueError(f"asked again: {', '.join(changed)}; let schedule depend on the preset alone")
+        if first and isinstance(network, Measures) and not any(stage.measures for stage in first):
+            raise ValueError(
+                f"preset {preset.name}: the network has measure, but no stage asks for it; "
+                "begin with Stage('measure', measures=True)"
+            )
         epochs.append(f"{sum(stage.epochs for stage in first)} for {preset.name}")
     return f"stages: {len(model.stages)}; epochs: {', '.join(epochs)}" if model.stages else None
 
@@ -125,6 +131,10 @@ def luminance_alone(model: Model) -> str | None:
     """A model that takes more than L colors without it, too: under a protocol without hints, or with other data."""
     if not model.spec.takes:
         return None
+    parameters = signature(model.network.forward).parameters
+    absent = [name for name in model.spec.takes if name not in parameters]
+    if absent and all(parameter.kind is not Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        raise ValueError(f"takes names {absent[0]!r}, which forward has not; it has {', '.join(parameters)}")
     colorize(model.network, model.inputs["L"])
     return f"without {', '.join(model.spec.takes)}"
 

@@ -1,6 +1,7 @@
 """A run from Python: the same as from the command line, and an object to look at it with."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -192,6 +193,25 @@ def test_a_run_folder_that_is_no_path_is_told_in_one_line(path):
 def test_an_unknown_setting_is_named_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match=r"unknown setting 'seed' \(did you mean 'seeds'\?\)"):
         colorbench.run("grey", seed=1, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"select": "test"}, "unknown split for --select 'test'; there is: val"),
+        ({"size": "64"}, "--size '64' is no whole number; give one from 16 to "),
+        ({"seeds": 0.5}, "--seed 0.5 is no whole number"),
+    ],
+)
+def test_what_the_command_line_cannot_say_is_refused_too(settings, said, tmp_path):
+    with pytest.raises(UserError, match=re.escape(said)):
+        colorbench.run("grey", preset="smoke", out=tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_whose_plugin_is_not_given_says_which(run):
+    with pytest.raises(UserError, match=r"'tiny' of .* is not installed; give its plugin, which was \S*tiny\.py"):
+        colorbench.open_run(run.path).colorize(np.zeros((16, 16, 3), np.uint8), model="tiny")
 
 
 def test_importing_costs_no_torch_and_every_name_is_there():

@@ -345,6 +345,7 @@ def test_a_model_is_trained_on_from_a_file(optional):
         (INITIAL | {"convolution.0.bias": torch.zeros(3)}, "convolution.0.bias is (3,), not (2,)"),
         ({"params": INITIAL, "params_ema": INITIAL}, "holds several states, params and params_ema"),
         (3, "holds no state dict"),
+        ({"generator": INITIAL}, "nor one as state_dict, params, params_ema, model"),
         (None, "there is no such file"),
     ],
 )
@@ -402,3 +403,9 @@ def test_what_cannot_be_selected_is_said_before_anything_trains(optional):
         prepare(Options(["tiny"], "portraits", smallest, optional.run, **given))
     assert optional("tiny", "--option", "tiny.depth=2,3", "--select", "test").exit_code == 2
     assert not (optional.run / "record.json").exists()
+
+
+def test_an_ablation_without_options_has_a_summary():
+    tiny = spec("tiny")
+    assert tiny.variant("slower").summary == "tiny, slower"
+    assert tiny.variant("deep", depth=9).summary == "tiny with depth=9"

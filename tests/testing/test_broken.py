@@ -264,6 +264,27 @@ def test_statistics_are_taken_before_a_step():
     assert broken(check_model(spec(Prior, schedule=measured_first), models())) == {}
 
 
+def test_a_measure_that_no_stage_asks_for_is_named():
+    found = broken(check_model(spec(Prior), models()))
+    assert [*found] == ["stages"]
+    assert "no stage asks for it" in found["stages"]
+
+
+def test_an_input_that_forward_has_not_is_named():
+    class Hinted(Sound):
+        def forward(self, L, hints=None):
+            return super().forward(L)
+
+    class Open(Sound):
+        def forward(self, L, **inputs):
+            return super().forward(L)
+
+    found = broken(check_model(spec(Hinted, takes=("hint",)), models()))
+    assert [*found] == ["luminance alone"]
+    assert "'hint', which forward has not; it has L, hints" in found["luminance alone"]
+    assert broken(check_model(spec(Open, takes=("hint",)), models())) == {}
+
+
 def test_hints_are_given_and_may_be_absent():
     class Hinted(Sound):
         def forward(self, L, hints=None):
