@@ -138,8 +138,8 @@ def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
     """Raises ValueError if the network or the stage is not fit for statistics of the training images."""
     if stage.epochs != 1:
         raise ValueError(f"stage {stage.name!r} measures; leave epochs at 1, not {stage.epochs}")
-    listed = isinstance(network, Measures) and isinstance(network.measured, tuple | list) and callable(network.measure)
-    if not listed:
+    fit = isinstance(network, Measures) and isinstance(network.measured, tuple | list) and callable(network.measure)
+    if not isinstance(network, Measures) or not fit:
         raise ValueError(
             f"stage {stage.name!r} measures: the network needs a method measure(batches), and measured, a list of the "
             "buffers that it sets"

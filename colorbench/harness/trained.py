@@ -44,10 +44,10 @@ def load_model(
     if any("pictures" in cell.made_from for cell in cells):
         raise UserError(f"{name!r} was made elsewhere: it has pictures, no network; name another model")
     trained = [cell for cell in cells if cell.has_weights and seed in (None, cell.seed)]
-    spec = recorded_spec(registry, trained[0]) if trained else None
-    if trained and spec is None:
+    known = recorded_spec(registry, trained[0]) if trained else None
+    if trained and known is None:
         raise UserError(f"{name!r} of {folder.path} is not installed; give its plugin, which was {trained[0].origin}")
-    _colorizing(spec or registry.find("model", [name])[0])
+    _colorizing(known or registry.find("model", [name])[0])
     if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
     from colorbench.runs.plan import changes_since  # which imports this module
