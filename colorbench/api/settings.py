@@ -130,7 +130,6 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
-        lambda: refuse_unknown("split for --select", filter(None, [settings.get("select")]), ["val"]),
         *(partial(_refuse_number, "seed", seed) for seed in seeds),
         lambda: refuse_empty(**words),
     )

@@ -1,7 +1,6 @@
 """A run from Python: the same as from the command line, and an object to look at it with."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -195,17 +194,9 @@ def test_an_unknown_setting_is_named_with_the_nearest(tmp_path):
         colorbench.run("grey", seed=1, out=tmp_path / "run")
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"select": "test"}, "unknown split for --select 'test'; there is: val"),
-        ({"size": "64"}, "--size '64' is no whole number; give one from 16 to "),
-        ({"seeds": 0.5}, "--seed 0.5 is no whole number"),
-    ],
-)
-def test_what_the_command_line_cannot_say_is_refused_too(settings, said, tmp_path):
-    with pytest.raises(UserError, match=re.escape(said)):
-        colorbench.run("grey", preset="smoke", out=tmp_path / "run", **settings)
+def test_a_number_as_text_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--size '64' is no whole number; give one from 16 to "):
+        colorbench.run("grey", preset="smoke", out=tmp_path / "run", size="64")
     assert not (tmp_path / "run").exists()
 
 
