@@ -54,7 +54,7 @@ def _are_names(value: Any) -> bool:
 
 
 _NAMES = "names, in a list or with commas between", _are_names
-_FILES = "files by name, such as {'siggraph17': 'siggraph17.pth'}", lambda value: _is_by_name(_is_path, value)
+_FILES = "files by name, such as {'my-net': 'my-net.pth'}", lambda value: _is_by_name(_is_path, value)
 _SWITCH = "True or False", lambda value: isinstance(value, bool)
 DUE: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "models": _NAMES,
