@@ -350,7 +350,8 @@ def test_other_verbs_say_that_a_cell_was_made_otherwise(bench, capsys):
 
     photo = bench.folder / "photo.jpg"
     photo.write_bytes(jpeg(0))
-    colored = call("colorize", photo, "--model", "tiny", "--run", bench.run, "--plugin", bench.file)
+    out = bench.folder / "colored.png"  # not the current folder, into which it is written otherwise
+    colored = call("colorize", photo, "--model", "tiny", "--run", bench.run, "--plugin", bench.file, "--out", out)
     assert colored.exit_code == 0, colored.stderr
     assert said in capsys.readouterr().err + colored.stderr
 
