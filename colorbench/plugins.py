@@ -65,7 +65,7 @@ class Registry:
         """The specs of `names`, in that order. Raises UserError that names every unknown one at once."""
         names, known = list(names), self.specs[kind]
         broken = "".join(f"; broken plugin: {p.name} ({p.broken})" for p in self.plugins if p.broken)
-        refuse_unknown(kind, names, known, broken)
+        refuse_unknown(kind, names, known, f"; one in a plugin file needs --plugin FILE{broken}")
         return [known[name] for name in names]
 
 
@@ -91,6 +91,9 @@ def load(
             origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
     for file in map(Path, [files] if isinstance(files, str | Path) else files):
+        if not file.is_file():
+            why = "it is no file" if file.exists() else "there is no such file"
+            raise UserError(f"cannot load the plugin {file}: {why}; name a Python file")
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
         if why := registry.plugins[-1].broken:
             raise UserError(f"cannot load the plugin {file}: {why}")

@@ -82,18 +82,22 @@ def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
     return sum(used.values())
 
 
-def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
-    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
+def submodules(network: nn.Module, asked: Mapping[str, str]) -> list[nn.Module]:
+    """The submodules of these names, each under the words that say who asks for it.
+
+    Raises ValueError naming all that the network lacks, and those that it has.
+    """
+    known = dict(network.named_modules(remove_duplicate=False))
+    if absent := [who for who, name in asked.items() if name not in known]:
         there = ", ".join(child for child, _ in network.named_children()) or "none"
-        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+        raise ValueError(f"{'; '.join(absent)}: the network has no such submodule; there are: {there}")
+    return [known[name] for name in asked.values()]
 
 
 def refuse_misspelt(network: nn.Module) -> None:
     """Raises ValueError for an attribute that looks like a misspelt one of the contract, which nobody would call."""
     due = [name for name in ("updates", *OPTIONAL) if not hasattr(network, name)]
+    due += ["forward"] if type(network).forward is nn.Module.forward else []
     for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
         if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
             raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
