@@ -109,8 +109,8 @@ def take_statistics(network: nn.Module, batches: Iterator[Batch]) -> None:
 def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
     """Raises ValueError for a schedule that cannot be trained, as far as this can be seen without a step."""
     check_fields(stages)
-    fields = [(stage, field) for stage in stages for field in ("frozen", "rates")]
-    submodules(network, {f"stage {s.name!r}, {field} {name!r}": name for s, field in fields for name in getattr(s, field)})
+    fields = [(stage, field, getattr(stage, field)) for stage in stages for field in ("frozen", "rates")]
+    submodules(network, {f"stage {s.name!r}, {field} {name!r}": name for s, field, names in fields for name in names})
     for stage in stages:
         refuse_unknown_optimizer(stage)
         if stage.measures:
