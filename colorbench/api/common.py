@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from colorbench import plugins
+from colorbench.api.kinds import refuse_other_kinds
 from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
@@ -24,7 +24,7 @@ from colorbench.harness.cell import make, packed
 from colorbench.harness.predict import to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.harness.scoring import SAMPLES
-from colorbench.plugins import Registry
+from colorbench.plugins import Registry, load, paths_of
 from colorbench.protocol import Protocol
 from colorbench.runs import executors
 from colorbench.runs import folder as files
@@ -32,6 +32,16 @@ from colorbench.runs.environment import environment
 from colorbench.runs.folder import RunFolder
 from colorbench.runs.plan import CellRequest, Context
 from colorbench.runs.records import FAILED, TRAINED, CellRecord
+
+
+def paths_given(
+    data: str | Path | None, plugins: str | Path | Sequence[str | Path], weights: Mapping[str, str | Path] | None
+) -> tuple[Any, tuple[Path, ...], dict[str, Path]]:
+    """The data as text (or None), the plugin files, and the weights by name. Raises UserError for other types."""
+    given = {"data": data, "plugins": plugins, "weights": weights}
+    refuse_other_kinds({name: value for name, value in given.items() if value is not None})
+    files = {name: Path(file) for name, file in (weights or {}).items()}
+    return data if data is None else str(data), paths_of(plugins), files
 
 
 def load_registry(
@@ -44,7 +54,7 @@ def load_registry(
             raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
         if name not in models and not file.exists():
             raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
-    registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
+    registry = load(plugin_files, pictures=pictures, weights=weights)
     metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
     what = "model that runs, or metric," if models else "metric"
     refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])

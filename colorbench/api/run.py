@@ -14,7 +14,9 @@ from PIL import Image
 from colorbench import report
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.report import comparison, markdown, results
+from colorbench.report.compare import compare as compare_runs
 from colorbench.runs.folder import PREDICTIONS, RunFolder
+from colorbench.runs.merge import merge as join
 from colorbench.runs.predictions import file_sha256, read_pictures
 from colorbench.runs.records import DONE, CellRecord, RunRecord
 
@@ -29,6 +31,26 @@ def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) 
     """
     folder = RunFolder(path)
     return Run(folder, folder.cells(), plugins)
+
+
+def merge(runs: Sequence[str | Path], out: str | Path) -> Run:
+    """Join runs with separately trained models or seeds into a new run folder `out`; they are not changed.
+
+    Raises UserError, leaving nothing behind, with a line for each difference that forbids it, and if `out` is anything
+    but an empty folder.
+    """
+    folder = join(runs, out)
+    return reported(folder, folder.cells(), ())
+
+
+def compare(a: str | Path, b: str | Path) -> pd.DataFrame:
+    """What is better, is worse or fails now in the run in folder `b` compared with that in `a`: a row per model.
+
+    Columns: `model`, `verdict`, and for models with scores of the same seeds in both runs `mse_a`, `mse_b`,
+    `gain_percent` of b over a with the ends of its interval, `p` (after Holm's correction) and `seeds`. Raises
+    UserError if protocol, data or preset differ, or a file is damaged.
+    """
+    return compare_runs(RunFolder(a), RunFolder(b))
 
 
 def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[Path]) -> Run:
@@ -102,7 +124,7 @@ class Run:
 
     @property
     def ablations(self) -> pd.DataFrame:
-        """ablations.csv: one row per ablation and parent; empty if there are none."""
+        """ablations.csv: one row per ablation and parent; empty, without scores, if there are none."""
         return comparison.ablations_and_parents(self._compared)
 
     @property

@@ -18,7 +18,7 @@ from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
 from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data
 from colorbench.options import configure, parsed
-from colorbench.plugins import Registry, load
+from colorbench.plugins import Registry, load, paths_of
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 
@@ -110,8 +110,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     """The options that settings resolve to. Raises UserError with all errors in the settings at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
     refuse_other_kinds({"models": models, "data": data, **settings})
-    given = settings.get("plugins", ())
-    plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
+    plugin_files = paths_of(settings.get("plugins", ()))
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
     registry = load(plugin_files, pictures=pictures)
     _report_faults(registry)
@@ -130,7 +129,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
-        *(partial(_refuse_number, "seed", seed) for seed in seeds),
+        *(partial(refuse_number, "seed", seed) for seed in seeds),
         lambda: refuse_empty(**words),
     )
     chosen = _preset(preset, settings)
@@ -236,7 +235,7 @@ def _preset(given: str | Preset, settings: Settings) -> Preset:
         given = PRESETS[given]
     sizes: dict[str, Any] = {name: settings.get(name, getattr(given, name)) for name in SIZES}
     _refuse_all(
-        *(partial(_refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
+        *(partial(refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
     )
     sizes = {name: float(value) if name == "width" else int(value) for name, value in sizes.items()}
     return replace(given, **sizes)
@@ -253,7 +252,8 @@ def _refuse_misfit_preset(preset: Preset) -> None:
             )
 
 
-def _refuse_number(name: str, value: Any) -> None:
+def refuse_number(name: str, value: Any) -> None:
+    """Raises UserError unless a size, a seed or the like is a number in its range."""
     option = f"--{name.replace('_', '-')} {value}"
     if name == "width":
         if not (isinstance(value, Real) and 0 < float(value) < math.inf):

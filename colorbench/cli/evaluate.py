@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from colorbench.cli.shared import plugin_option, protocol_option, show, weights_option
-from colorbench.errors import refuse_empty
 
 
 @click.command()
@@ -31,5 +30,4 @@ def evaluate(
     """
     from colorbench.api.evaluate import evaluate
 
-    refuse_empty(protocol=protocol)
     show(evaluate(folder, data, out, plugins, weights, protocol))

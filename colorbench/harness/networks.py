@@ -129,19 +129,26 @@ def load_weights(network: nn.Module, file: Path, base: nn.Module | None, checksu
     _load(network, state, file, base, "give weights made for this model at this width")
 
 
-def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None) -> None:
+def load_published(
+    network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None, width: float | None = None
+) -> None:
     """Load weights that others have published, safetensors or what torch.save wrote, into all but the base.
 
     They may lie in a checkpoint under one of WRAPPERS, with names that begin with "module." or that `spec.convert`
     maps. Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
-    tensors of real numbers, or does not fit by key, shape and kind of number.
+    tensors of real numbers, or does not fit by key, shape and kind of number; `width`, if given, is one that the user
+    can change for it.
     """
     state, own = _state_in(_content(file), file), trained_state(network, base)
     if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if spec.convert and state.keys() != own.keys():
         state = _converted(state, spec.convert, file)
-    remedy = f"give weights of {spec.name}, whose published ones take --width {spec.published_width:g}"
+    remedy = f"give weights of {spec.name} at its published width, {spec.published_width:g}"
+    if width not in (None, spec.published_width):
+        remedy = (
+            f"give weights of {spec.name} at width {width:g}, or --width {spec.published_width:g} for published ones"
+        )
     due = trained_state(network, base)
     if isinstance(network, Measures):  # what this harness measures, nobody else published
         state = {**{key: due[key] for key in network.measured if key in due}, **state}

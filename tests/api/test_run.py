@@ -56,7 +56,7 @@ def test_the_tables_are_those_of_the_folder(run):
     assert list(run.comparison.columns) == list(pd.read_csv(run.path / "comparison.csv").columns)
     assert set(run.scores.groupby(["model", "seed"]).size()) == {8}
     assert set(run.losses["split"]) == {"train", "val"}
-    assert run.ablations.empty
+    assert (len(run.ablations), [*run.ablations]) == (0, ["model", "status"])
     assert run.markdown == (run.path / "comparison.md").read_text()
     assert run.record.seeds == [0, 1]
     assert run.record.commands[0].startswith("colorbench.run(['tiny', 'grey', 'doomed'], 'portraits', seeds=[0, 1]")
