@@ -41,6 +41,16 @@ class UserError(Exception):
         return [f"colorbench: {self}"]
 
 
+class UserKeyError(UserError, KeyError):
+    """A UserError where Python itself has a KeyError: no such name in a mapping."""
+
+    __str__ = Exception.__str__  # KeyError shows a repr
+
+
+class UserValueError(UserError, ValueError):
+    """A UserError where Python itself has a ValueError."""
+
+
 def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: str = "") -> None:
     """Raises UserError naming all of `names` that are not `known`, the nearest match of each, and what exists.
 

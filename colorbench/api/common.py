@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from colorbench.runs import folder as files
 from colorbench.runs.environment import environment
 from colorbench.runs.folder import RunFolder
 from colorbench.runs.plan import CellRequest, Context
-from colorbench.runs.records import FAILED, TRAINED, CellRecord
+from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 
 def paths_given(
@@ -60,7 +61,7 @@ def load_registry(
     refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
     for name in weights:
         if name in metrics and metrics[name].missing:
-            say(f"the metric {name} is not computed: {metrics[name].missing}")
+            warn(f"the metric {name} is not computed: {metrics[name].missing}")
     return registry
 
 
@@ -110,7 +111,7 @@ def make_apart(request: CellRequest) -> CellRecord:
     try:
         record = executors.call(make, request)
         for name, why in record.failed_diagnostics.items():
-            say(f"{record.model} seed {record.seed}: the diagnostic {name} failed: {why}")
+            warn(f"{record.model} seed {record.seed}: the diagnostic {name} failed: {why}")
         return record
     except executors.EndedError as error:
         return write_outcome(request.cell_dir, _as_left(request), None, str(error))
@@ -134,10 +135,14 @@ def write_outcome(cell_dir: Path, record: CellRecord, status: Any, why: str) -> 
 
 
 def say_outcome(record: CellRecord) -> None:
-    say(f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip())
+    text = f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip()
+    (say if record.status == DONE else warn)(text)
 
 
-def say(text: str) -> None:
-    """Print one line of progress, from one process only."""
+def say(text: str, level: int = logging.INFO) -> None:
+    """Log one line of progress, from one process only."""
     if device.world()[0] == 0:
-        print(text, file=sys.stderr, flush=True)
+        logging.getLogger("colorbench").log(level, text)
+
+
+warn = partial(say, level=logging.WARNING)

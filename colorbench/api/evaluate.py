@@ -14,8 +14,8 @@ from colorbench.api.common import (
     make_context,
     paths_given,
     sample_pictures,
-    say,
     say_outcome,
+    warn,
     write_outcome,
 )  # fmt: skip
 from colorbench.api.run import Run, reported
@@ -50,7 +50,7 @@ def evaluate(
     done = [cell for cell in source.cells() if cell.has_weights]
     cells = [cell for cell in done if "pictures" not in cell.made_from]
     if elsewhere := dict.fromkeys(cell.model for cell in done if "pictures" in cell.made_from):
-        say(f"left out, made elsewhere, with pictures of that run's test images alone: {', '.join(elsewhere)}")
+        warn(f"left out, made elsewhere, with pictures of that run's test images alone: {', '.join(elsewhere)}")
     if not cells:
         raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
     target = RunFolder(out or source.path / "evaluations" / "-".join([dataset_name(images), *filter(None, [protocol])]))
@@ -79,7 +79,7 @@ def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellR
     record.kept = trained.kept
     for cell in cells:
         if why := changes_since(source, cell, context.registry):
-            say(f"{cell.model} seed {cell.seed} was made otherwise, and is used as it is: {'; '.join(why)}")
+            warn(f"{cell.model} seed {cell.seed} was made otherwise, and is used as it is: {'; '.join(why)}")
             record.kept[cell_name(cell.model, cell.seed)] = why
     context.folder.begin(record, {files.SAMPLES: sample_pictures(context.data)})
 

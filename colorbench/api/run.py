@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pandas as pd
 from PIL import Image
 
 from colorbench import report
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, UserKeyError, refuse_unknown
 from colorbench.report import comparison, markdown, results
 from colorbench.report.compare import compare as compare_runs
 from colorbench.runs.folder import PREDICTIONS, RunFolder
@@ -63,7 +64,7 @@ def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[P
 class Pictures(Mapping[str, Image.Image]):
     """The kept predictions of one model and seed, by image name, RGB. Each is read on access.
 
-    Raises UserError on access if the file is damaged.
+    Raises UserError on access if the file is damaged, and one that is a KeyError, too, for an image without any.
     """
 
     def __init__(self, file: Path, checksum: str, names: Sequence[str], size: int) -> None:
@@ -71,7 +72,8 @@ class Pictures(Mapping[str, Image.Image]):
 
     def __getitem__(self, name: str) -> Image.Image:
         if name not in self.names:
-            raise KeyError(name)
+            near = f"; did you mean {found[0]!r}?" if (found := get_close_matches(str(name), self.names, n=1)) else ""
+            raise UserKeyError(f"{self.file} has no prediction of {name!r}{near}; list(...) of this gives all names")
         if not self._is_sound:
             raise UserError(f"{self.file} is damaged or absent; run the same again, which predicts what is missing")
         (pixels,) = read_pictures(self.file, [name], "RGB", self.size)
@@ -86,6 +88,20 @@ class Pictures(Mapping[str, Image.Image]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class Predictions(dict[str, Pictures]):
+    """The kept predictions by model. What has none raises a UserError that is a KeyError, too."""
+
+    def __init__(self, run: Run, models: Iterable[str]) -> None:
+        super().__init__({model: run.pictures(model) for model in models})
+        self._run = run
+
+    def __missing__(self, model: str) -> Pictures:
+        try:
+            return self._run.pictures(model)
+        except UserError as error:
+            raise UserKeyError(str(error)) from error
 
 
 class Run:
@@ -138,10 +154,10 @@ class Run:
         return report.write(self.folder, self.plugins)
 
     @cached_property
-    def predictions(self) -> dict[str, Pictures]:
+    def predictions(self) -> Predictions:
         """The kept predictions by model and image name, from each model's first finished seed."""
         kept = [cell.model for cell in self._results.outcomes if PREDICTIONS in cell.files]
-        return {model: self.pictures(model) for model in dict.fromkeys(kept)}
+        return Predictions(self, dict.fromkeys(kept))
 
     def pictures(self, model: str, seed: int | None = None) -> Pictures:
         """The kept predictions of a model, from its first finished seed or `seed`. Raises UserError if none."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from colorbench.api.common import ask, load_registry, make_apart, make_context, paths_given, say
+from colorbench.api.common import ask, load_registry, make_apart, make_context, paths_given, say, warn
 from colorbench.api.run import Run, reported
 from colorbench.api.settings import Names, listed
 from colorbench.contract import Preset
@@ -136,7 +136,7 @@ def rescore(context: Context, cells: Iterable[CellRecord]) -> None:
             scored = make_apart(_to_score(context, cell))
             say(f"{cell.model} seed {cell.seed}: {scored.reason or 'scored'}")
         elif cell.scored_by != context.scoring:
-            say(f"{cell.model} seed {cell.seed}: its predictions were not kept; `colorbench run` makes them again")
+            warn(f"{cell.model} seed {cell.seed}: its predictions were not kept; `colorbench run` makes them again")
 
 
 def _keeps_all(context: Context, cell: CellRecord) -> bool:

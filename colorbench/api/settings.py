@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -164,12 +164,13 @@ def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
 
 
 def _report_faults(registry: Registry) -> None:
+    warn = logging.getLogger("colorbench").warning
     for plugin in registry.plugins:
         if plugin.broken:
-            print(f"plugin {plugin.name} is broken and left out: {plugin.broken}", file=sys.stderr)
+            warn(f"plugin {plugin.name} is broken and left out: {plugin.broken}")
         if plugin.changed:
             what = ", ".join(plugin.changed)
-            print(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", file=sys.stderr)
+            warn(f"plugin {plugin.name} changed {what} when it was imported; this was undone: do it in `build`")
 
 
 def _models(models: Names, ablations: Names | None, pictures: Sequence[ModelSpec], registry: Registry) -> list[str]:

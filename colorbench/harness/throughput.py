@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[i
             "preset": asdict(context.preset),
             "batch": max(context.preset.batch_size, 8),
         }
-        print(f"timing {spec.name}", file=sys.stderr, flush=True)
+        logging.getLogger("colorbench").info("timing %s", spec.name)
         measured = {"model": spec.name, "row": cell.row, "environment": env, "batch": request["batch"]}
         measured |= _measure(request)
         write_aside(folder.path / "timing" / f"{spec.name}.json", encode(msgspec.convert(measured, Timing)))

@@ -87,8 +87,16 @@ def test_predictions_are_those_in_the_zip_by_model_and_seed(run):
     assert len(first) == len(list(first)) == 8
     assert (first[name].mode, first[name].size) == ("RGB", (16, 16))
     assert np.any(np.asarray(first[name]) != np.asarray(other[name]))
-    with pytest.raises(KeyError):
-        first["strange.png"]
+    assert ("strange.png" in first, "nope" in run.predictions, run.predictions.get("nope")) == (False, False, None)
+    for mapping, key, said in (
+        (first, f"{name}x", f"did you mean '{name}'"),
+        (run.predictions, "tinny", r"did you mean 'tiny'"),
+        (run.predictions, "doomed", "keeps no predictions of doomed"),
+    ):
+        with pytest.raises(UserError, match=said) as missing:
+            mapping[key]
+        assert isinstance(missing.value, KeyError)
+        assert not str(missing.value).startswith(("'", '"'))
     with pytest.raises(UserError, match=r"unknown model 'tinny' \(did you mean 'tiny'\?\)"):
         run.pictures("tinny")
     with pytest.raises(UserError, match="keeps no predictions of doomed"):
@@ -107,6 +115,34 @@ def test_a_picture_is_colored_from_a_file_an_image_or_an_array(run, tmp_path):
     assert np.array_equal(best, np.asarray(run.colorize(photo, model=str(scores.idxmin()))))
     with pytest.raises(UserError, match="cannot read the picture"):
         run.colorize(np.zeros((4, 4)) + 0.5)
+
+
+def test_a_run_is_evaluated_scored_and_merged_in_silence_but_for_what_fails(run, files, tmp_path, capsys, caplog):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    with caplog.at_level("INFO", "colorbench"):
+        evaluated = colorbench.evaluate(copy, "portraits", plugins=files[0])
+    assert evaluated.path.is_relative_to(copy)
+    assert [*evaluated.comparison["model"]] == ["grey", "tiny"] or [*evaluated.comparison["model"]] == ["tiny", "grey"]
+    assert "tiny seed 1: done" in caplog.messages
+    scored = colorbench.score_run(copy, plugins=files)
+    merged = colorbench.merge([copy], tmp_path / "merged")
+    for other in (scored, merged):
+        pd.testing.assert_frame_equal(other.scores, run.scores)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="data is 3; give a dataset"):
+        colorbench.evaluate(copy, 3)
+    with pytest.raises(UserError, match="plugins is 3; give a file"):
+        colorbench.score_run(copy, plugins=3)
+
+
+def test_test_images_are_exported_as_the_command_does(tmp_path):
+    count = colorbench.export("portraits", tmp_path / "out", size=16)
+    assert count == len([*(tmp_path / "out/input").iterdir()]) == len([*(tmp_path / "out/truth").iterdir()]) > 0
+    with pytest.raises(UserError, match="--size 8 is not in the range 16 to"):
+        colorbench.export("portraits", tmp_path / "other", size=8)
+    with pytest.raises(UserError, match="is not an empty folder"):
+        colorbench.export("portraits", tmp_path / "out", size=16)
 
 
 def test_a_folder_is_opened_without_reading_its_tables(run, tmp_path):
@@ -212,7 +248,7 @@ def test_importing_costs_no_torch_and_every_name_is_there():
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert all(hasattr(colorbench, name) for name in dir(colorbench))
-    assert {"run", "open_run", "spec", "load_model", "score", "__version__"} <= {*dir(colorbench)}
+    assert {"run", "open_run", "spec", "load_model", "score", "evaluate", "__version__"} <= {*dir(colorbench)}
 
 
 VARIED = """
