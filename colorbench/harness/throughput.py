@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from colorbench.contract import ModelSpec
+from colorbench.contract import ModelSpec, Preset
 from colorbench.errors import one_line
 from colorbench.runs.folder import environment_key, write_aside
 from colorbench.runs.plan import Context
@@ -23,7 +23,8 @@ from colorbench.runs.records import DONE, Timing, encode
 
 BENCHMARK = Path(__file__).with_name("benchmark.py")
 REQUEST = "COLORBENCH_TIMING"  # the environment variable that tells the benchmark what to time
-
+START_SECONDS = 6.0  # until a process has imported torch and loaded the network
+MAX_SECONDS, MIN_ROUNDS = 0.4, 7  # of each of the four benchmarks
 NOT_ITS = ("PYTEST_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 
 
@@ -45,12 +46,22 @@ def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[i
             "model": spec.name,
             "seed": cell.seed,
             "preset": asdict(context.preset),
-            "batch": max(context.preset.batch_size, 8),
+            "batch": timed_batch(context.preset),
         }
         logging.getLogger("colorbench").info("timing %s", spec.name)
         measured = {"model": spec.name, "row": cell.row, "environment": env, "batch": request["batch"]}
         measured |= _measure(request)
         write_aside(folder.path / "timing" / f"{spec.name}.json", encode(msgspec.convert(measured, Timing)))
+
+
+def timed_batch(preset: Preset) -> int:
+    """The n of what is timed at batch n."""
+    return max(preset.batch_size, 8)
+
+
+def timing_seconds(step: float, inference: float) -> float:
+    """About what the timing of a model takes, by the seconds of a step and of inference at batch n."""
+    return START_SECONDS + 4 * MAX_SECONDS + 2 * (3 + MIN_ROUNDS) * (step + inference)
 
 
 def _measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +73,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
             sys.executable, "-m", "pytest", str(BENCHMARK), "-q",
             "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
             "-c", str(config), f"--benchmark-json={out}", "--benchmark-warmup=on", "--benchmark-warmup-iterations=3",
-            "--benchmark-max-time=0.4", "--benchmark-min-rounds=7", "--benchmark-calibration-precision=1",
+            f"--benchmark-max-time={MAX_SECONDS}", f"--benchmark-min-rounds={MIN_ROUNDS}",
+            "--benchmark-calibration-precision=1",
         ]  # fmt: skip
         # Nor does it belong to the processes of `accelerate launch`, which would have it wait for the others.
         # As when it trains, its threads do not spin while they wait.

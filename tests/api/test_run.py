@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import FAILING, TINY, call, jpeg, one_line
+from conftest import FAILING, TINY, call, jpeg, jpegs, one_line
 from PIL import Image
 
 import colorbench
@@ -121,7 +122,7 @@ def test_a_run_is_evaluated_scored_and_merged_in_silence_but_for_what_fails(run,
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
     with caplog.at_level("INFO", "colorbench"):
-        evaluated = colorbench.evaluate(copy, "portraits", plugins=files[0])
+        evaluated = colorbench.evaluate(copy, jpegs(tmp_path / "photos", 3), plugins=files[0])
     assert evaluated.path.is_relative_to(copy)
     assert [*evaluated.comparison["model"]] == ["grey", "tiny"] or [*evaluated.comparison["model"]] == ["tiny", "grey"]
     assert "tiny seed 1: done" in caplog.messages
@@ -137,12 +138,13 @@ def test_a_run_is_evaluated_scored_and_merged_in_silence_but_for_what_fails(run,
 
 
 def test_test_images_are_exported_as_the_command_does(tmp_path):
-    count = colorbench.export("portraits", tmp_path / "out", size=16)
-    assert count == len([*(tmp_path / "out/input").iterdir()]) == len([*(tmp_path / "out/truth").iterdir()]) > 0
+    photos, out = jpegs(tmp_path / "photos", 3), tmp_path / "out"
+    assert colorbench.export(photos, out, size=16) == 3
+    assert [len([*(out / kind).iterdir()]) for kind in ("input", "truth")] == [3, 3]
     with pytest.raises(UserError, match="--size 8 is not in the range 16 to"):
-        colorbench.export("portraits", tmp_path / "other", size=8)
+        colorbench.export(photos, tmp_path / "other", size=8)
     with pytest.raises(UserError, match="is not an empty folder"):
-        colorbench.export("portraits", tmp_path / "out", size=16)
+        colorbench.export(photos, out, size=16)
 
 
 def test_a_folder_is_opened_without_reading_its_tables(run, tmp_path):
@@ -310,8 +312,13 @@ def test_an_interrupted_cell_leaves_no_process_and_can_go_on(tmp_path):
     cells = [process for process in psutil.Process().children(recursive=True) if process.ppid() != os.getpid()]
     assert cells == []
     with folder.held():
-        (cell,) = prepare(options_of("tiny", "portraits", settings)).cells
+        work = prepare(options_of("tiny", "portraits", settings))
+    (cell,), (estimate,) = work.cells, work.estimates.values()
     assert cell.state == RESUMABLE
+    assert not work.timing
+    assert work.seconds > estimate.training + estimate.prediction  # the report
+    assert replace(work, timing=True).seconds - work.seconds == pytest.approx(estimate.timing)
+    assert estimate.timing > 5  # a process of its own
 
 
 def test_a_notebook_counts_as_a_place_for_bars(monkeypatch):
