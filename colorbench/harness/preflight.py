@@ -195,14 +195,15 @@ def _steps(cell: Cell, network: nn.Module, stage: Stage) -> tuple[int, float]:
     with frozen(network, stage.frozen):
         for count in (min(2, len(batch.L)), len(batch.L)):  # the first warms up
             started = time.perf_counter()
-            for update in stepper.step(_first(batch, count), 0.0, count):
+            for update in stepper.step(first(batch, count), 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
     return loader.length, time.perf_counter() - started
 
 
-def _first(batch: Batch, count: int) -> Batch:
+def first(batch: Batch, count: int) -> Batch:
+    """The first images of a batch."""
     inputs = {name: array[:count] for name, array in batch.inputs.items()}
     return replace(batch, L=batch.L[:count], ab=batch.ab[:count], inputs=inputs)
 

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
+from torch import Tensor
 
 from colorbench.contract import ModelSpec, Preset
 from colorbench.errors import one_line
+from colorbench.harness.predict import inputs_of
+from colorbench.harness.scoring import SAMPLES
 from colorbench.runs.folder import environment_key, write_aside
 from colorbench.runs.plan import Context
 from colorbench.runs.records import DONE, Timing, encode
@@ -50,7 +54,9 @@ def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[i
         }
         logging.getLogger("colorbench").info("timing %s", spec.name)
         measured = {"model": spec.name, "row": cell.row, "environment": env, "batch": request["batch"]}
-        measured |= _measure(request)
+        images = slice(SAMPLES), torch.device("cpu"), context.protocol
+        _, inputs = inputs_of(spec, context.data.splits["test"], *images)
+        measured |= _measure(request, inputs)
         write_aside(folder.path / "timing" / f"{spec.name}.json", encode(msgspec.convert(measured, Timing)))
 
 
@@ -64,8 +70,9 @@ def timing_seconds(step: float, inference: float) -> float:
     return START_SECONDS + 4 * MAX_SECONDS + 2 * (3 + MIN_ROUNDS) * (step + inference)
 
 
-def _measure(request: dict[str, Any]) -> dict[str, Any]:
+def _measure(request: dict[str, Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
+        torch.save(inputs, file := Path(folder, "inputs"))
         # An empty configuration, and no plugin but the benchmark's: whatever pytest is told where we stand stays out.
         config, out = Path(folder, "pytest.ini"), Path(folder, "benchmark.json")
         config.write_text("[pytest]\n")
@@ -79,7 +86,8 @@ def _measure(request: dict[str, Any]) -> dict[str, Any]:
         # Nor does it belong to the processes of `accelerate launch`, which would have it wait for the others.
         # As when it trains, its threads do not spin while they wait.
         env = {"OMP_WAIT_POLICY": "PASSIVE"} | {k: v for k, v in os.environ.items() if not k.startswith(NOT_ITS)}
-        env |= {REQUEST: json.dumps(request, default=str), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        asked = json.dumps(request | {"inputs": str(file)}, default=str)
+        env |= {REQUEST: asked, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")] or done.stderr.splitlines()
