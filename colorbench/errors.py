@@ -89,4 +89,4 @@ def refuse_empty(**options: object) -> None:
     """Raises UserError naming the options that were given without a word, as by a script whose variable is not set."""
     if empty := [f"--{name}" for name, value in options.items() if value == ""]:
         verb = "is" if len(empty) == 1 else "are"
-        raise UserError(f"{', '.join(empty)} {verb} empty; say what is meant, or leave it out")
+        raise UserError(f"{', '.join(empty)} {verb} empty; give a value, or leave it out")

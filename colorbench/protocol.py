@@ -90,7 +90,7 @@ class Protocol:
         if self.hints > self.size**2:
             raise UserError(f"protocol {self.name}: {self.hints} hints are more than {self.size} px square have pixels")
         if self.size > LARGEST_SIZE:
-            raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
+            raise UserError(f"pictures of {self.size} px are too large; give a size up to {LARGEST_SIZE}")
 
     @property
     def id(self) -> str:

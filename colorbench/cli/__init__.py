@@ -45,11 +45,11 @@ class _Group(click.Group):
                 _stop(f"the disk is full{where}: {remedy}", 2)
             if not error.filename:
                 raise
-            _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
+            _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run the command again", 2)
         except SystemExit as error:
             if error.code:
                 raise
-            _stop("a plugin has ended the command before it was done (SystemExit); mend or remove it", 2)
+            _stop("a plugin has ended the command before it was done (SystemExit); repair or remove it", 2)
         except KeyboardInterrupt:
             _stop("stopped; what is finished is kept: run the same command again to go on", 130)
 

@@ -100,7 +100,7 @@ def refuse_misspelt(network: nn.Module) -> None:
     due += ["forward"] if type(network).forward is nn.Module.forward else []
     for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
         if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
-            raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
+            raise ValueError(f"the network has {name!r}, which is not used; did you mean {near[0]!r}? Rename it")
 
 
 def notes_of(network: nn.Module) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Mod
         raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
     if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
-        raise UserError(f"{file} holds values that are no numbers in {_some(broken)}; give weights of a sound training")
+        raise UserError(f"{file} holds NaN in {_some(broken)}; give weights without them")
     network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
@@ -227,7 +227,7 @@ def _converted(
     except Exception as error:  # whatever a plugin raises
         raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
     if not _is_state(converted):
-        raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")
+        raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; repair its plugin")
     return converted
 
 

@@ -233,7 +233,7 @@ def test_an_unknown_setting_is_named_with_the_nearest(tmp_path):
 
 
 def test_a_number_as_text_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--size '64' is no whole number; give one from 16 to "):
+    with pytest.raises(UserError, match="--size '64' is not a whole number; give one from 16 to "):
         colorbench.run("grey", preset="smoke", out=tmp_path / "run", size="64")
     assert not (tmp_path / "run").exists()
 

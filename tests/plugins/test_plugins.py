@@ -112,7 +112,7 @@ def test_a_file_that_breaks_is_refused_with_its_reason(plugin_file, text):
 def test_a_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"absent\.py: there is no such file; name a Python file$"):
         plugins.load([tmp_path / "absent.py"])
-    with pytest.raises(UserError, match=r"it is no file; name a Python file$"):
+    with pytest.raises(UserError, match=r"it is not a file; name a Python file$"):
         plugins.load([tmp_path])
 
 

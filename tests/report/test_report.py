@@ -401,7 +401,7 @@ def test_scores_with_holes_are_refused(mixed, errors):
         with pytest.raises(UserError, match="plain"):
             report.write(mixed.folder)
     mixed.change("plain", 1, {SCORES: b"no table at all"})
-    with pytest.raises(UserError, match=r"plain/seed-1/scores\.parquet is no Parquet file"):
+    with pytest.raises(UserError, match=r"plain/seed-1/scores\.parquet is not a Parquet file"):
         report.write(mixed.folder)
     mixed.file("plain", 1, SCORES).unlink()
     with pytest.raises(UserError, match="plain/seed-1"):

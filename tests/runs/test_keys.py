@@ -45,7 +45,7 @@ def test_other_code_is_stale(bench):
     bench.change(FORWARD, "ab = 60 + 0 * self")
     said = refused(bench)
     assert "colorbench: tiny seed 0: code of plugin tiny.py\n" in said
-    assert "nothing was touched; --again tiny trains anew, --keep tiny uses as it is" in said
+    assert "nothing was touched; --again tiny trains again, --keep tiny uses as it is" in said
 
 
 def test_another_learning_rate_and_a_seed_are_not_averaged(bench):

@@ -115,7 +115,7 @@ def test_weights_reach_a_metric_by_its_name(bench, metric):
         ("drift=/dev/zero", "cannot read --weights drift=/dev/zero: it is a pipe or a device; name a file"),
         ("drift=nowhere.txt", "cannot read --weights drift=nowhere.txt: it does not exist"),
         ("darkest=metric.py", "darkest"),
-        ("drift", "--weights drift: say NAME=FILE"),
+        ("drift", "--weights drift: write NAME=FILE"),
     ],
 )
 def test_weights_that_nobody_takes_are_refused(bench, metric, monkeypatch, verb, weights, said):

@@ -150,7 +150,7 @@ def test_a_new_plugin_keeps_every_law_and_its_own_tests_pass(colorbench, tmp_pat
         ("model", "a--b", "a package cannot be called 'a--b'"),
         ("model", "1st", "a package cannot be called '1st'"),
         ("model", "a" * 61, "use up to 60 lower-case letters"),
-        ("model", "all", "all stands for everything that there is; choose another name"),
+        ("model", "all", "the name all is reserved for everything; choose another name"),
         ("metric", "model", "no column can be called 'model'"),
         ("model", "grey", "model 'grey' is there already, by colorbench_bounds"),
         ("model", "metrics", "model 'metrics' is there already, by the module colorbench_metrics"),
