@@ -128,7 +128,7 @@ def test_what_an_option_cannot_be_is_one_line(given, said):
 
 @pytest.mark.parametrize("text", ["net", "net.count", "net.count=", "count=3", ".count=3", "net.=3"])
 def test_an_option_is_said_in_full(text):
-    with pytest.raises(UserError, match=r"say MODEL\.KEY=VALUE"):
+    with pytest.raises(UserError, match=r"write MODEL\.KEY=VALUE"):
         parsed([text])
 
 
