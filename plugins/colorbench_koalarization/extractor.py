@@ -60,32 +60,23 @@ class Extractor(nn.Module):
 
 def _narrow(network: nn.Module, factor: float) -> None:
     """Multiply all channels but the input's and the classes' by a number of sixteenths: each is a multiple of 16."""
-    for module in [*network.modules()]:
-        for name, child in module.named_children():
-            if isinstance(child, nn.Conv2d):
-                inputs = child.in_channels if child.in_channels == 3 else round(factor * child.in_channels)
-                outputs, bias = round(factor * child.out_channels), child.bias is not None
-                narrow = nn.Conv2d(inputs, outputs, child.kernel_size, child.stride, child.padding, bias=bias)
-                setattr(module, name, narrow.to("meta"))
-            elif isinstance(child, nn.Linear):
-                setattr(module, name, nn.Linear(round(factor * child.in_features), CLASSES, device="meta"))
-            elif isinstance(child, nn.BatchNorm2d):
-                for tensor in (*child.parameters(), *child.buffers()):
-                    tensor.data = tensor.data[: round(factor * len(tensor))]
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        outputs, *inputs = tensor.shape[:2]
+        kept = [outputs if name.startswith("classif.") else round(factor * outputs)]
+        kept += [count if count == 3 else round(factor * count) for count in inputs]
+        tensor.data = tensor.data[tuple(map(slice, kept))]
 
 
 @torch.no_grad()
 def _randomize(network: nn.Module) -> None:
     """He et al. 2015, so that images differ in the logits as much as trained ones let them; torch's own vanish."""
     generator = torch.Generator().manual_seed(16)  # its own, and fixed: every run sees by the same features
-    _zero(network)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            kernel = torch.randn(module.weight.shape, generator=generator)
-            module.weight.copy_(kernel * (2 / kernel[0].numel()) ** 0.5)
-        elif isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-            module.running_var.fill_(1)
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim > 1:  # a kernel
+            kernel = torch.randn(tensor.shape, generator=generator)
+            tensor.copy_(kernel * (2 / kernel[0].numel()) ** 0.5)
+        else:  # a scale or variance, or a bias or mean
+            tensor.fill_(name.endswith(("bn.weight", "running_var")))
 
 
 @torch.no_grad()

@@ -22,9 +22,10 @@ from colorbench.contract import Batch, Update
 from colorbench_koalarization.extractor import CLASSES, Extractor
 
 AB_SCALE = 127.0  # ab / 127 fills (-1, 1), the range of tanh
+NOT_COUNTED = "The parameters of koalarization are those that it trains: without its frozen Inception-ResNet-v2."
 RANDOM = (
-    "koalarization has no trained Inception-ResNet-v2 (option extractor): it sees fixed random features, "
-    "which is not the published model."
+    "The weights of koalarization's Inception-ResNet-v2 were not given (option extractor): its features are random, "
+    "so this is not the published model."
 )
 
 
@@ -60,7 +61,7 @@ class Koalarization(nn.Module):
         )
         self.apply(_initialize)
         self.extractor = Extractor(extractor, width, size)
-        self.notes = [RANDOM] if extractor == "random" else []
+        self.notes = [NOT_COUNTED, RANDOM] if extractor == "random" else [NOT_COUNTED]
 
     def forward(self, L: Tensor) -> Tensor:
         """L (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W) in Lab units, within -127..127.
@@ -68,7 +69,9 @@ class Koalarization(nn.Module):
         Raises ValueError where H or W is no multiple of 8.
         """
         if L.shape[2] % 8 or L.shape[3] % 8:
-            raise ValueError(f"koalarization needs a height and width that are multiples of 8, not {tuple(L.shape[2:])}")
+            raise ValueError(
+                f"koalarization needs a height and width that are multiples of 8, not {tuple(L.shape[2:])}"
+            )
         encoded = self.encoder(L / 50 - 1)  # (B, 256, H/8, W/8)
         seen = self.extractor(L)[:, :, None, None].expand(-1, -1, *encoded.shape[2:])  # (B, 1001, H/8, W/8)
         ab = self.decoder(self.fusion(torch.cat((encoded, seen), dim=1)))  # (B, 2, H/2, W/2)
