@@ -22,9 +22,9 @@ from colorbench.contract import Batch, Update
 from colorbench_koalarization.extractor import CLASSES, Extractor
 
 AB_SCALE = 127.0  # ab / 127 fills (-1, 1), the range of tanh
-NOT_COUNTED = "The parameters of koalarization are those that it trains: without its frozen Inception-ResNet-v2."
+NOT_COUNTED = "Its frozen Inception-ResNet-v2 is not among its parameters, which are those that it trains."
 RANDOM = (
-    "The weights of koalarization's Inception-ResNet-v2 were not given (option extractor): its features are random, "
+    "The weights of its Inception-ResNet-v2 were not given (option extractor): the features are random, "
     "so this is not the published model."
 )
 
