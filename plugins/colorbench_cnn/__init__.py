@@ -31,7 +31,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="cnn",
-            summary="L2 regression with a plain encoder-decoder, no skip connections",
+            summary="L2 regression with a plain encoder-decoder of ours, no skip connections",
             build=build,
             schedule=lambda preset: (Stage("train", preset.epochs, learning_rate=1e-3),),
             options=Options(),

@@ -4,7 +4,8 @@ Sources: the comparison row "CNN" of Wang, Hu and Zhao, "Beyond Black and White"
 architecture; its related work describes early CNNs as regression under a mean squared error. The encoder is
 that of Zhang, Isola and Efros, "Colorful Image Colorization" (ECCV 2016), blocks 1 to 5: its widths, its
 strided last convolution of blocks 1 to 3, batch normalization at each block's end, its dilated fifth block.
-Their classification head is replaced by a decoder back to full resolution and a two-channel output.
+Their classification head is replaced by a decoder back to full resolution and a two-channel output. So the
+network is ours; the row read as a classification is the model `eccv16`.
 """
 
 from __future__ import annotations
