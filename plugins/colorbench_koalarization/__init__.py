@@ -31,6 +31,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             schedule=schedule,
             options=Options(),
             published_size=224,
+            in_all=False,
         )
     )
 
