@@ -238,9 +238,10 @@ class ModelSpec:
     not learn. `trained_as` names a model from which this one differs only at test time: this one is not trained, and
     uses the trained weights of that model.
     `options` has the default values, as an instance of a frozen dataclass or a mapping; `build` gets each as a keyword,
-    and `--option NAME.KEY=VALUE` replaces one. A file option is identified by its content. When a trained network is
-    loaded, `build` gets None for a file that is missing or has changed: what coloring needs from the file must be in a
-    parameter or buffer.
+    and `--option NAME.KEY=VALUE` replaces one. A model that trains also has the option `rate_factor`, on the learning
+    rate of every stage, which `build` does not get. A file option is identified by its content. When a trained network
+    is loaded, `build` gets None for a file that is missing or has changed: what coloring needs from the file must be in
+    a parameter or buffer.
     `reference` marks the model over which the table reports gains. `anchor` marks the ends of the table's scale:
     "floor" has skill 0 and does not use the image; "bound" cannot be beaten by any model of its kind. `sees_truth` is
     for such bounds: their `forward` also gets the true ab, (L, ab) -> ab.

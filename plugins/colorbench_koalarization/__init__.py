@@ -32,6 +32,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             schedule=schedule,
             options=Options(),
             published_size=224,
+            in_all=False,
         )
     )
 
