@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import ModelSpec, Preset, Published, Stage
 from colorbench.hooks import hookimpl
+from colorbench_siggraph17.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Zhang, Zhu et al. 2017: dilated VGG-like CNN, color classes and regression",
         build=build,
         schedule=schedule,
-        options={"hints": False},
+        options=Options(),
         reference=True,
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
@@ -34,7 +35,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         replace(
             spec.variant("hints", hints=True),
-            summary="siggraph17 trained on random hints as well, which it takes under a protocol that gives them",
+            summary="siggraph17 trained on random hints as its authors draw them, and colored by those of the protocol",
             takes=("hints",),
         )
     )
@@ -47,10 +48,11 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     )
 
 
-def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, hints: bool = False) -> nn.Module:
+def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, **options: Any) -> nn.Module:
+    """`options` are the fields of `Options`."""
     from colorbench_siggraph17.model import Siggraph17
 
-    return Siggraph17(width, hints)
+    return Siggraph17(width, Options(**options))
 
 
 def first_images(epoch: int, count: int) -> range:
