@@ -168,7 +168,7 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
-    record.parameters = 0 if spec.sees_truth else count_parameters(network, L, **inputs)
+    record.parameters = count_parameters(network, L, **inputs)
     record.notes = [*notes_of(network)]
     if file := record.made_from.get("initial"):
         record.notes.append(f"trained on from {file['file']} (SHA-256 {file['sha256'][:12]})")
