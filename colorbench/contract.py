@@ -243,7 +243,7 @@ class ModelSpec:
     parameter or buffer.
     `reference` marks the model over which the table reports gains. `anchor` marks the ends of the table's scale:
     "floor" has skill 0 and does not use the image; "bound" cannot be beaten by any model of its kind. `sees_truth` is
-    for such bounds: their `forward` also gets the true ab, (L, ab) -> ab.
+    for such bounds, and for choices that only a test can make: their `forward` also gets the true ab, (L, ab) -> ab.
     `takes` names keyword inputs of `forward` besides L: "hints", and arrays of a dataset. "hints" is float32 (B, 3, H,
     W): ab in Lab units, and a mask that is 1 where they are valid; elsewhere all three are 0. Hints come only with a
     protocol that has them, arrays only with a dataset that has them; otherwise the model colors from L alone.
