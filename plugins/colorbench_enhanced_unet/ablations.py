@@ -97,7 +97,7 @@ def for_tones(spec: ModelSpec) -> Iterator[ModelSpec]:
             both,
             name=f"{spec.name}/{change}",
             summary=summary,
-            options=replace(both.options, tone=tone),
+            options=ToneOptions(**spec.option_values, tone=tone),
             schedule=untrained,
             trained_as=both.name,
             sees_truth=tone == "truth",
