@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import ModelSpec, Preset, Stage, untrained
-from colorbench_enhanced_unet.options import LOSSES, ToneOptions
+from colorbench_enhanced_unet.options import LOSSES, Tone, ToneOptions
 from colorbench_enhanced_unet.schedule import at_once, of_both_tones, section_4
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def for_tones(spec: ModelSpec) -> Iterator[ModelSpec]:
         schedule=of_both_tones,
     )
     yield both
-    chosen = {
+    chosen: Mapping[str, tuple[Tone, str]] = {
         "warm": ("warm", "enhanced-unet trained on the warmer half of the images"),
         "cool": ("cool", "enhanced-unet trained on the cooler half of the images"),
         "warm-cool-oracle": ("truth", "the two of warm-cool, chosen by the tone of the truth, which only a test knows"),

@@ -73,11 +73,14 @@ class Options:
         return {loss: getattr(self, f"{loss}_loss") for loss in LOSSES}
 
 
+Tone = Literal["warm", "cool", "base", "truth"]  # always one of the two models, or the one of these colors
+
+
 @dataclass(frozen=True)
 class ToneOptions(Options):
     """Of the models for warm and for cool images, `tones.py`."""
 
-    tone: Literal["warm", "cool", "base", "truth"] = "base"  # always one of them, or that of these colors
+    tone: Tone = "base"
 
 
 RANGES = {
