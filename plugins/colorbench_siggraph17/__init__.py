@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from colorbench.contract import ModelSpec, Preset, Published, Stage
+from colorbench.contract import DiagnosticSpec, ModelSpec, Preset, Published, Stage
 from colorbench.hooks import hookimpl
 from colorbench_siggraph17.options import Options
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
+
+    from colorbench.report.diagnostics import View
 
 
 @hookimpl
@@ -46,6 +49,33 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
             schedule=lambda preset: [replace(stage, images=first_images) for stage in schedule(preset)],
         )
     )
+
+
+@hookimpl
+def register_diagnostics(register: Callable[[DiagnosticSpec], None]) -> None:
+    register(
+        DiagnosticSpec(
+            "hint-curve",
+            "the PSNR by the number of color hints, beside the curve of the authors of siggraph17",
+            draw=_draw_curve,
+            caption="PSNR by the number of points whose true ab is given, with its 95 % interval; dashed what R. Zhang "
+            "et al. 2017 print, of other data",
+            page="comparison",
+            notes=_sentences,
+        )
+    )
+
+
+def _draw_curve(view: View) -> Figure | None:
+    from colorbench_siggraph17.curve import draw
+
+    return draw(view)
+
+
+def _sentences(view: View) -> list[str]:
+    from colorbench_siggraph17.curve import sentences
+
+    return sentences(view)
 
 
 def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, **options: Any) -> nn.Module:
