@@ -35,7 +35,7 @@ def curves(view: View) -> dict[str, Curve]:
     found: dict[str, Curve] = {}
     for model, rows in frame.groupby("model"):
         psnr = {
-            numbers[name]: np.stack([of_seed["psnr"] for _, of_seed in own.groupby("seed")])  # (S, I)
+            numbers[str(name)]: np.stack([of_seed["psnr"] for _, of_seed in own.groupby("seed")])  # (S, I)
             for name, own in rows.groupby("protocol")
         }
         first, *more = psnr.values()
