@@ -352,6 +352,25 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
+class DegradationSpec:
+    """Damage to the input of models, such as noise. Training images and the truth that scores compare with stay clean.
+
+    A protocol applies it in its field `degradation`, "NAME:STRENGTH". `apply(rgb, strength, seeds)` gets cropped and
+    resized pictures, uint8 RGB (B, 3, H, W), and returns the L that models see: float32 (B, 1, H, W) in 0..100. What is
+    random must follow `seeds`, a whole number per image, the same for every strength and model.
+
+    `strengths`, numbers above 0, the least damage first, are those of a series; `unit` says in a few words what a
+    strength counts.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Tensor, float, Sequence[int]], Tensor]
+    strengths: Sequence[float]
+    unit: str
+
+
+@dataclass(frozen=True)
 class MetricSpec:
     """A further score in its own column: one per image, or, with `reduce`, one over the whole test set.
 
