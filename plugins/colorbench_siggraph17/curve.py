@@ -29,7 +29,7 @@ Curve = Sequence[tuple[int, statistics.Estimate]]  # number of points, PSNR
 def curves(view: View) -> dict[str, Curve]:
     """By model, of those that hints make a difference to; empty unless the run has a series of numbers of hints."""
     others, frame = view.results.record.others, view.results.protocols
-    if others is None or getattr(others, "varied", None) != "hints" or frame.empty:
+    if others is None or others.varied != "hints" or frame.empty:
         return {}
     numbers: dict[str, int] = {protocol.name: int(protocol.settings["hints"]) for protocol in others.protocols}
     found: dict[str, Curve] = {}
