@@ -72,8 +72,8 @@ def sentences(view: View) -> list[str]:
     said = [
         f"Hint curve: points of {point} x {point} px with the mean of their true ab, the same for every model; more "
         "points are those of a lower number and others. Models whose colors they do not change are left out.",
-        f"R. Zhang et al. 2017 print for their own network, as points: PSNR in dB, {printed}; of 1,000 images of "
-        f"ImageNet at {AUTHORS_SIZE} px with points of {AUTHORS_POINT} px, under the protocol zhang-sweep here.",
+        f"The authors' curve, as points: PSNR in dB, is {printed}. It is of their own network on 1,000 images of "
+        f"ImageNet at {AUTHORS_SIZE} px with points of {AUTHORS_POINT} px, scored as the protocol zhang-sweep does.",
     ]
     if (times := (point / size / (AUTHORS_POINT / AUTHORS_SIZE)) ** 2) != 1:
         said.append(f"At {size} px such a point covers {times:.3g} times the share of the picture that it does there.")
