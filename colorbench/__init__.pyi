@@ -6,6 +6,7 @@ from .color import lab_to_rgb as lab_to_rgb
 from .color import rgb_to_lab as rgb_to_lab
 from .contract import Batch as Batch
 from .contract import DatasetSpec as DatasetSpec
+from .contract import DegradationSpec as DegradationSpec
 from .contract import DiagnosticSpec as DiagnosticSpec
 from .contract import MetricSpec as MetricSpec
 from .contract import ModelSpec as ModelSpec

@@ -244,7 +244,7 @@ class ModelSpec:
     a parameter or buffer.
     `reference` marks the model over which the table reports gains. `anchor` marks the ends of the table's scale:
     "floor" has skill 0 and does not use the image; "bound" cannot be beaten by any model of its kind. `sees_truth` is
-    for such bounds: their `forward` also gets the true ab, (L, ab) -> ab.
+    for such bounds, and for choices that only a test can make: their `forward` also gets the true ab, (L, ab) -> ab.
     `takes` names keyword inputs of `forward` besides L: "hints", and arrays of a dataset. "hints" is float32 (B, 3, H,
     W): ab in Lab units, and a mask that is 1 where they are valid; elsewhere all three are 0. Hints come only with a
     protocol that has them, arrays only with a dataset that has them; otherwise the model colors from L alone.
@@ -352,6 +352,25 @@ class DatasetSpec:
     name: str
     summary: str
     open: Callable[[str], Mapping[str, Sequence[Picture]]]
+
+
+@dataclass(frozen=True)
+class DegradationSpec:
+    """Damage to the input of models, such as noise. Training images and the truth that scores compare with stay clean.
+
+    A protocol applies it in its field `degradation`, "NAME:STRENGTH". `apply(rgb, strength, seeds)` gets cropped and
+    resized pictures, uint8 RGB (B, 3, H, W), and returns the L that models see: float32 (B, 1, H, W) in 0..100. What is
+    random must follow `seeds`, a whole number per image, the same for every strength and model.
+
+    `strengths`, numbers above 0, the least damage first, are those of a series; `unit` says in a few words what a
+    strength counts.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Tensor, float, Sequence[int]], Tensor]
+    strengths: Sequence[float]
+    unit: str
 
 
 @dataclass(frozen=True)

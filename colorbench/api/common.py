@@ -21,7 +21,7 @@ from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
-from colorbench.harness.predict import to_pixels
+from colorbench.harness.predict import damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.harness.scoring import SAMPLES
 from colorbench.plugins import Registry
@@ -60,10 +60,11 @@ def make_context(
 ) -> Context:  # fmt: skip
     """The context of a command on this machine, with its images decoded; `others` are further fields of it.
 
-    Raises UserError for an unknown protocol.
+    Raises UserError for a protocol that the code, or no plugin for its degradation, knows.
     """
     protocol = replace(protocol, size=preset.size)
     check_protocol(protocol)
+    damage_of(protocol, registry)
     refuse_inside(folder.path, source, registry)
     data = decode_all(source, open_splits(source, registry, limits), protocol)
     env = environment(registry.plugins, device.describe())

@@ -37,7 +37,7 @@ def score(
     """
     refuse_empty(data=data)
     folder, registry = RunFolder(run), load_registry(plugin_files, weights or {})
-    context = _context_to_score(folder, registry, data, tuple(plugin_files))
+    context = context_to_score(folder, registry, data, tuple(plugin_files))
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.has_weights]
         lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
@@ -67,7 +67,7 @@ def score_protocols(
     folder, registry = RunFolder(run), plugins.load(plugin_files)
     every = list(registry.specs["protocol"])
     protocols = registry.find("protocol", every if "all" in names else names)
-    context = _context_to_score(folder, registry, data, tuple(plugin_files))
+    context = context_to_score(folder, registry, data, tuple(plugin_files))
     protocols = [context.protocol, *(p.on_input_of(context.protocol) for p in protocols)]
     protocols = list({protocol.id: protocol for protocol in protocols}.values())
     for protocol in protocols:
@@ -103,7 +103,7 @@ def score_protocols(
     return reported(folder, folder.cells(), plugin_files)
 
 
-def _context_to_score(
+def context_to_score(
     folder: RunFolder, registry: Registry, data: str | None, plugin_files: tuple[Path, ...]
 ) -> Context:
     """The context of a run that is there. Raises UserError if its images, or its protocol, are others now."""

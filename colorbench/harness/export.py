@@ -17,7 +17,7 @@ from colorbench.data.cache import decode_all
 from colorbench.data.loader import to_rgb
 from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError
-from colorbench.harness.predict import BATCH, to_pixels
+from colorbench.harness.predict import BATCH, damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.protocol import COLORBENCH
 from colorbench.runs.predictions import picture_name
@@ -37,11 +37,13 @@ def export_pictures(
     refuse_inside(folder, data, registry)
     fed = replace(registry.find("protocol", [protocol_name])[0], size=size)
     check_protocol(fed)
+    damaged = damage_of(fed, registry)
     protocol = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
     images = decode_all(data, open_splits(data, registry, {"test": None}), protocol).splits["test"]
     for start in range(0, len(images), BATCH):
         truth = np.array(images.pixels[start : start + BATCH])
-        L = luminance(to_rgb(truth, torch.device("cpu")), protocol)
+        rgb = to_rgb(truth, torch.device("cpu"))
+        L = damaged(rgb, images.digests[start : start + BATCH]) if damaged else luminance(rgb, protocol)
         grey = to_pixels(recombine(L, L.new_zeros(len(L), 2, *L.shape[2:]), protocol))[..., 0]
         for name, *pixels in zip(images.names[start:], grey, truth, strict=False):
             for kind, picture in zip(("input", "truth"), pixels, strict=True):

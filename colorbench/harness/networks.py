@@ -61,7 +61,8 @@ def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
 
 def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tensor]:
     """The network's state without that of its base, which is saved in a cell of its own."""
-    inside = [name for name, module in network.named_modules() if module is base]
+    modules = network.named_modules(remove_duplicate=False)  # it may hold its base more than once
+    inside = [name for name, module in modules if module is base]
     return {k: v for k, v in network.state_dict().items() if not any(k.startswith(f"{name}.") for name in inside)}
 
 

@@ -27,6 +27,8 @@ def test_a_refiner_saves_only_what_it_trained():
     refiner = build(spec("b", "a"), 1.0, 16, base)
     assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
     assert not any(p.requires_grad for p in base.parameters())
+    refiner.again = base
+    assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
 
 
 def test_a_variant_starts_from_its_parent_s_weights():
