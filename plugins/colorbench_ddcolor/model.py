@@ -160,9 +160,9 @@ class ColorDecoder(nn.Module):
     def __init__(self, inputs: Sequence[int], dim: int, hidden: int) -> None:
         super().__init__()
         self.projections = nn.ModuleList(_projection(channels, dim) for channels in inputs)
-        self.level = nn.Embedding(len(inputs), dim)
-        self.query = nn.Embedding(QUERIES, dim)
-        self.query_position = nn.Embedding(QUERIES, dim)
+        self.level = nn.Parameter(torch.randn(len(inputs), dim))
+        self.query = nn.Parameter(torch.randn(QUERIES, dim))
+        self.query_position = nn.Parameter(torch.randn(QUERIES, dim))
         self.layers = nn.ModuleList(ColorLayer(dim, hidden) for _ in range(LAYERS))
         self.norm = nn.LayerNorm(dim)
         self.embed = nn.Sequential(
@@ -172,12 +172,12 @@ class ColorDecoder(nn.Module):
     def forward(self, scales: Sequence[Tensor]) -> Tensor:
         pixels, positions = [], []  # (B, h * w, dim) and (1, h * w, dim) of each scale
         for level, (projection, scale) in enumerate(zip(self.projections, scales, strict=True)):
-            pixels.append(projection(scale).flatten(2).mT + self.level.weight[level])
+            pixels.append(projection(scale).flatten(2).mT + self.level[level])
             positions.append(position_encoding(scale, pixels[-1].shape[2]))
-        queries = self.query.weight.expand(len(pixels[0]), -1, -1)
+        queries = self.query.expand(len(pixels[0]), -1, -1)
         for index, layer in enumerate(self.layers):
             level = index % len(pixels)
-            queries = layer(queries, self.query_position.weight, pixels[level], positions[level])
+            queries = layer(queries, self.query_position, pixels[level], positions[level])
         return self.embed(self.norm(queries))
 
 
@@ -246,8 +246,11 @@ def _verdict(logits: Tensor, real: bool) -> Tensor:
 @contextmanager
 def _held(player: nn.Module) -> Iterator[None]:
     """Forward passes inside reach through `player` without giving its parameters a gradient."""
-    player.requires_grad_(False)
+    learning = [parameter for parameter in player.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
     try:
         yield
     finally:
-        player.requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -32,9 +32,9 @@ RENAMED = (
     (r"\.transformer_ffn_layers\.(\d)\.linear2\.", r".layers.\1.feed.2."),
     (r"\.out_proj\.", ".out."),
     (r"\.decoder_norm\.", ".norm."),
-    (r"\.query_feat\.", ".query."),
-    (r"\.query_embed\.", ".query_position."),
-    (r"\.level_embed\.", ".level."),
+    (r"\.query_feat\.weight$", ".query"),
+    (r"\.query_embed\.weight$", ".query_position"),
+    (r"\.level_embed\.weight$", ".level"),
     (r"\.input_proj\.", ".projections."),
     (r"\.color_embed\.layers\.(\d)\.", lambda found: f".embed.{2 * int(found[1])}."),
 )

@@ -13,7 +13,7 @@ from torchvision.models import vgg
 
 from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch
-from colorbench.harness.networks import load_published
+from colorbench.harness.networks import count_parameters, load_published
 
 # Depths and channels of the encoder, channels of both decoders, of the color queries, and of their feed-forward layer
 LARGE = ((3, 3, 27, 3), (192, 384, 768, 1536), 512, 256, 2048)
@@ -215,6 +215,7 @@ def test_the_authors_file_loads_and_gives_their_output(tmp_path):
     with torch.no_grad():
         got, expected = network.generator(L), transcription(state, L)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    assert count_parameters(network, L) == sum(p.numel() for p in network.generator.parameters())
     assert expected.std((2, 3)).min() > 0.1 * expected.abs().mean()  # not a comparison of constants
 
 
