@@ -198,12 +198,20 @@ class Annotated(Protocol):
     notes: Sequence[str]  # sentences for the run record and the foot of the table
 
 
+@runtime_checkable
+class PublishedInPart(Protocol):
+    """A network with submodules that only train it, such as a discriminator."""
+
+    unpublished: Sequence[str]  # the names of those submodules: they are not due in a published file
+
+
 # What a network may have beside the methods of Network, by the name of the attribute.
 OPTIONAL: Mapping[str, type] = {
     "measure": Measures,
     "measured": Measures,
     "with_attention": ShowsAttention,
     "notes": Annotated,
+    "unpublished": PublishedInPart,
 }
 
 

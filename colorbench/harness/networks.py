@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
+from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec, PublishedInPart
 from colorbench.errors import UserError, one_line, reason
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
@@ -142,6 +142,9 @@ def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Mod
     due = trained_state(network, base)
     if isinstance(network, Measures):  # what this harness measures, nobody else published
         state = {**{key: due[key] for key in network.measured if key in due}, **state}
+    if isinstance(network, PublishedInPart):
+        trains = tuple(f"{name}." for name in network.unpublished)
+        state = {**{key: value for key, value in due.items() if key.startswith(trains)}, **state}
     _load(network, state, file, base, remedy)
 
 

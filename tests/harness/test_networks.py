@@ -243,6 +243,17 @@ def test_foreign_names_are_mapped_and_own_ones_left(tmp_path):
     assert torch.equal(network.convolution.weight, other.convolution.weight)
 
 
+def test_a_published_file_may_lack_what_only_trains(tmp_path):
+    network, other, file = Players(), Players(), tmp_path / "w.safetensors"
+    file.write_bytes(packed_weights(other.convolution.state_dict(prefix="convolution.")))
+    with pytest.raises(UserError, match="it lacks critic"):
+        load_published(network, spec("a"), file)
+    network.unpublished, before = ("critic",), network.critic.weight.clone()
+    load_published(network, spec("a"), file)
+    assert torch.equal(network.convolution.weight, other.convolution.weight)
+    assert torch.equal(network.critic.weight, before)
+
+
 @pytest.mark.parametrize(
     ("convert", "reason"),
     [
