@@ -24,6 +24,7 @@ FEWEST = 16  # images of a stage, where there are as many
 def register_models(register: Callable[[ModelSpec], None]) -> None:
     spec = ModelSpec(
         name="deoldify",
+        in_all=False,
         summary="Antic 2019, the artistic model: U-Net on ResNet34, NoGAN training",
         build=build,
         schedule=partial(schedule, gan_rate=1e-5),
