@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterable
 
 LONGEST_REASON = 1000  # characters
@@ -22,14 +23,24 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
+def words_of(error: BaseException) -> str:
+    """The message of an exception; one of a plugin's own may not even have that."""
+    try:
+        return str(error)
+    except whatever_raised():
+        return "it does not say what"
+
+
 def reason(error: BaseException) -> str:
     """What an exception says, in one line of which an end is left out that nobody would read."""
-    try:
-        said = str(error)
-    except Exception:  # an exception of a plugin's own may not even have words
-        said = "it does not say what"
-    line = one_line(f"{type(error).__name__}: {said}".removesuffix(": "))
+    line = one_line(f"{type(error).__name__}: {words_of(error)}".removesuffix(": "))
     return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
+
+
+def whatever_raised() -> tuple[type[BaseException], ...]:
+    """What an `except` around the code of a plugin catches: everything but Ctrl-C, and so also what is no Exception,
+    such as SystemExit, pytest's skip or the panic of an extension in Rust."""
+    return () if isinstance(sys.exception(), KeyboardInterrupt) else (BaseException,)
 
 
 class UserError(Exception):

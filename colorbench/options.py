@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 import msgspec
 
 from colorbench.contract import ModelSpec
-from colorbench.errors import UserError, one_line, reason, refuse_unknown
+from colorbench.errors import UserError, one_line, reason, refuse_unknown, whatever_raised
 from colorbench.plugins import Registry
 from colorbench.runs.identity import canonical
 from colorbench.runs.records import CellRecord
@@ -120,7 +120,7 @@ def _change(key: str, value: Any) -> str:
 def _changed(spec: ModelSpec, key: str, value: Any) -> ModelSpec:
     try:
         return spec.with_options(**{key: value})
-    except Exception as error:  # whatever the checks of a plugin's dataclass raise
+    except whatever_raised() as error:  # whatever the checks of a plugin's dataclass raise
         raise UserError(f"option {key} of {spec.name} cannot be {value!r} ({reason(error)}); give another") from error
 
 

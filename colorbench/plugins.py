@@ -18,7 +18,7 @@ import pluggy
 from colorbench import hooks
 from colorbench.contain import contained
 from colorbench.contract import MetricSpec, ModelSpec
-from colorbench.errors import UserError, reason, refuse_unknown
+from colorbench.errors import UserError, reason, refuse_unknown, whatever_raised
 from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
@@ -123,7 +123,7 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
             for kind in KINDS:
                 given = {"files": registry.weights} if kind == "metric" else {}
                 getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind), **given)
-    except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
+    except whatever_raised() as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()
     finally:

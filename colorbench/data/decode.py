@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from colorbench.color import rgb_to_lab
+from colorbench.errors import reason, whatever_raised, words_of
 from colorbench.protocol import Protocol
 
 ARRAY_NAME = r"[a-z][a-z0-9_]{0,63}"  # a keyword of `forward`, and a part of a file's name
@@ -38,9 +39,9 @@ def decode_picture(picture: Any, protocol: Protocol, with_arrays: bool) -> Decod
             raise ValueError(f"the dataset gave {pixels.dtype} {pixels.shape}; uint8 (h, w, 3) is due")
         arrays = _checked(picture.arrays(size), size) if with_arrays else {}
     except (OSError, ValueError) as error:
-        return " ".join(str(getattr(error, "strerror", None) or error).split())
-    except (Exception, SystemExit) as error:  # a dataset is a plugin: it may raise anything
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return " ".join(str(getattr(error, "strerror", None) or words_of(error)).split())
+    except whatever_raised() as error:  # a dataset is a plugin: it may raise anything
+        return reason(error)
     pixels = fitted(pixels, protocol)
     return Decoded(pixels, _is_near_grey(pixels, protocol.near_grey), arrays)
 

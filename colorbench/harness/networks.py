@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
-from colorbench.errors import UserError, one_line, reason
+from colorbench.errors import UserError, one_line, reason, whatever_raised
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
@@ -213,7 +213,7 @@ def _converted(
 ) -> Mapping[str, Tensor]:
     try:
         converted = convert(state)
-    except Exception as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
     if not _is_state(converted):
         raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")

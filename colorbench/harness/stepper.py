@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from colorbench.contract import Batch, Measures, Stage, Update
-from colorbench.errors import one_line, reason
+from colorbench.errors import one_line, reason, whatever_raised
 from colorbench.harness.networks import misfit, submodule
 from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
@@ -128,7 +128,7 @@ def check_fields(stages: Sequence[Stage]) -> None:
         for field, (due, holds) in _RULES.items():
             try:
                 held = holds(value := getattr(stage, field))
-            except (Exception, SystemExit) as error:  # of a function that a plugin gives
+            except whatever_raised() as error:  # of a function that a plugin gives
                 raise ValueError(f"stage {stage.name!r}: {field} fails ({reason(error)}); {due} is due") from error
             if not held:
                 raise ValueError(f"stage {stage.name!r}: {field} is {value!r}; {due} is due")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from colorbench.contract import ModelSpec
-from colorbench.errors import UserError
+from colorbench.errors import UserError, reason, whatever_raised
 from colorbench.harness.networks import build, build_published, load_weights
 from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
@@ -78,8 +78,8 @@ def load_cell(run: RunFolder, model: str, seed: int, registry: Registry) -> nn.M
         return with_weights(record, run.cell_dir(model, seed), spec, base, run.record.preset.size)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
-        raise UserError(f"{model!r} of {run.path} cannot be built again: {error}") from error
+    except whatever_raised() as error:
+        raise UserError(f"{model!r} of {run.path} cannot be built again: {reason(error)}") from error
 
 
 def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: Registry) -> nn.Module | None:

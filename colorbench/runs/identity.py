@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from colorbench.contract import ModelSpec, Stage
-from colorbench.errors import UserError, reason, without_control
+from colorbench.errors import UserError, reason, whatever_raised, without_control
 from colorbench.runs.predictions import file_sha256
 from colorbench.runs.records import CellRecord, cleaned, refuse_hostile
 
@@ -77,7 +77,7 @@ def option_fields(spec: ModelSpec) -> dict[str, Any]:
             fields[name] = canonical(value)
             msgspec.json.encode(fields[name])
             refuse_deep(fields[name])
-    except Exception as error:  # whatever a plugin's own objects raise
+    except whatever_raised() as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
             "give plain values, paths, arrays, functions, or objects that can be pickled"
@@ -164,7 +164,7 @@ def stage_fields(stage: Stage) -> dict[str, Any]:
             asked = [(epoch, count) for epoch in (1, 2, stage.epochs) for count in COUNTS]
             chosen = b"".join(np.asarray(stage.images(*of), np.int64).tobytes() for of in asked)
             share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
-        except (Exception, SystemExit) as error:  # whatever a plugin raises
+        except whatever_raised() as error:
             why = f"stage {stage.name!r}: images fails ({reason(error)})"
             raise ValueError(f"{why}; let it return a list or array of indices for any epoch and count") from error
         name = f"{_name_of(stage.images)} {hashlib.sha256(chosen).hexdigest()[:8]}"
