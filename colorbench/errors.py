@@ -43,6 +43,15 @@ def whatever_raised() -> tuple[type[BaseException], ...]:
     return () if isinstance(sys.exception(), KeyboardInterrupt) else (BaseException,)
 
 
+def shown(value: object, longest: int = 60) -> str:
+    """What `repr` says of a value, in one line of so many characters; of one that has no repr, its type."""
+    try:
+        text = one_line(repr(value))
+    except whatever_raised():
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 class UserError(Exception):
     """Bad input or a world that does not cooperate. The command line prints it and exits with 2."""
 
@@ -55,8 +64,8 @@ def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: 
     """Raises UserError naming all of `names` that are not `known`, the nearest match of each, and what exists."""
     known = list(known)
     if unknown := [name for name in names if name not in known]:
-        near = [difflib.get_close_matches(name, known, n=1) for name in unknown]
-        said = [f"{n!r}" + (f" (did you mean {m[0]!r}?)" if m else "") for n, m in zip(unknown, near, strict=True)]
+        near = [difflib.get_close_matches(str(name), known, n=1) for name in unknown]
+        said = [shown(n) + (f" (did you mean {m[0]!r}?)" if m else "") for n, m in zip(unknown, near, strict=True)]
         raise UserError(f"unknown {noun} {', '.join(said)}; there is: {', '.join(known) or 'none'}{hint}")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 import msgspec
 
 from colorbench.contract import ModelSpec
-from colorbench.errors import UserError, one_line, reason, refuse_unknown, whatever_raised
+from colorbench.errors import UserError, one_line, reason, refuse_unknown, shown, whatever_raised
 from colorbench.plugins import Registry
 from colorbench.runs.identity import canonical
 from colorbench.runs.records import CellRecord
@@ -121,7 +121,8 @@ def _changed(spec: ModelSpec, key: str, value: Any) -> ModelSpec:
     try:
         return spec.with_options(**{key: value})
     except whatever_raised() as error:  # whatever the checks of a plugin's dataclass raise
-        raise UserError(f"option {key} of {spec.name} cannot be {value!r} ({reason(error)}); give another") from error
+        what = f"option {key} of {spec.name} cannot be {shown(value)}"
+        raise UserError(f"{what} ({reason(error)}); give another") from error
 
 
 def _kinds(spec: ModelSpec) -> dict[str, Any]:
@@ -150,7 +151,8 @@ def _values(name: str, given: Sequence[Any], kind: Any) -> Iterator[Any]:
                 read = _read(value, kind)
             except (TypeError, ValueError) as error:  # msgspec's errors are both
                 what = one_line(str(getattr(kind, "__name__", kind) if isinstance(kind, type) else kind))
-                raise UserError(f"--option {name}={value}: it is no {what}; give one") from error
+                text = value if isinstance(value, str) else shown(value)
+                raise UserError(f"--option {name}={text}: it is no {what}; give one") from error
             if isinstance(read, Path) and not (read.is_file() or read.is_dir()):
                 why = "it is a pipe or a device" if read.exists() else "there is no such file or folder"
                 raise UserError(f"--option {name}={value}: {why}; name another")

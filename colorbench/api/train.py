@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from tqdm import tqdm
+
 from colorbench.api.common import (
     ask,
     load_registry,
@@ -199,7 +201,8 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
     estimates, failures = {}, {}
     # What only the truth can make trains nothing: making it costs no more than the check would.
     checked = [cell for cell in reversed(cells) if cell.trains and not cell.spec.sees_truth]
-    for name, cell in {cell.spec.name: cell for cell in checked}.items():
+    models = {cell.spec.name: cell for cell in checked}
+    for name, cell in tqdm(models.items(), desc="checking", unit="model", disable=None, leave=False):
         try:
             estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
         except (RuntimeError, UserError, OSError) as error:
