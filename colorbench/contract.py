@@ -377,7 +377,8 @@ class MetricSpec:
     `better` says which scores are better: "lower", "higher", "zero" (nearest to 0), or "" for none. `settings`, plain
     values and paths, are recorded, and the scores depend on them; a file is identified by its content. `notes` are
     sentences below the table. `missing`, if not "", says why the metric cannot be computed here and how to fix it: it
-    is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name.
+    is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name; if
+    it is missing even so, the command is refused, unless `settings` say that the file is used by another metric.
 
     `takes` names dataset arrays that `compute` gets as keywords, (B, ...) each; if the data lack one, the metric is
     left out.

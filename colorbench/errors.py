@@ -52,6 +52,15 @@ def shown(value: object, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def why_no_file(path: str | os.PathLike[str], or_folder: bool = False) -> str:
+    """Why a path is none of a file, or folder; "" if it is. Reading from a pipe or a device might never end."""
+    if os.path.isfile(path) or (or_folder and os.path.isdir(path)):
+        return ""
+    if os.path.exists(path):
+        return "it is a folder" if os.path.isdir(path) else "it is a pipe or a device"
+    return "there is no such file" + (" or folder" if or_folder else "")
+
+
 class UserError(Exception):
     """Bad input or a world that does not cooperate. The command line prints it and exits with 2."""
 

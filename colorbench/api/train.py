@@ -25,7 +25,7 @@ from colorbench.api.score import check_metrics_apart, rescore
 from colorbench.api.settings import Names, Options, Settings, options_of
 from colorbench.contract import ModelSpec
 from colorbench.data.splits import SHARES
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.preflight import Estimate, PublishedRequest, check_model, check_weights
 from colorbench.harness.throughput import time_models
@@ -150,8 +150,7 @@ def _asked(options: Options) -> tuple[Registry, list[ModelSpec]]:
     refuse_unknown("model that runs for --option", {name.rpartition(".")[0]: None for name in options.options}, names)
     refuse_unknown("model that runs for --initial", options.initial, names)
     for name, file in options.initial.items():
-        if name in options.weights or not file.is_file():
-            why = "--weights gives its weights already" if name in options.weights else "there is no such file"
+        if why := "--weights gives its weights already" if name in options.weights else why_no_file(file):
             raise UserError(f"--initial {name}={file}: {why}; name one file of weights to train on from")
     return registry, specs
 
