@@ -139,6 +139,11 @@ def test_an_installed_plugin_that_ends_python_at_import_is_broken(fresh, monkeyp
     assert "plugin quitter is broken and left out: SystemExit: 0" in result.stderr
 
 
+def test_a_process_that_takes_too_long_is_stopped():
+    with pytest.raises(executors.EndedError, match=r"^its process was not done after 1 s, and was stopped$"):
+        executors.call(time.sleep, 60, seconds=1.0)
+
+
 def scores(bench):
     return pd.read_parquet(bench.cell("tiny") / "scores.parquet")
 
