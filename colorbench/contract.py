@@ -288,6 +288,13 @@ class ModelSpec:
             raise ValueError(f"model name {self.name!r}: say it in lower-case letters, digits, dashes and dots")
         if self.build is made_elsewhere and self.pictures is None:
             raise ValueError(f"model {self.name!r} has neither build nor pictures; give one of them")
+        if not all(map(callable, (self.build, self.schedule, callable if self.convert is None else self.convert))):
+            raise ValueError(f"model {self.name!r}: build, schedule or convert is no function")
+        width, size = self.published_width, self.published_size
+        if not isinstance(width, int | float) or not 0 < width < math.inf:
+            raise ValueError(f"model {self.name!r}: published_width is {width!r}; give a factor above 0")
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"model {self.name!r}: published_size is {size!r}; give a side in pixels")
         if isinstance(self.takes, str) or not all(name.isidentifier() for name in self.takes):
             raise ValueError(f"model {self.name!r}: takes is {self.takes!r}; give names, such as ('hints',)")
         parameters = getattr(type(self.options), "__dataclass_params__", None)
@@ -400,7 +407,8 @@ class MetricSpec:
     `better` says which scores are better: "lower", "higher", "zero" (nearest to 0), or "" for none. `settings`, plain
     values and paths, are recorded, and the scores depend on them; a file is identified by its content. `notes` are
     sentences below the table. `missing`, if not "", says why the metric cannot be computed here and how to fix it: it
-    is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name.
+    is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name; if
+    it is missing even so, the command is refused, unless `settings` say that the file is used by another metric.
 
     `takes` names dataset arrays that `compute` gets as keywords, (B, ...) each; if the data lack one, the metric is
     left out.

@@ -18,7 +18,7 @@ from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
 from colorbench.data.splits import open_splits, refuse_inside
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
 from colorbench.harness.predict import damage_of, to_pixels
@@ -40,17 +40,17 @@ def load_registry(
 ) -> Registry:  # fmt: skip
     """The plugins, with weights for metrics and `models`. Raises UserError for a name that takes no weights."""
     for name, file in weights.items():
-        if file.exists() and not (file.is_file() or file.is_dir()):  # reading from a pipe might never end
-            raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
-        if name not in models and not file.exists():
-            raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
+        if why := why_no_file(file, or_folder=name not in models):
+            raise UserError(f"cannot read --weights {name}={file}: {why}; name a file")
     registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
     metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
     what = "model that runs, or metric," if models else "metric"
     refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
-    for name in weights:
-        if name in metrics and metrics[name].missing:
-            say(f"the metric {name} is not computed: {metrics[name].missing}")
+    for name, file in weights.items():
+        if (metric := metrics.get(name)) and metric.missing:
+            if not metric.settings:
+                raise UserError(f"--weights {name}={file}: the metric {name} cannot be computed: {metric.missing}")
+            say(f"the metric {name} is not computed: {metric.missing}")
     return registry
 
 

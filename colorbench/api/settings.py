@@ -16,13 +16,14 @@ from typing import Any, Literal, TypedDict
 from colorbench.api.kinds import refuse_other_kinds
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
-from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data
+from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data, shown
 from colorbench.options import configure, parsed
 from colorbench.plugins import Registry, load
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 
 Names = str | Sequence[str]  # in a list, or in one text with commas between
+LONGEST_SETTING = 10_000  # characters, in the record of a call
 MOST = 2**31 - 1  # of what is counted: tables and records hold no more
 SIZES = ("size", "width", "epochs", "batch_size")  # fields of a preset that settings replace
 RANGES = {"size": (16, MOST), "epochs": (1, MOST), "batch_size": (1, MOST), "seed": (0, 2**63 - 1)}
@@ -277,7 +278,8 @@ def _count(given: int | str) -> int | None:
 
 def _call(models: Names, data: str | Path, settings: Settings) -> str:
     """The call as the record keeps it."""
-    return f"colorbench.run({', '.join([repr(models), repr(str(data)), *(f'{k}={v!r}' for k, v in settings.items())])})"
+    given = [f"{name}={shown(value, LONGEST_SETTING)}" for name, value in settings.items()]
+    return f"colorbench.run({', '.join([repr(models), repr(str(data)), *given])})"
 
 
 def _refuse_all(*checks: Callable[[], Any]) -> None:

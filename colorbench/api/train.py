@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from tqdm import tqdm
+
 from colorbench.api.common import (
     ask,
     load_registry,
@@ -23,7 +25,7 @@ from colorbench.api.score import check_metrics_apart, rescore
 from colorbench.api.settings import Names, Options, Settings, options_of
 from colorbench.contract import ModelSpec
 from colorbench.data.splits import SHARES
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.preflight import Estimate, PublishedRequest, check_model, check_weights
 from colorbench.harness.throughput import time_models
@@ -149,8 +151,7 @@ def _asked(options: Options) -> tuple[Registry, list[ModelSpec]]:
     refuse_unknown("model that runs for --option", {name.rpartition(".")[0]: None for name in options.options}, names)
     refuse_unknown("model that runs for --initial", options.initial, names)
     for name, file in options.initial.items():
-        if name in options.weights or not file.is_file():
-            why = "--weights gives its weights already" if name in options.weights else "there is no such file"
+        if why := "--weights gives its weights already" if name in options.weights else why_no_file(file):
             raise UserError(f"--initial {name}={file}: {why}; name one file of weights to train on from")
     return registry, specs
 
@@ -200,7 +201,8 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
     estimates, failures = {}, {}
     # What only the truth can make trains nothing: making it costs no more than the check would.
     checked = [cell for cell in reversed(cells) if cell.trains and not cell.spec.sees_truth]
-    for name, cell in {cell.spec.name: cell for cell in checked}.items():
+    models = {cell.spec.name: cell for cell in checked}
+    for name, cell in tqdm(models.items(), desc="checking", unit="model", disable=None, leave=False):
         try:
             estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
         except (RuntimeError, UserError, OSError) as error:

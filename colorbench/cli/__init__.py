@@ -42,12 +42,13 @@ class _Group(click.Group):
             if not error.filename:
                 raise
             _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
-        except SystemExit as error:
-            if error.code:
-                raise
-            _stop("a plugin has ended the command before it was done (SystemExit); mend or remove it", 2)
         except KeyboardInterrupt:
             _stop("stopped; what is finished is kept: run the same command again to go on", 130)
+        except BaseException as error:
+            if isinstance(error, Exception) or (isinstance(error, SystemExit) and error.code):
+                raise
+            why = type(error).__name__  # SystemExit or what else is no Exception
+            _stop(f"a plugin has ended the command before it was done ({why}); mend or remove it", 2)
 
 
 def _stop(message: str, status: int) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from colorbench.contract import ModelSpec, Preset, Stage
 from colorbench.data.cache import Images, open_images
-from colorbench.errors import DISK_FULL, reason
+from colorbench.errors import DISK_FULL, reason, whatever_raised
 from colorbench.harness import device
 from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.elsewhere import Elsewhere
@@ -137,7 +137,7 @@ def make(request: CellRequest) -> CellRecord:
             _validate(cell, record)
         record.status, record.reason = DONE, None
         (request.cell_dir / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
-    except (Exception, SystemExit) as error:
+    except whatever_raised() as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise  # not the model's fault: the command ends, and takes the model up again next time
         end_if_alone(error, request.cell_dir, *device.world())

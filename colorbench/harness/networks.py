@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec, PublishedInPart
-from colorbench.errors import UserError, one_line, reason
+from colorbench.errors import UserError, one_line, reason, whatever_raised, why_no_file
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
@@ -152,8 +154,9 @@ def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Mod
     if why := misfit(state, trained_state(network, base)):
         raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
-    if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
-        raise UserError(f"{file} holds values that are no numbers in {_some(broken)}; give weights of a sound training")
+    # A buffer may have infinities, such as a mask of attention.
+    if broken := [k for k, v in state.items() if v.isnan().any() or (k in learned and not v.isfinite().all())]:
+        raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights of a sound training")
     network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
@@ -178,9 +181,13 @@ def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 def _content(file: Path) -> bytes:
     try:
+        if why := why_no_file(file):
+            raise UserError(f"cannot read the weights {file}: {why}; name a file")
+        if (size := file.stat().st_size) > psutil.virtual_memory().available:
+            raise UserError(f"{file} has {size:,} bytes, more than there is free memory; give a file of weights alone")
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
+        raise UserError(f"cannot read the weights {file}: {error.strerror}; make it readable") from error
 
 
 def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
@@ -189,6 +196,10 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
         # safetensors begin with the length of their header, 8 bytes, and the header, which is JSON.
         if content[8:9] == b"{" and not content.startswith(b"PK"):
             return safetensors.torch.load(content)
+        if zipfile.is_zipfile(packed := io.BytesIO(content)):
+            with zipfile.ZipFile(packed) as archive:
+                if any(member.compress_type for member in archive.infolist()):  # it may unfold to any size
+                    raise ValueError("torch.save compresses nothing")
         with warnings.catch_warnings(action="ignore"):  # its advice on odd pickles would only blur our one line
             state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here: all mean that this is no plain file of tensors
@@ -217,7 +228,7 @@ def _converted(
 ) -> Mapping[str, Tensor]:
     try:
         converted = convert(state)
-    except Exception as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
     if not _is_state(converted):
         raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")

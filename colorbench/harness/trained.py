@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from colorbench.contract import ModelSpec
-from colorbench.errors import UserError
+from colorbench.errors import UserError, reason, shown, whatever_raised
 from colorbench.harness.networks import build, build_published, load_weights
 from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
@@ -33,10 +34,12 @@ def load_model(
     since. Raises UserError when the model is unknown, was not trained in that run, or the weights do not fit or are
     damaged.
     """
+    if not isinstance(weights, str | os.PathLike | None):
+        raise UserError(f"weights is {shown(weights)}; give the path of a file")
     registry = load(plugins)
     if weights is not None and run is None:
         spec = _colorizing(registry.find("model", [name])[0])
-        return build_published(spec, spec.published_size, Path(weights)).to(device).eval()
+        return _placed(build_published(spec, spec.published_size, Path(weights)), device)
     if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
     folder = RunFolder(run)
@@ -54,7 +57,14 @@ def load_model(
 
     if why := changes_since(folder, trained[0], registry):
         print(f"{name} of {folder.path} was made otherwise, and is used as it is: {'; '.join(why)}", file=sys.stderr)
-    return load_cell(folder, name, trained[0].seed, registry).to(device).eval()
+    return _placed(load_cell(folder, name, trained[0].seed, registry), device)
+
+
+def _placed(network: nn.Module, device: str | torch.device) -> nn.Module:
+    try:
+        return network.to(device).eval()
+    except (AssertionError, RuntimeError, TypeError) as error:  # torch raises all three where there is no such device
+        raise UserError(f"device is {shown(device)}, which cannot be used ({reason(error)}); give 'cpu'") from error
 
 
 def _colorizing(spec: ModelSpec) -> ModelSpec:
@@ -78,8 +88,8 @@ def load_cell(run: RunFolder, model: str, seed: int, registry: Registry) -> nn.M
         return with_weights(record, run.cell_dir(model, seed), spec, base, run.record.preset.size)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
-        raise UserError(f"{model!r} of {run.path} cannot be built again: {error}") from error
+    except whatever_raised() as error:
+        raise UserError(f"{model!r} of {run.path} cannot be built again: {reason(error)}") from error
 
 
 def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: Registry) -> nn.Module | None:

@@ -12,7 +12,7 @@ from toys import Toy, spec, toy_images
 from colorbench.contract import DiagnosticSpec
 from colorbench.data.cache import Images
 from colorbench.errors import UserError
-from colorbench.harness import device
+from colorbench.harness import device, trained
 from colorbench.harness.predict import colorize, predict
 from colorbench.harness.scoring import SAMPLES, WORST, score_all
 from colorbench.harness.trained import load_model
@@ -125,6 +125,26 @@ def test_what_others_need_comes_first_and_once(registry):
 def test_load_model_wants_either_weights_or_a_run(registry, given):
     with pytest.raises(UserError, match="either weights=FILE or run=FOLDER"):
         load_model(next(iter(registry.specs["model"])), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": 5}, "unknown model 5; there is"),
+        ({"weights": 5}, "weights is 5; give the path of a file"),
+        ({"weights": None, "run": 5}, "int is no path of a run folder"),
+        ({"plugins": 5}, r"plugins has \[5\]; give a file, or several in a list"),
+        ({"plugins": [None]}, r"plugins has \[None\]; give a file"),
+    ],
+)
+def test_load_model_names_what_is_of_another_type(given, said):
+    with pytest.raises(UserError, match=f"^{said}"):
+        load_model(**{"name": "grey", "weights": "a.pth"} | given)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"^device is 'gpu', which cannot be used \(RuntimeError: Expected one of cpu"):
+        trained._placed(torch.nn.Identity(), "gpu")
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def refusal(network, images, stages):
         ({"average": 1.0}, "average is 1.0"),
         ({"decay": 0.5}, "decay is 0.5"),
         ({"decay": lambda progress: float("inf")}, "decay is"),
+        ({"decay": lambda progress: 1 - 2 * progress}, "to finite numbers from 0 is due"),
         ({"decay": lambda progress: 1 / 0}, "decay fails (ZeroDivisionError: division by zero); a function"),
         ({"settings": None}, "settings is None; a mapping from names"),
         ({"frozen": None}, "frozen is None; a tuple of names"),
