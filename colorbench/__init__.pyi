@@ -1,5 +1,12 @@
+from .api.evaluate import evaluate as evaluate
+from .api.export import export as export
+from .api.pictures import score_pictures as score_pictures
 from .api.run import Run as Run
+from .api.run import compare as compare
+from .api.run import merge as merge
 from .api.run import open_run as open_run
+from .api.score import score_protocols as score_protocols
+from .api.score import score_run as score_run
 from .api.spec import spec as spec
 from .api.train import run as run
 from .color import lab_to_rgb as lab_to_rgb

@@ -117,9 +117,8 @@ class Batch:
     """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32.
 
     `step` counts the `steps` of the stage from 0; in validation it is the last training step.
-    `inputs` are the dataset arrays, (B, ...), that the model takes; empty when the model is timed. Hints are not in it:
-    a model that takes hints draws its own from `ab`, as many as it should learn from, and makes the tensor with
-    `colorbench.hints.reveal`.
+    `inputs` are the dataset arrays, (B, ...), that the model takes. Hints are not in it: a model that takes hints draws
+    its own from `ab`, as many as it should learn from, and makes the tensor with `colorbench.hints.reveal`.
     """
 
     L: Tensor

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +18,7 @@ from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
 from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data, shown
 from colorbench.options import configure, parsed
-from colorbench.plugins import Registry, load
+from colorbench.plugins import Registry, load, paths_of
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 
@@ -111,8 +111,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     """The options that settings resolve to. Raises UserError with all errors in the settings at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
     refuse_other_kinds({"models": models, "data": data, **settings})
-    given = settings.get("plugins", ())
-    plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
+    plugin_files = paths_of(settings.get("plugins", ()))
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
     registry = load(plugin_files, pictures=pictures)
     _report_faults(registry)
@@ -131,7 +130,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
-        *(partial(_refuse_number, "seed", seed) for seed in seeds),
+        *(partial(refuse_number, "seed", seed) for seed in seeds),
         lambda: refuse_empty(**words),
     )
     chosen = _preset(preset, settings)
@@ -166,12 +165,13 @@ def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
 
 
 def _report_faults(registry: Registry) -> None:
+    warn = logging.getLogger("colorbench").warning
     for plugin in registry.plugins:
         if plugin.broken:
-            print(f"plugin {plugin.name} is broken and left out: {plugin.broken}", file=sys.stderr)
+            warn(f"plugin {plugin.name} is broken and left out: {plugin.broken}")
         if plugin.changed:
             what = ", ".join(plugin.changed)
-            print(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", file=sys.stderr)
+            warn(f"plugin {plugin.name} changed {what} when it was imported; this was undone: do it in `build`")
 
 
 def _models(models: Names, ablations: Names | None, pictures: Sequence[ModelSpec], registry: Registry) -> list[str]:
@@ -237,7 +237,7 @@ def _preset(given: str | Preset, settings: Settings) -> Preset:
         given = PRESETS[given]
     sizes: dict[str, Any] = {name: settings.get(name, getattr(given, name)) for name in SIZES}
     _refuse_all(
-        *(partial(_refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
+        *(partial(refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
     )
     sizes = {name: float(value) if name == "width" else int(value) for name, value in sizes.items()}
     return replace(given, **sizes)
@@ -254,7 +254,8 @@ def _refuse_misfit_preset(preset: Preset) -> None:
             )
 
 
-def _refuse_number(name: str, value: Any) -> None:
+def refuse_number(name: str, value: Any) -> None:
+    """Raises UserError unless a size, a seed or the like is a number in its range."""
     option = f"--{name.replace('_', '-')} {value}"
     if name == "width":
         if not (isinstance(value, Real) and 0 < float(value) < math.inf):

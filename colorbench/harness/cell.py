@@ -194,7 +194,7 @@ def network_before_training(cell: Cell, base: nn.Module | None) -> nn.Module:
         return with_weights(other, run.cell_dir(other.model, seed), spec, base, size)
     network = build(spec, request.preset.width, size, base, seed)
     if request.initial:
-        load_published(network, spec, request.initial, base)
+        load_published(network, spec, request.initial, base, request.preset.width)
     return network
 
 

@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 # On a CPU, torch 2.11 ends with a segmentation fault in the backward pass of channels-last networks in bf16; 2.14 does
 # not, and versions between were not tried.
-BF16_ON_CPU_SINCE = 2, 14
+BF16_ON_CPU_SINCE = "2.14"
 
 
 def accelerator() -> Accelerator:

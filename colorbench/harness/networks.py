@@ -85,18 +85,22 @@ def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
     return sum(used.values())
 
 
-def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
-    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
+def submodules(network: nn.Module, asked: Mapping[str, str]) -> list[nn.Module]:
+    """The submodules of these names, each under the words that say who asks for it.
+
+    Raises ValueError naming all that the network lacks, and those that it has.
+    """
+    known = dict(network.named_modules(remove_duplicate=False))
+    if absent := [who for who, name in asked.items() if name not in known]:
         there = ", ".join(child for child, _ in network.named_children()) or "none"
-        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+        raise ValueError(f"{'; '.join(absent)}: the network has no such submodule; there are: {there}")
+    return [known[name] for name in asked.values()]
 
 
 def refuse_misspelt(network: nn.Module) -> None:
     """Raises ValueError for an attribute that looks like a misspelt one of the contract, which nobody would call."""
     due = [name for name in ("updates", *OPTIONAL) if not hasattr(network, name)]
+    due += ["forward"] if type(network).forward is nn.Module.forward else []
     for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
         if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
             raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
@@ -128,19 +132,26 @@ def load_weights(network: nn.Module, file: Path, base: nn.Module | None, checksu
     _load(network, state, file, base, "give weights made for this model at this width")
 
 
-def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None) -> None:
+def load_published(
+    network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None, width: float | None = None
+) -> None:
     """Load weights that others have published, safetensors or what torch.save wrote, into all but the base.
 
     They may lie in a checkpoint under one of WRAPPERS, with names that begin with "module." or that `spec.convert`
     maps. Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
-    tensors of real numbers, or does not fit by key, shape and kind of number.
+    tensors of real numbers, or does not fit by key, shape and kind of number; `width`, if given, is one that the user
+    can change for it.
     """
     state, own = _state_in(_content(file), file), trained_state(network, base)
     if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if spec.convert and state.keys() != own.keys():
         state = _converted(state, spec.convert, file)
-    remedy = f"give weights of {spec.name}, whose published ones take --width {spec.published_width:g}"
+    remedy = f"give weights of {spec.name} at its published width, {spec.published_width:g}"
+    if width not in (None, spec.published_width):
+        remedy = (
+            f"give weights of {spec.name} at width {width:g}, or --width {spec.published_width:g} for published ones"
+        )
     due = trained_state(network, base)
     if isinstance(network, Measures):  # what this harness measures, nobody else published
         state = {**{key: due[key] for key in network.measured if key in due}, **state}

@@ -19,7 +19,7 @@ PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
     "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
 )
-MOST_NAMES = 3  # files, or models, of one kind that a note names
+MOST_NAMES = 3  # files, models or the like that a note names; the record has all
 
 
 def made_with(results: Results) -> str:
@@ -247,8 +247,8 @@ def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator
             if (first := told.setdefault(text, key)) != key:  # they differ in what is not said of either
                 there, here = (msgspec.to_builtins(results.record.environments[name]) for name in (first, key))
                 changed = differences({"environment": there}, {"environment": here})
-                text += f"; from {first} it differs in {'; '.join(changed)}"
-            yield f"Environment {key} ({', '.join(what)}): {text}."
+                text += f"; from {first} it differs in {listed([*changed], '; ')}"
+            yield f"Environment {key} ({listed(what)}): {text}."
     for model, timing in results.timings.items():
         if timing.failed is not None:
             yield f"{model} could not be timed: {timing.failed.rstrip('.')}."
@@ -283,10 +283,10 @@ def _data(record: RunRecord) -> Iterator[str]:
             yield f"In {name}, {'; '.join(said)}."
 
 
-def listed(names: list[str]) -> str:
+def listed(names: list[str], between: str = ", ") -> str:
     """The first names, and how many more there are."""
     more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
-    return ", ".join(names[:MOST_NAMES] + more)
+    return between.join(names[:MOST_NAMES] + more)
 
 
 def _count(number: int, one: str, many: str) -> str:

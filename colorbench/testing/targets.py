@@ -120,7 +120,8 @@ def _named(text: str, registry: Registry, ablations: bool) -> Iterator[tuple[str
     plugins = [plugin for plugin in registry.plugins if plugin.source == source or (plugin.name == text and not kinds)]
     if not kinds and not plugins:
         known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
-        refuse_unknown("model, dataset, metric, protocol, degradation, diagnostic or plugin", [name], known)
+        hint = "; give a plugin as FILE.py, or install its package first: pip install ."
+        refuse_unknown("model, dataset, metric, protocol, degradation, diagnostic or plugin", [name], known, hint)
     yield from ((kind, name, argument) for kind in kinds)
     for plugin in plugins:
         yield "plugin", plugin.name, ""

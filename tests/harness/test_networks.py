@@ -304,5 +304,7 @@ def test_published_weights_are_of_the_width_that_the_model_says(tmp_path):
     build_published(model, model.published_size, tmp_path / "w.pth")
     assert (asked[0]["width"], asked[0]["size"]) == (0.5, 256)
     torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"give weights of a, whose published ones take --width 0\.5$"):
+    with pytest.raises(UserError, match=r"give weights of a at its published width, 0\.5$"):
         build_published(model, 64, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"give weights of a at width 0\.25, or --width 0\.5 for published ones$"):
+        load_published(Toy(), model, tmp_path / "w.pth", width=0.25)

@@ -248,8 +248,9 @@ def refusal(network, images, stages):
         ({"frozen": None}, "frozen is None; a tuple of names"),
         ({"frozen": "convolution"}, "frozen is 'convolution'; a tuple of names"),
         (
-            {"frozen": ("absent",)},
-            "frozen 'absent': the network has no such submodule; there are: convolution, drop",
+            {"frozen": ("absent",), "rates": {"": 1.0, "drpo": 2.0}},
+            "frozen 'absent'; stage 'next', rates 'drpo': the network has no such submodule; "
+            "there are: convolution, drop",
         ),
     ],
 )

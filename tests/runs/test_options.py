@@ -387,7 +387,7 @@ def test_a_model_is_trained_on_from_a_file(optional):
     [
         (
             {"x": torch.zeros(1)},
-            "it lacks convolution.0.weight, convolution.0.bias, and the model has no x; give weights",
+            "it lacks convolution.0.weight, convolution.0.bias, and the model has no x; give weights of tiny at width ",
         ),
         (INITIAL | {"convolution.0.bias": torch.zeros(3)}, "convolution.0.bias is (3,), not (2,)"),
         ({"params": INITIAL, "params_ema": INITIAL}, "holds several states, params and params_ema"),

@@ -135,7 +135,9 @@ def test_pytest_fails_where_a_law_is_broken_and_skips_what_comes_after_it(tiny):
 def test_pytest_says_in_one_line_what_is_not_there(tmp_path, capsys):
     status, _ = inner_pytest("--colorbench", "portrait", tmp_path)
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "--colorbench: unknown model, dataset" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--colorbench: unknown model, dataset" in said
+    assert "or install its package first: pip install ." in said
 
 
 def test_the_pytest_plugin_imports_nothing_slow():
