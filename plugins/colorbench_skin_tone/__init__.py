@@ -76,8 +76,8 @@ def notes(view: View) -> list[str]:
     rule = (
         "Skin tone: ITA of the true skin; very light above 55 degrees, light above 41, intermediate above 28, tan "
         "above 10, brown above -30, else dark. Errors are means over the skin of an image, then over images. Skin is "
-        "the dataset's mask of that name; without one, the pixels inside a central ellipse whose Cb and Cr are those of "
-        "skin (Chai and Ngan 1999), of images in which they fill a fifth of it. That rule also takes wood, sand and "
+        "the dataset's mask of that name; without one, the pixels inside a central ellipse whose Cb and Cr are those "
+        "of skin (Chai and Ngan 1999), of images in which they fill a fifth of it. That rule also takes wood, sand and "
         "hair for skin and misses skin in colored light: without masks the tables mean something for portraits alone."
     )
     details = view.results.details
