@@ -12,6 +12,7 @@ from .contract import ModelSpec as ModelSpec
 from .contract import Picture as Picture
 from .contract import Preset as Preset
 from .contract import Published as Published
+from .contract import PublishedWeights as PublishedWeights
 from .contract import Stage as Stage
 from .contract import Statistic as Statistic
 from .contract import Update as Update

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from colorbench import published
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError
 from colorbench.harness.networks import build, build_published, load_weights
@@ -28,15 +29,16 @@ def load_model(
 ) -> nn.Module:
     """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
 
-    Either `weights`, published weights, or `run`, a run folder (its first finished seed, or `seed`), with the options
-    that it was trained with; `plugins` are files with plugins. Says on standard error if the model's code has changed
-    since. Raises UserError when the model is unknown, was not trained in that run, or the weights do not fit or are
-    damaged.
+    Either `weights`, a file of published weights or "published" for those that are kept here, or `run`, a run folder
+    (its first finished seed, or `seed`), with the options that it was trained with; `plugins` are files with plugins.
+    Says on standard error if the model's code has changed since. Raises UserError when the model is unknown, was not
+    trained in that run, or the weights are not kept, do not fit or are damaged.
     """
     registry = load(plugins)
     if weights is not None and run is None:
         spec = _colorizing(registry.find("model", [name])[0])
-        return build_published(spec, spec.published_size, Path(weights)).to(device).eval()
+        file = published.resolved(registry, {name: Path(weights)})[name]
+        return build_published(spec, spec.published_size, file).to(device).eval()
     if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
     folder = RunFolder(run)
