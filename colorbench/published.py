@@ -38,7 +38,7 @@ def chosen(registry: Registry, name: str) -> tuple[ModelSpec, PublishedWeights]:
     files = known(registry)
     models = {spec.name: (spec, spec.weights[0]) for spec in registry.specs["model"].values() if spec.weights}
     if name in registry.specs["model"] and name not in models:
-        raise UserError(f"no published weights of {name} are known; use a file of yours as --weights {name}=FILE")
+        raise UserError(f"no published weights of {name} are known; give a file of yours as {name}=FILE")
     refuse_unknown("published weights", [name], [*models, *files])
     return files.get(name) or models[name]
 
@@ -63,6 +63,8 @@ def kept(registry: Registry, model: str, word: str | Path = PUBLISHED) -> Path:
 
 def _stands_for_kept(registry: Registry, model: str, file: Path) -> bool:
     if (spec := registry.specs["model"].get(model)) is None:
+        if model in registry.specs["metric"] and str(file) == PUBLISHED and not file.exists():
+            raise UserError(f"--weights {model}: say NAME=FILE")  # a metric finds what is kept by itself
         return False
     named = str(file) in {weights.file for weights in spec.weights} and not file.exists()
     return named or str(file) == PUBLISHED

@@ -29,8 +29,8 @@ def _files(context: click.Context, parameter: click.Parameter, pairs: Sequence[s
 
 
 def _files_or_kept(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Path]:
-    """The same, where NAME alone stands for the published weights that are kept."""
-    return _files(context, parameter, [pair if "=" in pair else f"{pair}={PUBLISHED}" for pair in pairs])
+    """The same, where NAME alone, unlike a file's, stands for the published weights that are kept."""
+    return _files(context, parameter, [pair if {*"=."} & {*pair} else f"{pair}={PUBLISHED}" for pair in pairs])
 
 
 plugin_option: Callable[[Any], Any] = click.option(
