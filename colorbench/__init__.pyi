@@ -1,3 +1,4 @@
+from .api.colorize import colorize as colorize
 from .api.run import Run as Run
 from .api.run import open_run as open_run
 from .api.spec import spec as spec

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,6 +18,14 @@ from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
 from colorbench.runs.folder import WEIGHTS, RunFolder
 from colorbench.runs.records import CellRecord
+
+
+class Loaded(NamedTuple):
+    """A trained network in evaluation mode, its model, and the side in pixels of the images that it colors best."""
+
+    network: nn.Module
+    spec: ModelSpec
+    size: int
 
 
 def load_model(
@@ -34,11 +43,17 @@ def load_model(
     Says on standard error if the model's code has changed since. Raises UserError when the model is unknown, was not
     trained in that run, or the weights are not kept, do not fit or are damaged.
     """
-    registry = load(plugins)
+    return find_model(load(plugins), name, weights, run, seed).network.to(device)
+
+
+def find_model(
+    registry: Registry, name: str, weights: str | Path | None, run: str | Path | None, seed: int | None = None
+) -> Loaded:
+    """What `load_model` loads, with plugins that are loaded already."""
     if weights is not None and run is None:
         spec = _colorizing(registry.find("model", [name])[0])
         file = published.resolved(registry, {name: Path(weights)})[name]
-        return build_published(spec, spec.published_size, file).to(device).eval()
+        return Loaded(build_published(spec, spec.published_size, file).eval(), spec, spec.published_size)
     if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
     folder = RunFolder(run)
@@ -49,14 +64,15 @@ def load_model(
     known = recorded_spec(registry, trained[0]) if trained else None
     if trained and known is None:
         raise UserError(f"{name!r} of {folder.path} is not installed; give its plugin, which was {trained[0].origin}")
-    _colorizing(known or registry.find("model", [name])[0])
+    spec = _colorizing(known or registry.find("model", [name])[0])
     if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
     from colorbench.runs.plan import changes_since  # which imports this module
 
     if why := changes_since(folder, trained[0], registry):
         print(f"{name} of {folder.path} was made otherwise, and is used as it is: {'; '.join(why)}", file=sys.stderr)
-    return load_cell(folder, name, trained[0].seed, registry).to(device).eval()
+    network = load_cell(folder, name, trained[0].seed, registry).eval()
+    return Loaded(network, spec, folder.record.preset.size)
 
 
 def _colorizing(spec: ModelSpec) -> ModelSpec:
