@@ -26,4 +26,5 @@ from .harness.trained import load_model as load_model
 from .hooks import hookimpl as hookimpl
 from .metrics import score as score
 from .protocol import Protocol as Protocol
+from .published import find_weights as find_weights
 from .version import __version__ as __version__

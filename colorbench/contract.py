@@ -403,6 +403,8 @@ class MetricSpec:
     sentences below the table. `missing`, if not "", says why the metric cannot be computed here and how to fix it: it
     is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name.
 
+    `weights` are the published weights that it finds with `colorbench.find_weights`.
+
     `takes` names dataset arrays that `compute` gets as keywords, (B, ...) each; if the data lack one, the metric is
     left out.
     """
@@ -419,6 +421,7 @@ class MetricSpec:
     notes: Sequence[str] = ()
     missing: str = ""
     takes_weights: bool = False
+    weights: Sequence[PublishedWeights] = ()
     takes: Sequence[str] = ()
 
 

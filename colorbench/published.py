@@ -8,10 +8,13 @@ from pathlib import Path
 
 import platformdirs
 
-from colorbench.contract import PUBLISHED, ModelSpec, PublishedWeights
+from colorbench.contract import PUBLISHED, MetricSpec, ModelSpec, PublishedWeights
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.plugins import Registry
 from colorbench.runs.predictions import file_sha256
+
+Spec = ModelSpec | MetricSpec
+KINDS = "model", "metric"  # of what takes weights
 
 
 def folder() -> Path:
@@ -19,13 +22,21 @@ def folder() -> Path:
     return Path(os.environ.get("COLORBENCH_WEIGHTS") or Path(platformdirs.user_data_dir("colorbench"), "weights"))
 
 
-def known(registry: Registry) -> dict[str, tuple[ModelSpec, PublishedWeights]]:
-    """The published weights that plugins name, by file, each with the first model that takes them.
+def find_weights(file: str) -> Path | None:
+    """The file of this name among the kept weights, or else in torch.hub's cache; None if it is in neither."""
+    # Where torch.hub keeps weights, found without importing torch.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
+    hub = Path(os.environ.get("TORCH_HOME", cache), "hub", "checkpoints").expanduser()
+    return next((place / file for place in (folder(), hub) if (place / file).is_file()), None)
+
+
+def known(registry: Registry) -> dict[str, tuple[Spec, PublishedWeights]]:
+    """The published weights that plugins name, by file, each with the first model or metric that takes them.
 
     Raises UserError if two plugins say different things of one file.
     """
-    found: dict[str, tuple[ModelSpec, PublishedWeights]] = {}
-    for spec in registry.specs["model"].values():
+    found: dict[str, tuple[Spec, PublishedWeights]] = {}
+    for spec in _takers(registry).values():
         for weights in spec.weights:
             first, same = found.setdefault(weights.file, (spec, weights))
             if same != weights:
@@ -33,14 +44,20 @@ def known(registry: Registry) -> dict[str, tuple[ModelSpec, PublishedWeights]]:
     return found
 
 
-def chosen(registry: Registry, name: str) -> tuple[ModelSpec, PublishedWeights]:
-    """The weights called `name`: a file, or those that a model usually takes. Raises UserError if there are none."""
-    files = known(registry)
-    models = {spec.name: (spec, spec.weights[0]) for spec in registry.specs["model"].values() if spec.weights}
-    if name in registry.specs["model"] and name not in models:
+def chosen(registry: Registry, name: str) -> tuple[Spec, PublishedWeights]:
+    """The weights called `name`: a file, or the first that a model or metric takes.
+
+    Raises UserError if there are none.
+    """
+    files, takers = known(registry), _takers(registry)
+    if any(name in registry.specs[kind] for kind in KINDS) and name not in takers:
         raise UserError(f"no published weights of {name} are known; give a file of yours as {name}=FILE")
-    refuse_unknown("published weights", [name], [*models, *files])
-    return files.get(name) or models[name]
+    refuse_unknown("published weights", [name], [*takers, *files])
+    return files.get(name) or (takers[name], takers[name].weights[0])
+
+
+def _takers(registry: Registry) -> dict[str, Spec]:
+    return {name: spec for kind in KINDS for name, spec in registry.specs[kind].items() if spec.weights}
 
 
 def resolved(registry: Registry, given: Mapping[str, Path]) -> dict[str, Path]:
@@ -53,11 +70,13 @@ def resolved(registry: Registry, given: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def kept(registry: Registry, model: str, word: str | Path = PUBLISHED) -> Path:
-    """The kept file of a model. Raises UserError if there is none."""
+    """The kept file of a model. Raises UserError if there is none, or if it is damaged."""
     _, weights = chosen(registry, model if str(word) == PUBLISHED else str(word))
+    get = f"say colorbench weights fetch {model}" if weights.url else f"get it from {weights.page}"
     if not (file := folder() / weights.file).is_file():
-        get = f"say colorbench weights fetch {model}" if weights.url else f"get it from {weights.page}"
         raise UserError(f"{weights.file} is not kept here; {get}, or colorbench weights add {model} FILE")
+    if why := why_unsound(weights, file):
+        raise UserError(f"{file} is damaged: {why}; {get}")
     return file
 
 

@@ -20,7 +20,7 @@ from colorbench.plugins import load
 
 
 def add(name: str, file: Path, plugin_files: Sequence[Path] = ()) -> Path:
-    """Keep a copy of `file` as the published weights called `name`: a model, or one of the files that it takes.
+    """Keep a copy of `file` as the published weights called `name`: a model or metric, or a file that one takes.
 
     Returns the copy. Raises UserError, keeping nothing, if it cannot be read, has another size or SHA-256, or does not
     fit the model by names and shapes.
@@ -93,7 +93,8 @@ def _aside(weights: PublishedWeights) -> Iterator[Path]:
         raise UserError(f"{weights.file} is being fetched by another command; wait until it is done") from error
 
 
-def _keep(spec: ModelSpec, weights: PublishedWeights, aside: Path) -> Path:
+def _keep(spec: published.Spec, weights: PublishedWeights, aside: Path) -> Path:
     """Put a sound file in its place, if the model can load it."""
-    build_published(spec, spec.published_size, aside)
+    if isinstance(spec, ModelSpec):
+        build_published(spec, spec.published_size, aside)
     return aside.replace(published.folder() / weights.file)

@@ -13,7 +13,7 @@ from colorbench.cli.shared import plugin_option, print_rows
 
 @click.group()
 def weights() -> None:
-    """List, fetch, add and verify the weights that the authors of models published.
+    """List, fetch, add and verify weights that the authors of models and metrics published.
 
     They are kept in $COLORBENCH_WEIGHTS, or in a folder of your user data; `--weights MODEL` uses them.
 
@@ -25,7 +25,7 @@ def weights() -> None:
 @weights.command("list")
 @plugin_option
 def list_(plugins: Sequence[Path]) -> None:
-    """List the published weights: model, file, size, whether kept, training data, licence, page and SHA-256."""
+    """List published weights: who takes them, file, size, whether kept, training data, licence, page and SHA-256."""
     from colorbench import published
     from colorbench.plugins import load
 
@@ -48,7 +48,7 @@ def list_(plugins: Sequence[Path]) -> None:
 def add(name: str, file: Path, plugins: Sequence[Path]) -> None:
     """Keep a copy of a file that you have, if it is what the authors published: by size, hash, names and shapes.
 
-    NAME is a model, or a file that `list` shows.
+    NAME is a model or metric, or a file that `list` shows.
     """
     from colorbench.api.weights import add
 
