@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from colorbench.report.diagnostics import View
 
 MODEL_NAME = r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?"
+PUBLISHED = "published"  # said in place of a weight file: the published one that is kept
 DIAGNOSTIC_NAME = "[a-z0-9][a-z0-9-]*"
 
 
@@ -225,6 +226,32 @@ class Published:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of weights that others published: `colorbench weights` lists, fetches, checks and keeps it.
+
+    `file` is the name under which it is kept. `url` downloads it without signing in; "" if nothing does. `page` tells
+    about it. `sha256` is its hash in hexadecimal, or the first 8 or more digits if no more are known. `size` is in
+    bytes, 0 if unknown. `licence` and `trained_on` are a few words, such as "BSD-2-Clause" and "ImageNet".
+    """
+
+    file: str
+    url: str
+    page: str
+    sha256: str
+    licence: str
+    trained_on: str
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.file):
+            raise ValueError(f"published weights {self.file!r}: name the file in letters, digits, dashes and dots")
+        if not re.fullmatch("[0-9a-f]{8,64}", self.sha256):
+            raise ValueError(f"published weights {self.file}: sha256 is {self.sha256!r}; give 8 to 64 digits, 0-9 a-f")
+        if not all(re.match("https?://", address) for address in (self.page, self.url or self.page)):
+            raise ValueError(f"published weights {self.file}: url and page have to begin with https:// or http://")
+
+
 def made_elsewhere(**_: Any) -> nn.Module:
     """The default `build`: only a row with pictures has it."""
     raise ValueError("it was made elsewhere: it has pictures, no network")
@@ -258,7 +285,8 @@ class ModelSpec:
     `pictures` replaces `build` and `schedule`: a folder or zip of colored test images made elsewhere. They are matched
     with the test images by name, and their ab is scored with the true L; with `as_is=True` in `options` they are scored
     unchanged.
-    For published weights, `published_width` is their width and `published_size` the side in pixels they were made for;
+    `weights` are the published weights that the model takes, the usual ones first: `--weights NAME` uses these once
+    they are kept. `published_width` is their width and `published_size` the side in pixels they were made for;
     `convert` maps their state dict to the names of the network if these differ.
     With `in_all=False`, "all" does not stand for the model; its name and "everything" do.
     """
@@ -277,6 +305,7 @@ class ModelSpec:
     published: Published | None = None
     pictures: Path | None = None
     takes: Sequence[str] = ()
+    weights: Sequence[PublishedWeights] = ()
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     published_size: int = 256
     published_width: float = 1.0
@@ -296,6 +325,8 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r}: published_size is {size!r}; give a side in pixels")
         if isinstance(self.takes, str) or not all(name.isidentifier() for name in self.takes):
             raise ValueError(f"model {self.name!r}: takes is {self.takes!r}; give names, such as ('hints',)")
+        if not all(isinstance(weights, PublishedWeights) for weights in self.weights):
+            raise TypeError(f"model {self.name!r}: weights is no sequence of colorbench.PublishedWeights")
         parameters = getattr(type(self.options), "__dataclass_params__", None)
         if not isinstance(self.options, Mapping) and not (parameters and parameters.frozen):
             raise TypeError(f"model {self.name!r}: options is no instance of a frozen dataclass, and no mapping")
@@ -409,6 +440,8 @@ class MetricSpec:
     is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name; if
     it is missing even so, the command is refused, unless `settings` say that the file is used by another metric.
 
+    `weights` are the published weights that it finds with `colorbench.find_weights`.
+
     `takes` names dataset arrays that `compute` gets as keywords, (B, ...) each; if the data lack one, the metric is
     left out.
     """
@@ -425,6 +458,7 @@ class MetricSpec:
     notes: Sequence[str] = ()
     missing: str = ""
     takes_weights: bool = False
+    weights: Sequence[PublishedWeights] = ()
     takes: Sequence[str] = ()
 
 

@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from colorbench import published
 from colorbench.api.kinds import refuse_other_kinds
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
@@ -36,8 +37,8 @@ class Settings(TypedDict, total=False):
     preset       a name or a `colorbench.Preset`; default "first"
     seeds        a number or several; default 0
     size, width, epochs, batch_size    replace those of the preset
-    weights      files by model, used instead of training; or by metric
-    initial      files by model: weights to start training from
+    weights      files by model, used instead of training; or by metric; "published" for the kept published weights
+    initial      files by model: weights to start training from; "published" likewise
     options      options of models, by "MODEL.KEY"; a list of values is a sweep, one row per value
     select       "val" also scores the validation images and names the best row of each sweep by these scores
     protocol     default "colorbench-1"; see `colorbench list protocols`
@@ -126,6 +127,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
+        *(partial(published.resolved, registry, files) for files in (weights, initial)),
         lambda: configure(registry, options),
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
@@ -140,8 +142,8 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         preset=chosen,
         out=Path(settings.get("out", Path("results", _run_name(str(data), chosen, protocol)))),
         seeds=[int(seed) for seed in seeds],
-        weights=weights,
-        initial=initial,
+        weights=published.resolved(registry, weights),
+        initial=published.resolved(registry, initial),
         options=options,
         select=settings.get("select", ""),
         protocol=protocol,

@@ -23,6 +23,7 @@ from colorbench.cli.plan import plan
 from colorbench.cli.report import report
 from colorbench.cli.run import run
 from colorbench.cli.score import score
+from colorbench.cli.weights import weights
 from colorbench.errors import DISK_FULL, UserError, one_line
 
 
@@ -87,5 +88,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, check, new):
+for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, weights, check, new):
     main.add_command(command)

@@ -223,7 +223,8 @@ def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             if width != preset.width:
                 yield f"{model} has width {width:g}, not the preset's {preset.width:g}."
         if done and (file := done[0].made_from.get("weights")):
-            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
+            on = f", trained on {done[0].trained_on}" if done[0].trained_on else ""
+            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]}){on}."
         if done and (base := done[0].refines):
             yield f"{model} refines {base}: its training comes on top of that of {base}."
     yield from _said(models, results)

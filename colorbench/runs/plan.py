@@ -430,7 +430,13 @@ def new_record(
         environment=environment_key(context.environment),
         options_given=context.registry.given.get(spec.name, msgspec.UNSET),
         sweep=context.registry.sweeps.get(spec.name, msgspec.UNSET),
+        trained_on=_trained_on(spec, fields["weights"]["sha256"]) if "weights" in fields else msgspec.UNSET,
     )  # fmt: skip
+
+
+def _trained_on(spec: ModelSpec, sha256: str) -> str:
+    """What published weights were trained on; "" if their plugin does not know the file."""
+    return next((weights.trained_on for weights in spec.weights if sha256.startswith(weights.sha256)), "")
 
 
 def _other(context: Context, name: str, seed: int, cell: Planned | None) -> dict[str, Any]:

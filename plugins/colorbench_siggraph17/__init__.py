@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from colorbench.contract import DiagnosticSpec, ModelSpec, Preset, Published, Stage
+from colorbench.contract import DiagnosticSpec, ModelSpec, Preset, Published, PublishedWeights, Stage
 from colorbench.hooks import hookimpl
 from colorbench_siggraph17.options import Options
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from torch import nn
 
     from colorbench.report.diagnostics import View
+
+# The authors' own address and licence; size and hash as Open Model Zoo has them (openvinotoolkit/open_model_zoo,
+# models/public/colorization-siggraph/model.yml).
+WEIGHTS = PublishedWeights(
+    file="siggraph17-df00044c.pth",
+    url="https://colorizers.s3.us-east-2.amazonaws.com/siggraph17-df00044c.pth",
+    page="https://github.com/richzhang/colorization",
+    sha256="df00044c0a4d7c3edcecf6f75437ce346a66e7a42612d9b968e1a7e17dbc6f66",
+    licence="BSD-2-Clause",
+    trained_on="ImageNet",
+    size=136_787_426,
+)
 
 
 @hookimpl
@@ -26,6 +38,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         schedule=schedule,
         options=Options(),
         reference=True,
+        weights=[WEIGHTS],
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
             mse=78.807,
