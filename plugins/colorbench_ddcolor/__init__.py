@@ -27,6 +27,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         schedule=schedule,
         options=Options(vgg=cached_vgg()),
         convert=convert,
+        in_all=False,
         published_size=512,
     )
     register(spec)

@@ -29,6 +29,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         schedule=partial(schedule, gan_rate=1e-5),
         options=Options(vgg=cached_vgg()),
         convert=convert,
+        in_all=False,
         published_size=560,  # a render factor of 35
     )
     register(spec)
