@@ -114,8 +114,10 @@ def random_state(shapes):
         draw = torch.randn(shape, generator=generator)
         if name.endswith("num_batches_tracked"):
             state[name] = torch.tensor(1)
-        elif name.endswith(("running_var", "gamma", "weight_g")) or (name.endswith("weight") and len(shape) == 1):
+        elif name.endswith(("running_var", "gamma", "weight_g")):
             state[name] = 0.5 + torch.rand(shape, generator=generator)
+        elif name.endswith("weight") and len(shape) == 1:  # of a normalization
+            state[name] = 0.3 + 0.4 * torch.rand(shape, generator=generator)
         elif len(shape) > 1:
             state[name] = draw * (2 / math.prod(shape[1:])) ** 0.5
         else:
