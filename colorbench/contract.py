@@ -252,6 +252,7 @@ class ModelSpec:
     unchanged.
     For published weights, `published_width` is their width and `published_size` the side in pixels they were made for;
     `convert` maps their state dict to the names of the network if these differ.
+    With `in_all=False`, "all" does not stand for the model; its name and "everything" do.
     """
 
     name: str
@@ -271,6 +272,7 @@ class ModelSpec:
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     published_size: int = 256
     published_width: float = 1.0
+    in_all: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(MODEL_NAME, self.name) or re.search(r"/seed-\d", self.name):

@@ -175,9 +175,9 @@ def _report_faults(registry: Registry) -> None:
 
 def _models(models: Names, ablations: Names | None, pictures: Sequence[ModelSpec], registry: Registry) -> list[str]:
     """The names of all that runs: the models asked for, the rows made elsewhere, and the ablations of these."""
-    names = listed(models)
-    if "all" in names:
-        names = [name for name, spec in registry.specs["model"].items() if not spec.parent]
+    every = {name: spec for name, spec in registry.specs["model"].items() if not spec.parent}
+    groups = {"all": [name for name, spec in every.items() if spec.in_all], "everything": list(every)}
+    names = list(dict.fromkeys(name for given in listed(models) for name in groups.get(given, [given])))
     names += [spec.name for spec in pictures if spec.name not in names]
     return names + (_ablations(ablations, names, registry) if ablations else [])
 

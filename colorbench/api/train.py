@@ -84,10 +84,11 @@ def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpac
 
         run = colorbench.run("all", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
 
-    `models` are names, as a list or separated by commas, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
-    zip of images. The same call again does only what is missing. A failed model is a row with the reason. Raises
-    UserError for everything that can be detected before training: settings, data or weights that do not fit, a folder
-    made under other conditions, stale cells.
+    `models` are names, as a list or separated by commas; "all" stands for the models to compare with, "everything" for
+    every model that is no ablation. `data` is a dataset, NAME:ARGUMENT, or a folder or zip of images. The same call
+    again does only what is missing. A failed model is a row with the reason. Raises UserError for everything that can
+    be detected before training: settings, data or weights that do not fit, a folder made under other conditions, stale
+    cells.
     """
     return train(options_of(models, data, settings))
 

@@ -46,7 +46,9 @@ as_is_option: Callable[[Any], Any] = click.option(
     "--as-is", is_flag=True, help="Score such pictures with their own luminance, not the true one."
 )
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.option("--models", default="all", metavar="NAMES", help="Names separated by commas, or all (the default)."),
+    click.option(
+        "--models", default="all", metavar="NAMES", help="Names separated by commas, all (the default), or everything."
+    ),
     click.option("--ablations", metavar="NAMES", help="Also these ablations, such as no-prior,no-attention, or all."),
     click.option("--data", default="portraits", metavar="DATA", help="A dataset, NAME:ARGUMENT, a folder or a zip."),
     click.option("--preset", default="first", metavar="NAME", help="smoke, first (the default), quick or paper."),

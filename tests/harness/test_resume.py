@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toys import accelerator
 
 from colorbench import plugins
 from colorbench.data.cache import Images
 from colorbench.harness.checkpoint import Checkpoint, TrainingState, position_of
-from colorbench.harness.device import accelerator
 from colorbench.harness.networks import build, trained_state
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.presets import PRESETS

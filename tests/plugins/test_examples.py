@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from toys import accelerator
 
 from colorbench import plugins
 from colorbench.data.cache import Images
-from colorbench.harness.device import accelerator
 from colorbench.harness.networks import build
 from colorbench.harness.stepper import check_stages
 from colorbench.harness.trainer import Trainer, TrainingJob
