@@ -1,3 +1,4 @@
+from .api.colorize import colorize as colorize
 from .api.evaluate import evaluate as evaluate
 from .api.export import export as export
 from .api.pictures import score_pictures as score_pictures
@@ -13,12 +14,14 @@ from .color import lab_to_rgb as lab_to_rgb
 from .color import rgb_to_lab as rgb_to_lab
 from .contract import Batch as Batch
 from .contract import DatasetSpec as DatasetSpec
+from .contract import DegradationSpec as DegradationSpec
 from .contract import DiagnosticSpec as DiagnosticSpec
 from .contract import MetricSpec as MetricSpec
 from .contract import ModelSpec as ModelSpec
 from .contract import Picture as Picture
 from .contract import Preset as Preset
 from .contract import Published as Published
+from .contract import PublishedWeights as PublishedWeights
 from .contract import Stage as Stage
 from .contract import Statistic as Statistic
 from .contract import Update as Update
@@ -31,4 +34,5 @@ from .harness.trained import load_model as load_model
 from .hooks import hookimpl as hookimpl
 from .metrics import score as score
 from .protocol import Protocol as Protocol
+from .published import find_weights as find_weights
 from .version import __version__ as __version__

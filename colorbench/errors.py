@@ -4,6 +4,7 @@ import difflib
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 LONGEST_REASON = 1000  # characters
@@ -23,14 +24,42 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
 
 
+def words_of(error: BaseException) -> str:
+    """The message of an exception; one of a plugin's own may not even have that."""
+    try:
+        return str(error)
+    except whatever_raised():
+        return "it does not say what"
+
+
 def reason(error: BaseException) -> str:
     """What an exception says, in one line of which an end is left out that nobody would read."""
-    try:
-        said = str(error)
-    except Exception:  # an exception of a plugin's own may not even have words
-        said = "it does not say what"
-    line = one_line(f"{type(error).__name__}: {said}".removesuffix(": "))
+    line = one_line(f"{type(error).__name__}: {words_of(error)}".removesuffix(": "))
     return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
+
+
+def whatever_raised() -> tuple[type[BaseException], ...]:
+    """What an `except` around the code of a plugin catches: everything but Ctrl-C, and so also what is no Exception,
+    such as SystemExit, pytest's skip or the panic of an extension in Rust."""
+    return () if isinstance(sys.exception(), KeyboardInterrupt) else (BaseException,)
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """What `repr` says of a value, in one line of so many characters; of one that has no repr, its type."""
+    try:
+        text = one_line(repr(value))
+    except whatever_raised():
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def why_no_file(path: str | os.PathLike[str], or_folder: bool = False) -> str:
+    """Why a path is none of a file, or folder; "" if it is. Reading from a pipe or a device might never end."""
+    if os.path.isfile(path) or (or_folder and os.path.isdir(path)):
+        return ""
+    if os.path.exists(path):
+        return "it is a folder" if os.path.isdir(path) else "it is a pipe or a device"
+    return "there is no such file" + (" or folder" if or_folder else "")
 
 
 class UserError(Exception):
@@ -58,7 +87,7 @@ def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: 
     """
     known = list(known)
     if unknown := [name for name in names if name not in known]:
-        said = ", ".join(f"{name!r}{_nearest(name, known)}" for name in unknown)
+        said = ", ".join(f"{shown(name)}{_nearest(str(name), known)}" for name in unknown)
         there = known if len(known) <= MANY else [name for name in known if "/" not in name] or known
         raise UserError(f"unknown {noun} {said}; there is: {', '.join(there) or 'none'}{hint}")
 

@@ -18,7 +18,7 @@ import pluggy
 from colorbench import hooks
 from colorbench.contain import contained
 from colorbench.contract import MetricSpec, ModelSpec
-from colorbench.errors import UserError, reason, refuse_unknown
+from colorbench.errors import UserError, reason, refuse_unknown, shown, whatever_raised
 from colorbench.protocol import COLORBENCH, KEYS, SCORES
 from colorbench.specs import KINDS, refuse_misfit
 
@@ -81,6 +81,9 @@ def load(
     `pictures` are rows made elsewhere, each registered as if by a plugin of its own; `weights` are files for metrics,
     by name.
     """
+    files = [files] if isinstance(files, str | Path) else [*files] if isinstance(files, Iterable) else [files]
+    if not all(isinstance(file, str | Path) for file in files):
+        raise UserError(f"plugins has {shown(files)}; give a file, or several in a list")
     registry = Registry(weights or {}, origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
     registry.origins["protocol", COLORBENCH.name] = "colorbench"
@@ -131,7 +134,7 @@ def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:
             for kind in KINDS:
                 given = {"files": registry.weights} if kind == "metric" else {}
                 getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind), **given)
-    except (Exception, SystemExit) as error:  # a broken plugin takes no other along: it is listed with its reason
+    except whatever_raised() as error:  # a broken plugin takes no other along: it is listed with its reason
         broken = reason(error)
         found.clear()
     finally:

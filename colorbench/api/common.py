@@ -19,10 +19,10 @@ from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
 from colorbench.data.splits import open_splits, refuse_inside
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
-from colorbench.harness.predict import to_pixels
+from colorbench.harness.predict import damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.harness.scoring import SAMPLES
 from colorbench.plugins import Registry, load, paths_of
@@ -51,17 +51,17 @@ def load_registry(
 ) -> Registry:  # fmt: skip
     """The plugins, with weights for metrics and `models`. Raises UserError for a name that takes no weights."""
     for name, file in weights.items():
-        if file.exists() and not (file.is_file() or file.is_dir()):  # reading from a pipe might never end
-            raise UserError(f"cannot read --weights {name}={file}: it is a pipe or a device; name a file")
-        if name not in models and not file.exists():
-            raise UserError(f"cannot read --weights {name}={file}: it does not exist; name the file")
+        if why := why_no_file(file, or_folder=name not in models):
+            raise UserError(f"cannot read --weights {name}={file}: {why}; name a file")
     registry = load(plugin_files, pictures=pictures, weights=weights)
     metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
     what = "model that runs, or metric," if models else "metric"
     refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
-    for name in weights:
-        if name in metrics and metrics[name].missing:
-            warn(f"the metric {name} is not computed: {metrics[name].missing}")
+    for name, file in weights.items():
+        if (metric := metrics.get(name)) and metric.missing:
+            if not metric.settings:
+                raise UserError(f"--weights {name}={file}: the metric {name} cannot be computed: {metric.missing}")
+            warn(f"the metric {name} is not computed: {metric.missing}")
     return registry
 
 
@@ -71,10 +71,11 @@ def make_context(
 ) -> Context:  # fmt: skip
     """The context of a command on this machine, with its images decoded; `others` are further fields of it.
 
-    Raises UserError for an unknown protocol.
+    Raises UserError for a protocol that the code, or no plugin for its degradation, knows.
     """
     protocol = replace(protocol, size=preset.size)
     check_protocol(protocol)
+    damage_of(protocol, registry)
     refuse_inside(folder.path, source, registry)
     data = decode_all(source, open_splits(source, registry, limits), protocol)
     env = environment(registry.plugins, device.describe())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,8 @@ from colorbench.contract import Preset
 from colorbench.data.splits import dataset_name
 from colorbench.errors import UserError, refuse_empty
 from colorbench.options import recorded_spec
+from colorbench.plugins import Registry
+from colorbench.protocol import Protocol
 from colorbench.runs import folder as files
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import predictions_key
@@ -46,7 +49,7 @@ def evaluate(
     source, registry = RunFolder(run), load_registry(plugin_files, given_weights)
     record = source.record
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
-    chosen = registry.find("protocol", [protocol])[0] if protocol else protocol_of(record.protocol)
+    chosen = protocol_to_score(source, registry, protocol)
     done = [cell for cell in source.cells() if cell.has_weights]
     cells = [cell for cell in done if "pictures" not in cell.made_from]
     if elsewhere := dict.fromkeys(cell.model for cell in done if "pictures" in cell.made_from):
@@ -67,6 +70,12 @@ def evaluate(
         for cell in cells:
             _evaluate_cell(context, source, cell)
     return reported(target, target.cells(), plugin_files)
+
+
+def protocol_to_score(run: RunFolder, registry: Registry, name: str | None) -> Protocol:
+    """The protocol of this name, or that of the run, at the size of the run. Raises UserError for an unknown one."""
+    chosen: Protocol = registry.find("protocol", [name])[0] if name else protocol_of(run.record.protocol)
+    return replace(chosen, size=run.record.preset.size)
 
 
 def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellRecord], command: str) -> None:

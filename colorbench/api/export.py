@@ -18,7 +18,7 @@ from colorbench.data.cache import decode_all
 from colorbench.data.loader import to_rgb
 from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError, refuse_empty
-from colorbench.harness.predict import BATCH, to_pixels
+from colorbench.harness.predict import BATCH, damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.plugins import load
 from colorbench.protocol import COLORBENCH
@@ -43,11 +43,13 @@ def export(
     refuse_inside(folder, str(data), registry)
     fed = replace(registry.find("protocol", [protocol])[0], size=size)
     check_protocol(fed)
+    damaged = damage_of(fed, registry)
     used = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
     images = decode_all(str(data), open_splits(str(data), registry, {"test": None}), used).splits["test"]
     for start in range(0, len(images), BATCH):
         truth = np.array(images.pixels[start : start + BATCH])
-        L = luminance(to_rgb(truth, torch.device("cpu")), used)
+        rgb = to_rgb(truth, torch.device("cpu"))
+        L = damaged(rgb, images.digests[start : start + BATCH]) if damaged else luminance(rgb, used)
         grey = to_pixels(recombine(L, L.new_zeros(len(L), 2, *L.shape[2:]), used))[..., 0]
         for name, *pixels in zip(images.names[start:], grey, truth, strict=False):
             for kind, picture in zip(("input", "truth"), pixels, strict=True):

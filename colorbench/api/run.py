@@ -8,12 +8,12 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
 from colorbench import report
 from colorbench.errors import UserError, UserKeyError, refuse_unknown
+from colorbench.plugins import load
 from colorbench.report import comparison, markdown, results
 from colorbench.report.compare import compare as compare_runs
 from colorbench.runs.folder import PREDICTIONS, RunFolder
@@ -22,7 +22,8 @@ from colorbench.runs.predictions import file_sha256, read_pictures
 from colorbench.runs.records import DONE, CellRecord, RunRecord
 
 if TYPE_CHECKING:
-    from torch import nn
+    from colorbench.harness.photo import Picture
+    from colorbench.harness.trained import Loaded
 
 
 def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) -> Run:
@@ -116,7 +117,7 @@ class Run:
     ) -> None:
         self.path, self.cells, self.plugins = folder.path, cells, plugins
         self.folder = RunFolder(folder.path.absolute())  # wherever one goes from here
-        self._network = cache(self._load)
+        self._loaded = cache(self._load)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -170,16 +171,16 @@ class Run:
         file = self.folder.cell_dir(model.partition("@")[0], cell.seed) / PREDICTIONS
         return Pictures(file, cell.files[PREDICTIONS], [*names[: cell.predictions_kept]], self.record.preset.size)
 
-    def colorize(self, image: str | Path | Image.Image | np.ndarray, model: str | None = None) -> Image.Image:
+    def colorize(
+        self, image: Picture, model: str | None = None, hints: Picture | None = None, intensity: float = 1.0
+    ) -> Image.Image:
         """Color a picture of any size with a trained model: the one with the lowest MSE unless one is named.
 
-        `image` is a file, a PIL image, or uint8 RGB (h, w, 3); its luminance is kept. Raises UserError if it cannot be
-        read or if there is no such trained model.
+        See `colorbench.colorize`. Raises UserError if there is no such trained model, too.
         """
-        from colorbench.harness.photo import colorize_image, opened  # which imports torch
+        from colorbench.harness.recolor import color_picture  # which imports torch
 
-        network = self._network(model or self._best())
-        return colorize_image(network, opened(image), self.record.preset.size)
+        return color_picture(self._loaded(model or self._best()), image, hints, intensity)
 
     def _best(self) -> str:
         """The finished network of the lowest MSE."""
@@ -190,10 +191,10 @@ class Run:
                 return str(model).partition("@")[0]
         raise UserError(f"{self.path} has no finished model that can color a picture; finish the run first")
 
-    def _load(self, model: str) -> nn.Module:
-        from colorbench.harness.trained import load_model
+    def _load(self, model: str) -> Loaded:
+        from colorbench.harness.trained import find_model
 
-        return load_model(model, run=self.folder.path, plugins=self.plugins)
+        return find_model(load(self.plugins), model, None, self.folder.path)
 
     @cached_property
     def _results(self) -> results.Results:

@@ -38,7 +38,7 @@ def score_run(
     refuse_empty(data=data)
     source, plugin_files, files_given = paths_given(data, plugins, weights)
     folder, registry = RunFolder(run), load_registry(plugin_files, files_given)
-    context = _context_to_score(folder, registry, source, plugin_files)
+    context = context_to_score(folder, registry, source, plugin_files)
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.has_weights]
         lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
@@ -71,7 +71,7 @@ def score_protocols(
     source, plugin_files, _ = paths_given(data, plugins, None)
     folder, registry, asked = RunFolder(run), load(plugin_files), listed(names)
     protocols = registry.find("protocol", list(registry.specs["protocol"]) if "all" in asked else asked)
-    context = _context_to_score(folder, registry, source, plugin_files)
+    context = context_to_score(folder, registry, source, plugin_files)
     protocols = [context.protocol, *(p.on_input_of(context.protocol) for p in protocols)]
     protocols = list({protocol.id: protocol for protocol in protocols}.values())
     for protocol in protocols:
@@ -107,7 +107,7 @@ def score_protocols(
     return reported(folder, folder.cells(), plugin_files)
 
 
-def _context_to_score(
+def context_to_score(
     folder: RunFolder, registry: Registry, data: str | None, plugin_files: tuple[Path, ...]
 ) -> Context:
     """The context of a run that is there. Raises UserError if its images, or its protocol, are others now."""

@@ -13,16 +13,18 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from colorbench import published
 from colorbench.api.kinds import refuse_other_kinds
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
-from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data
+from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data, shown
 from colorbench.options import configure, parsed
 from colorbench.plugins import Registry, load, paths_of
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 
 Names = str | Sequence[str]  # in a list, or in one text with commas between
+LONGEST_SETTING = 10_000  # characters, in the record of a call
 MOST = 2**31 - 1  # of what is counted: tables and records hold no more
 SIZES = ("size", "width", "epochs", "batch_size")  # fields of a preset that settings replace
 RANGES = {"size": (16, MOST), "epochs": (1, MOST), "batch_size": (1, MOST), "seed": (0, 2**63 - 1)}
@@ -35,8 +37,8 @@ class Settings(TypedDict, total=False):
     preset       a name or a `colorbench.Preset`; default "first"
     seeds        a number or several; default 0
     size, width, epochs, batch_size    replace those of the preset
-    weights      files by model, used instead of training; or by metric
-    initial      files by model: weights to start training from
+    weights      files by model, used instead of training; or by metric; "published" for the kept published weights
+    initial      files by model: weights to start training from; "published" likewise
     options      options of models, by "MODEL.KEY"; a list of values is a sweep, one row per value
     select       "val" also scores the validation images and names the best row of each sweep by these scores
     protocol     default "colorbench-1"; see `colorbench list protocols`
@@ -125,6 +127,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
+        *(partial(published.resolved, registry, files) for files in (weights, initial)),
         lambda: configure(registry, options),
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
@@ -139,8 +142,8 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         preset=chosen,
         out=Path(settings.get("out", Path("results", _run_name(str(data), chosen, protocol)))),
         seeds=[int(seed) for seed in seeds],
-        weights=weights,
-        initial=initial,
+        weights=published.resolved(registry, weights),
+        initial=published.resolved(registry, initial),
         options=options,
         select=settings.get("select", ""),
         protocol=protocol,
@@ -175,9 +178,9 @@ def _report_faults(registry: Registry) -> None:
 
 def _models(models: Names, ablations: Names | None, pictures: Sequence[ModelSpec], registry: Registry) -> list[str]:
     """The names of all that runs: the models asked for, the rows made elsewhere, and the ablations of these."""
-    names = listed(models)
-    if "all" in names:
-        names = [name for name, spec in registry.specs["model"].items() if not spec.parent]
+    every = {name: spec for name, spec in registry.specs["model"].items() if not spec.parent}
+    groups = {"all": [name for name, spec in every.items() if spec.in_all], "everything": list(every)}
+    names = list(dict.fromkeys(name for given in listed(models) for name in groups.get(given, [given])))
     names += [spec.name for spec in pictures if spec.name not in names]
     return names + (_ablations(ablations, names, registry) if ablations else [])
 
@@ -278,7 +281,8 @@ def _count(given: int | str) -> int | None:
 
 def _call(models: Names, data: str | Path, settings: Settings) -> str:
     """The call as the record keeps it."""
-    return f"colorbench.run({', '.join([repr(models), repr(str(data)), *(f'{k}={v!r}' for k, v in settings.items())])})"
+    given = [f"{name}={shown(value, LONGEST_SETTING)}" for name, value in settings.items()]
+    return f"colorbench.run({', '.join([repr(models), repr(str(data)), *given])})"
 
 
 def _refuse_all(*checks: Callable[[], Any]) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from tqdm import tqdm
+
 from colorbench.api.common import (
     ask,
     load_registry,
@@ -23,7 +25,7 @@ from colorbench.api.score import check_metrics_apart, rescore
 from colorbench.api.settings import Names, Options, Settings, options_of
 from colorbench.contract import ModelSpec
 from colorbench.data.splits import SHARES
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.preflight import Estimate, PublishedRequest, check_model, check_weights
 from colorbench.harness.throughput import time_models
@@ -89,10 +91,11 @@ def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpac
 
         run = colorbench.run("all", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
 
-    `models` are names, as a list or separated by commas, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
-    zip of images. The same call again does only what is missing. A failed model is a row with the reason. Raises
-    UserError for everything that can be detected before training: settings, data or weights that do not fit, a folder
-    made under other conditions, stale cells.
+    `models` are names, as a list or separated by commas; "all" stands for the models to compare with, "everything" for
+    every model that is no ablation. `data` is a dataset, NAME:ARGUMENT, or a folder or zip of images. The same call
+    again does only what is missing. A failed model is a row with the reason. Raises UserError for everything that can
+    be detected before training: settings, data or weights that do not fit, a folder made under other conditions, stale
+    cells.
     """
     return train(options_of(models, data, settings))
 
@@ -153,8 +156,7 @@ def _asked(options: Options) -> tuple[Registry, list[ModelSpec]]:
     refuse_unknown("model that runs for --option", {name.rpartition(".")[0]: None for name in options.options}, names)
     refuse_unknown("model that runs for --initial", options.initial, names)
     for name, file in options.initial.items():
-        if name in options.weights or not file.is_file():
-            why = "--weights gives its weights already" if name in options.weights else "there is no such file"
+        if why := "--weights gives its weights already" if name in options.weights else why_no_file(file):
             raise UserError(f"--initial {name}={file}: {why}; name one file of weights to train on from")
     return registry, specs
 
@@ -206,7 +208,8 @@ def _checked(context: Context, cells: Sequence[Planned], timing: bool) -> Work:
     estimates, failures = {}, {}
     # What only the truth can make trains nothing: making it costs no more than the check would.
     checked = [cell for cell in reversed(cells) if cell.trains and not cell.spec.sees_truth]
-    for name, cell in {cell.spec.name: cell for cell in checked}.items():
+    models = {cell.spec.name: cell for cell in checked}
+    for name, cell in tqdm(models.items(), desc="checking", unit="model", disable=None, leave=False):
         try:
             estimates[name] = executors.call(check_model, context.request(cell.record, cell.cell_dir))
         except (RuntimeError, UserError, OSError) as error:

@@ -23,6 +23,7 @@ from colorbench.cli.plan import plan
 from colorbench.cli.report import report
 from colorbench.cli.run import run
 from colorbench.cli.score import score
+from colorbench.cli.weights import weights
 from colorbench.errors import DISK_FULL, UserError, one_line
 
 
@@ -45,13 +46,14 @@ class _Group(click.Group):
                 _stop(f"the disk is full{where}: {remedy}", 2)
             if not error.filename:
                 raise
-            _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run the command again", 2)
-        except SystemExit as error:
-            if error.code:
-                raise
-            _stop("a plugin has ended the command before it was done (SystemExit); repair or remove it", 2)
+            _stop(f"{error.filename}: {error.strerror}; make it readable and writable, and run it again", 2)
         except KeyboardInterrupt:
             _stop("stopped; what is finished is kept: run the same command again to go on", 130)
+        except BaseException as error:
+            if isinstance(error, Exception) or (isinstance(error, SystemExit) and error.code):
+                raise
+            why = type(error).__name__  # SystemExit or what else is no Exception
+            _stop(f"a plugin has ended the command before it was done ({why}); repair or remove it", 2)
 
 
 @contextlib.contextmanager
@@ -86,5 +88,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, check, new):
+for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, weights, check, new):
     main.add_command(command)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
-from colorbench.errors import UserError, one_line, reason
+from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec, PublishedInPart
+from colorbench.errors import UserError, one_line, reason, whatever_raised, why_no_file
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
@@ -61,7 +63,8 @@ def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
 
 def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tensor]:
     """The network's state without that of its base, which is saved in a cell of its own."""
-    inside = [name for name, module in network.named_modules() if module is base]
+    modules = network.named_modules(remove_duplicate=False)  # it may hold its base more than once
+    inside = [name for name, module in modules if module is base]
     return {k: v for k, v in network.state_dict().items() if not any(k.startswith(f"{name}.") for name in inside)}
 
 
@@ -152,6 +155,9 @@ def load_published(
     due = trained_state(network, base)
     if isinstance(network, Measures):  # what this harness measures, nobody else published
         state = {**{key: due[key] for key in network.measured if key in due}, **state}
+    if isinstance(network, PublishedInPart):
+        trains = tuple(f"{name}." for name in network.unpublished)
+        state = {**{key: value for key, value in due.items() if key.startswith(trains)}, **state}
     _load(network, state, file, base, remedy)
 
 
@@ -159,8 +165,9 @@ def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Mod
     if why := misfit(state, trained_state(network, base)):
         raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
-    if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
-        raise UserError(f"{file} holds NaN in {_some(broken)}; give weights without them")
+    # A buffer may have infinities, such as a mask of attention.
+    if broken := [k for k, v in state.items() if v.isnan().any() or (k in learned and not v.isfinite().all())]:
+        raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights without them")
     network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
@@ -185,9 +192,13 @@ def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 def _content(file: Path) -> bytes:
     try:
+        if why := why_no_file(file):
+            raise UserError(f"cannot read the weights {file}: {why}; name a file")
+        if (size := file.stat().st_size) > psutil.virtual_memory().available:
+            raise UserError(f"{file} has {size:,} bytes, more than there is free memory; give a file of weights alone")
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
+        raise UserError(f"cannot read the weights {file}: {error.strerror}; make it readable") from error
 
 
 def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
@@ -196,6 +207,10 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
         # safetensors begin with the length of their header, 8 bytes, and the header, which is JSON.
         if content[8:9] == b"{" and not content.startswith(b"PK"):
             return safetensors.torch.load(content)
+        if zipfile.is_zipfile(packed := io.BytesIO(content)):
+            with zipfile.ZipFile(packed) as archive:
+                if any(member.compress_type for member in archive.infolist()):  # it may unfold to any size
+                    raise ValueError("torch.save compresses nothing")
         with warnings.catch_warnings(action="ignore"):  # its advice on odd pickles would only blur our one line
             state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here: all mean that this is no plain file of tensors
@@ -224,7 +239,7 @@ def _converted(
 ) -> Mapping[str, Tensor]:
     try:
         converted = convert(state)
-    except Exception as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
     if not _is_state(converted):
         raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; repair its plugin")

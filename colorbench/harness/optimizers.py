@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from colorbench.contract import Stage
-from colorbench.errors import reason
+from colorbench.errors import reason, whatever_raised
 from colorbench.harness.networks import submodules
 
 DEFAULT = "adam"
@@ -109,7 +109,7 @@ def _made(stage: Stage, groups: list[dict[str, Any]]) -> Optimizer:
         due = {id(parameter) for group in groups for parameter in group["params"]}
         if lost := len(due - taken):
             raise ValueError(f"it leaves out {lost} of the {len(due)} parameters that it gets; let it take them all")
-    except Exception as error:  # whatever a plugin or a library raises
+    except whatever_raised() as error:  # whatever a plugin or a library raises
         raise ValueError(f"stage {stage.name!r}: its optimizer cannot be made ({reason(error)})") from error
     for group in optimizer.param_groups:
         group["lr_scale"] = group["lr"] / stage.learning_rate if stage.learning_rate else 1.0

@@ -18,7 +18,7 @@ from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.contract import Batch, Stage
 from colorbench.data.cache import Images, open_images
 from colorbench.data.loader import Loader, arrays_at
-from colorbench.errors import UserError, reason
+from colorbench.errors import UserError, reason, whatever_raised
 from colorbench.harness.cell import Cell, network_before_training, width_of
 from colorbench.harness.elsewhere import matched
 from colorbench.harness.networks import (
@@ -102,7 +102,7 @@ def check_weights(request: PublishedRequest) -> None:
     (spec,) = request.plugins.load().find("model", [request.model])
     try:
         build_published(spec, request.size, request.file)
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{request.model!r} cannot be built for --weights {request.file}: {reason(error)}") from error
@@ -145,7 +145,7 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
                 if callable(ready.compute):
                     compute(ready, pair)  # of both at once, where a mistake in the shape shows
                 join([ready], (scored := score_batch(pair, [ready])).features, scored.scores)
-        except (Exception, SystemExit) as error:  # whatever a plugin raises, it shall not cost a training
+        except whatever_raised() as error:  # it shall not cost a training
             failed.append(f"the metric {metric.name!r} fails ({reason(error)})")
     if failed:
         raise UserError(f"{'; '.join(failed)}; repair or remove its plugin")
@@ -174,7 +174,7 @@ def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None,
             again.to(given["L"].device).to(memory_format=torch.channels_last)
             same = torch.allclose(colorize(network, **given), colorize(again, **given), SAME_AB, SAME_AB)
             why = "" if same else "it then gives other colors"
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         why = reason(error)
     if why:
         raise ValueError(f"it cannot be loaded without the file of its option {', '.join(files)} ({why}); {remedy}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from colorbench.contract import Batch, Measures, Stage, Update
-from colorbench.errors import one_line, reason
+from colorbench.errors import one_line, reason, shown, whatever_raised
 from colorbench.harness.networks import misfit, submodules
 from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
@@ -127,10 +127,10 @@ def check_fields(stages: Sequence[Stage]) -> None:
         for field, (due, holds) in _RULES.items():
             try:
                 held = holds(value := getattr(stage, field))
-            except (Exception, SystemExit) as error:  # of a function that a plugin gives
+            except whatever_raised() as error:  # of a function that a plugin gives
                 raise ValueError(f"stage {stage.name!r}: {field} fails ({reason(error)}); {due} is due") from error
             if not held:
-                raise ValueError(f"stage {stage.name!r}: {field} is {value!r}; {due} is due")
+                raise ValueError(f"stage {stage.name!r}: {field} is {shown(value)}; {due} is due")
 
 
 def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
@@ -202,8 +202,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "average": ("a number from 0 to below 1", lambda average: _are_finite(average) and 0 <= average < 1),
     "settings": ("a mapping from names", _is_by_name),
     "decay": (
-        "a function from 0..1 to finite numbers",
-        lambda decay: callable(decay) and _are_finite(decay(0.0), decay(0.5), decay(1.0)),
+        "a function from 0..1 to finite numbers from 0",
+        lambda decay: callable(decay) and all(_FROM_0[1](round(decay(i / 32), 9)) for i in range(33)),
     ),
     "frozen": (
         "a tuple of names",

@@ -55,7 +55,8 @@ def text(title: str, name: str = "", show: Callable[[Any, Row], str] = lambda va
 
 
 def _marked(model: str, row: Row) -> str:
-    made = " (made elsewhere)" if isinstance(row.get("made"), str) else ""
+    where = {verb: row.get(verb) for verb in ("made", "trained")}
+    made = "".join(f" ({verb} {place})" for verb, place in where.items() if isinstance(place, str))
     return f"{model}{made} †" if isinstance(row.get("kept"), str) else f"{model}{made}"
 
 

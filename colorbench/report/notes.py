@@ -102,8 +102,10 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
 
 
 def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    """Which rows of `frame` were given options, which are not what would be made now, and in what the rows of one model
-    differ."""
+    """Which rows of `frame` saw the truth, were given options, or are not what would be made now, and in what the rows
+    of one model differ."""
+    if seeing := [row for row in frame["model"] if any(cell.sees_truth for cell in results.cells(row))]:
+        yield f"Made from the true colors, which no colorization has, and never in bold: {', '.join(seeing)}."
     ways: dict[str, list[str]] = {}
     for row in frame["model"]:
         for cell in results.cells(row, done=True)[:1]:
@@ -148,9 +150,6 @@ def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if floor := anchored(results, "floor"):
         bound = anchored(results, "bound")
         yield f"Skill: 1 - MSE / MSE of {floor}." + (f" To the bound: 0 % is {floor}, 100 % {bound}." if bound else "")
-    if "sees_truth" in frame:
-        which = ", ".join(frame.loc[frame["sees_truth"].notna(), "model"])
-        yield f"Made from the true colors, which no colorization has, and never in bold: {which}."
 
 
 def _given(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -224,7 +223,8 @@ def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             if width != preset.width:
                 yield f"{model} has width {width:g}, not the preset's {preset.width:g}."
         if done and (file := done[0].made_from.get("weights")):
-            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
+            on = f", trained on {done[0].trained_on}" if done[0].trained_on else ""
+            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]}){on}."
         if done and (base := done[0].refines):
             yield f"{model} refines {base}: its training comes on top of that of {base}."
     yield from _said(models, results)

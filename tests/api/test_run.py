@@ -253,6 +253,21 @@ def test_importing_costs_no_torch_and_every_name_is_there():
     assert {"run", "open_run", "spec", "load_model", "score", "evaluate", "__version__"} <= {*dir(colorbench)}
 
 
+def test_all_leaves_out_what_asks_for_it_and_everything_does_not(tmp_path, registry):
+    text = TINY.replace("schedule, OPTIONS)", "schedule, OPTIONS, in_all=False)")
+    (tmp_path / "tiny.py").write_text(text)
+
+    def models(names):
+        return list(options_of(names, "portraits", {"plugins": [tmp_path / "tiny.py"]}).models)
+
+    every = {name: spec for name, spec in registry.specs["model"].items() if not spec.parent}
+    usual = [name for name, spec in every.items() if spec.in_all]
+    assert models("all") == [*usual, "on-tiny"]
+    assert models("all,tiny,cnn") == [*usual, "on-tiny", "tiny"]
+    assert models("everything") == [*every, "tiny", "on-tiny"]
+    assert {*usual} > {"grey", "mean-color", "cnn", "gan", "siggraph17", "enhanced-unet"}
+
+
 VARIED = """
 import colorbench
 

@@ -319,5 +319,21 @@ def test_a_model_says_what_it_takes_in_a_sequence():
         replace(spec("toy"), takes=("color hints",))
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"published_width": "x"}, "published_width is 'x'; give a factor above 0"),
+        ({"published_width": float("nan")}, "published_width is nan"),
+        ({"published_size": "256"}, "published_size is '256'; give a side in pixels"),
+        ({"published_size": 0}, "published_size is 0"),
+        ({"convert": {}}, "build, schedule or convert is no function"),
+        ({"schedule": None}, "build, schedule or convert is no function"),
+    ],
+)
+def test_a_model_says_only_what_it_can_mean(fields, said):
+    with pytest.raises(ValueError, match=f"model 'toy': {said}"):
+        replace(spec("toy"), **fields)
+
+
 def test_a_protocol_is_a_value():
     assert Protocol("a", hints=10, hint_size=7).settings["hint_places"] == "normal"

@@ -18,7 +18,7 @@ from colorbench import ModelSpec, hookimpl
 
 @hookimpl
 def register_models(register):
-    register(ModelSpec("NAME", "a test", build=None, schedule=lambda preset: ()))
+    register(ModelSpec("NAME", "a test", build=print, schedule=lambda preset: ()))
 """
 
 

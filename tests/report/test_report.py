@@ -229,6 +229,15 @@ def test_models_stand_between_the_floor_and_the_bound(tmp_path, errors):
     ]
 
 
+def test_an_ablation_that_sees_the_truth_is_named_on_its_own_page_alone(tmp_path, errors):
+    run = FakeRun(tmp_path, ["plain", "plain/seeing"], seeds=(0,))
+    run.cell("plain", 0, errors)
+    run.cell("plain/seeing", 0, errors * 0.5, parent="plain", sees_truth=True)
+    said = "Made from the true colors, which no colorization has, and never in bold"
+    assert said not in notes_of(report.write(run.folder))
+    assert f"{said}: plain/seeing." in (run.folder.path / "ablations.md").read_text()
+
+
 def test_without_a_bound_there_is_only_the_skill(tmp_path, errors):
     run = FakeRun(tmp_path, ["constant", "plain"], seeds=(0,))
     run.cell("constant", 0, errors, anchor="floor")
