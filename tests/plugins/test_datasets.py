@@ -13,7 +13,7 @@ def packed(tmp_path, monkeypatch):
     """A function that lets files of these names be found in a folder: nothing is read of so many thousands."""
 
     def pack(names):
-        monkeypatch.setattr(sources, "pictures", lambda path: sources.Files(sorted(names), None))
+        monkeypatch.setattr(sources, "pictures", lambda path: sources.Files(sorted(names), open))
         return str(tmp_path)
 
     return pack
