@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from colorbench.contract import DatasetSpec, Picture
 from colorbench.hooks import hookimpl
@@ -89,7 +89,7 @@ def find(name: str, argument: str, where: tuple[str, str]) -> Found:
     except ValueError as error:
         raise ValueError(f"{name}: {error}; {source}") from error
     for picture in pictures:
-        if match := re.fullmatch(pattern, PurePosixPath(picture.name).name, re.IGNORECASE):
+        if match := re.fullmatch(pattern, picture.name.rpartition("/")[2], re.IGNORECASE):
             number = int(match[1])
             if number in by_number:
                 raise ValueError(f"{name} has two of number {number}: {by_number[number].name} and {picture.name}")
@@ -138,9 +138,9 @@ def coco_stuff(argument: str) -> Splits:
     A number stands in one of the two alone. Without the official list the count and both ends are checked.
     """
     found = find("coco-stuff", argument, COCO)
-    parts = {number: PurePosixPath(picture.name).parent.name for number, picture in found.by_number.items()}
-    train = [number for number, part in parts.items() if part == "train2017"]
-    test = sorted(number for number, part in parts.items() if part != "train2017")
+    train, test = list[int](), list[int]()
+    for number, picture in sorted(found.by_number.items()):
+        (train if "train2017/" in picture.name else test).append(number)
     if len(test) != 5000 or (test[0], test[-1]) != (139, 581_781):
         raise ValueError(f"coco-stuff has {len(test):,} images in {found.root}, which are not val2017; {found.source}")
     if train and len(train) != 118_287:
