@@ -1,5 +1,13 @@
+from .api.colorize import colorize as colorize
+from .api.evaluate import evaluate as evaluate
+from .api.export import export as export
+from .api.pictures import score_pictures as score_pictures
 from .api.run import Run as Run
+from .api.run import compare as compare
+from .api.run import merge as merge
 from .api.run import open_run as open_run
+from .api.score import score_protocols as score_protocols
+from .api.score import score_run as score_run
 from .api.spec import spec as spec
 from .api.train import run as run
 from .color import lab_to_rgb as lab_to_rgb
@@ -13,6 +21,7 @@ from .contract import ModelSpec as ModelSpec
 from .contract import Picture as Picture
 from .contract import Preset as Preset
 from .contract import Published as Published
+from .contract import PublishedWeights as PublishedWeights
 from .contract import Stage as Stage
 from .contract import Statistic as Statistic
 from .contract import Update as Update
@@ -25,4 +34,5 @@ from .harness.trained import load_model as load_model
 from .hooks import hookimpl as hookimpl
 from .metrics import score as score
 from .protocol import Protocol as Protocol
+from .published import find_weights as find_weights
 from .version import __version__ as __version__

@@ -42,7 +42,7 @@ OWN_FIGURES = ("losses", "losses-ablations", "pictures", "series")
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
-    r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
+    r"|model|data|protocol|status|kept|made|trained|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
     r"|stage|epoch|component|split|metric"
     r"|skill|val_mse|selected|sees_truth|given|preset|size|width|epochs|batch_size|seeds|environments?|device|precision"
     r"|commits?"

@@ -13,9 +13,10 @@ from colorbench.api.common import (
     load_registry,
     make_apart,
     make_context,
+    paths_given,
     sample_pictures,
-    say,
     say_outcome,
+    warn,
     write_outcome,
 )  # fmt: skip
 from colorbench.api.run import Run, reported
@@ -33,8 +34,9 @@ from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord, Trained, 
 
 
 def evaluate(
-    run: str | Path, data: str, out: str | None = None, plugin_files: Sequence[Path] = (),
-    weights: Mapping[str, Path] | None = None, protocol: str | None = None,
+    run: str | Path, data: str | Path, out: str | Path | None = None,
+    plugins: str | Path | Sequence[str | Path] = (), weights: Mapping[str, str | Path] | None = None,
+    protocol: str | None = None,
 ) -> Run:  # fmt: skip
     """Score every trained cell of `run` on the test images of `data`, at the run's size, under its protocol or another.
 
@@ -42,27 +44,28 @@ def evaluate(
     model that fails or is not installed is a cell with the reason. Raises UserError if this version does not know the
     run's protocol and no other is named, for an unknown protocol, and if the run has no finished cell.
     """
-    refuse_empty(out=out)
-    source, registry = RunFolder(run), load_registry(plugin_files, weights or {})
+    refuse_empty(out=out, protocol=protocol)
+    images, plugin_files, given_weights = paths_given(data, plugins, weights)
+    source, registry = RunFolder(run), load_registry(plugin_files, given_weights)
     record = source.record
     preset = Preset(summary="", **msgspec.structs.asdict(record.preset) | {"test": None})
     chosen = protocol_to_score(source, registry, protocol)
     done = [cell for cell in source.cells() if cell.has_weights]
     cells = [cell for cell in done if "pictures" not in cell.made_from]
     if elsewhere := dict.fromkeys(cell.model for cell in done if "pictures" in cell.made_from):
-        say(f"left out, made elsewhere, with pictures of that run's test images alone: {', '.join(elsewhere)}")
+        warn(f"left out, made elsewhere, with pictures of that run's test images alone: {', '.join(elsewhere)}")
     if not cells:
         raise UserError(f"{source.path} has no finished model to evaluate; finish the run first")
-    target = RunFolder(out or source.path / "evaluations" / "-".join([dataset_name(data), *filter(None, [protocol])]))
-    context = make_context(target, registry, data, {"test": None}, preset, chosen, plugin_files=tuple(plugin_files))
-    options = {
+    target = RunFolder(out or source.path / "evaluations" / "-".join([dataset_name(images), *filter(None, [protocol])]))
+    context = make_context(target, registry, images, {"test": None}, preset, chosen, plugin_files=plugin_files)
+    options: dict[str, Sequence[object]] = {
         "--out": [out], "--protocol": [protocol], "--plugin": plugin_files,
-        "--weights": [f"{name}={file}" for name, file in (weights or {}).items()],
+        "--weights": [f"{name}={file}" for name, file in given_weights.items()],
     }  # fmt: skip
     given = [str(word) for option, values in options.items() for value in values if value for word in (option, value)]
     with target.held():
         _begin_evaluation(
-            context, source, cells, shlex.join(["colorbench", "evaluate", str(run), "--data", data, *given])
+            context, source, cells, shlex.join(["colorbench", "evaluate", str(run), "--data", images, *given])
         )
         for cell in cells:
             _evaluate_cell(context, source, cell)
@@ -85,7 +88,7 @@ def _begin_evaluation(context: Context, source: RunFolder, cells: Sequence[CellR
     record.kept = trained.kept
     for cell in cells:
         if why := changes_since(source, cell, context.registry):
-            say(f"{cell.model} seed {cell.seed} was made otherwise, and is used as it is: {'; '.join(why)}")
+            warn(f"{cell.model} seed {cell.seed} was made otherwise, and is used as it is: {'; '.join(why)}")
             record.kept[cell_name(cell.model, cell.seed)] = why
     context.folder.begin(record, {files.SAMPLES: sample_pictures(context.data)})
 

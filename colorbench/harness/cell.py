@@ -16,7 +16,7 @@ from torch import nn
 
 from colorbench.contract import ModelSpec, Preset, Stage
 from colorbench.data.cache import Images, open_images
-from colorbench.errors import DISK_FULL, reason
+from colorbench.errors import DISK_FULL, reason, whatever_raised
 from colorbench.harness import device
 from colorbench.harness.checkpoint import Checkpoint
 from colorbench.harness.elsewhere import Elsewhere
@@ -137,7 +137,7 @@ def make(request: CellRequest) -> CellRecord:
             _validate(cell, record)
         record.status, record.reason = DONE, None
         (request.cell_dir / TRACEBACK).unlink(missing_ok=True)  # of an earlier try
-    except (Exception, SystemExit) as error:
+    except whatever_raised() as error:
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise  # not the model's fault: the command ends, and takes the model up again next time
         end_if_alone(error, request.cell_dir, *device.world())
@@ -169,7 +169,7 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
-    record.parameters = 0 if spec.sees_truth else count_parameters(network, L, **inputs)
+    record.parameters = count_parameters(network, L, **inputs)
     record.notes = [*notes_of(network)]
     if file := record.made_from.get("initial"):
         record.notes.append(f"trained on from {file['file']} (SHA-256 {file['sha256'][:12]})")
@@ -194,7 +194,7 @@ def network_before_training(cell: Cell, base: nn.Module | None) -> nn.Module:
         return with_weights(other, run.cell_dir(other.model, seed), spec, base, size)
     network = build(spec, request.preset.width, size, base, seed)
     if request.initial:
-        load_published(network, spec, request.initial, base)
+        load_published(network, spec, request.initial, base, request.preset.width)
     return network
 
 

@@ -16,7 +16,7 @@ from colorbench.code import own_code, plugin_code
 from colorbench.contain import contained
 from colorbench.contract import MetricSpec, ModelSpec, Preset
 from colorbench.data.cache import Data
-from colorbench.errors import UserError, reason
+from colorbench.errors import UserError, reason, whatever_raised
 from colorbench.options import configure, names_content, recorded_spec
 from colorbench.plugins import Registry, load
 from colorbench.protocol import Protocol
@@ -251,7 +251,7 @@ def metric_settings(metric: MetricSpec) -> dict[str, Any]:
         settings = {str(name): canonical(value) for name, value in metric.settings.items()}
         msgspec.json.encode(settings)
         refuse_deep(settings)
-    except Exception as error:  # whatever a plugin's own objects raise
+    except whatever_raised() as error:  # whatever a plugin's own objects raise
         raise UserError(
             f"the settings of the metric {metric.name!r} cannot be recorded ({reason(error)}); "
             "give plain values and paths of files that can be read, or remove its plugin"
@@ -430,7 +430,13 @@ def new_record(
         environment=environment_key(context.environment),
         options_given=context.registry.given.get(spec.name, msgspec.UNSET),
         sweep=context.registry.sweeps.get(spec.name, msgspec.UNSET),
+        trained_on=_trained_on(spec, fields["weights"]["sha256"]) if "weights" in fields else msgspec.UNSET,
     )  # fmt: skip
+
+
+def _trained_on(spec: ModelSpec, sha256: str) -> str:
+    """What published weights were trained on; "" if their plugin does not know the file."""
+    return next((weights.trained_on for weights in spec.weights if sha256.startswith(weights.sha256)), "")
 
 
 def _other(context: Context, name: str, seed: int, cell: Planned | None) -> dict[str, Any]:
@@ -467,7 +473,7 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
     try:
         with contained():
             stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
-    except (Exception, SystemExit) as error:  # said again, with all else that is wrong with the model, before it trains
+    except whatever_raised() as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
     known = spec.name in registry.specs["model"]
     source = registry.plugin_of("model", spec.name if known else spec.parent or "").source

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import STAGE, Players, Toy, spec, toy_images, trained, trainer
+from toys import STAGE, Players, Toy, accelerator, spec, toy_images, trained, trainer
 
 from colorbench.contract import Batch, Stage, Update
 from colorbench.data.cache import Images
 from colorbench.data.loader import Loader, to_lab
-from colorbench.harness.device import accelerator
 from colorbench.harness.predict import colorize
 from colorbench.harness.stepper import check_stages
 from colorbench.harness.trainer import DivergedError, TrainingJob
@@ -243,13 +242,15 @@ def refusal(network, images, stages):
         ({"average": 1.0}, "average is 1.0"),
         ({"decay": 0.5}, "decay is 0.5"),
         ({"decay": lambda progress: float("inf")}, "decay is"),
+        ({"decay": lambda progress: 1 - 2 * progress}, "to finite numbers from 0 is due"),
         ({"decay": lambda progress: 1 / 0}, "decay fails (ZeroDivisionError: division by zero); a function"),
         ({"settings": None}, "settings is None; a mapping from names"),
         ({"frozen": None}, "frozen is None; a tuple of names"),
         ({"frozen": "convolution"}, "frozen is 'convolution'; a tuple of names"),
         (
-            {"frozen": ("absent",)},
-            "frozen 'absent': the network has no such submodule; there are: convolution, drop",
+            {"frozen": ("absent",), "rates": {"": 1.0, "drpo": 2.0}},
+            "frozen 'absent'; stage 'next', rates 'drpo': the network has no such submodule; "
+            "there are: convolution, drop",
         ),
     ],
 )
