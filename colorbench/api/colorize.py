@@ -42,7 +42,7 @@ def colorize(
 
 
 @dataclass(frozen=True)
-class Settings:
+class ColorizeSettings:
     """How photos are colored. `weights` are files by model, used instead of `run`; "published" is a kept one.
 
     `out` is a folder, or one file for one photo and model; default: the current folder. Existing files are replaced
@@ -58,7 +58,7 @@ class Settings:
 
 
 def colorize_files(
-    photos: Sequence[str], models: Sequence[str], settings: Settings, plugins: Sequence[Path] = ()
+    photos: Sequence[str], models: Sequence[str], settings: ColorizeSettings, plugins: Sequence[Path] = ()
 ) -> Iterator[Path | UserError]:
     """Color photos, given by files, folders or patterns, with each model, into PHOTO-MODEL.png.
 
@@ -119,7 +119,10 @@ def _refuse_inside(folder: Path, given: str) -> None:
 
 
 def _colored(
-    found: Sequence[tuple[Path, PurePath]], loaded: Sequence[Loaded], targets: list[list[Path]], settings: Settings
+    found: Sequence[tuple[Path, PurePath]],
+    loaded: Sequence[Loaded],
+    targets: list[list[Path]],
+    settings: ColorizeSettings,
 ) -> Iterator[Path | UserError]:
     made_of: dict[Path, Path] = {}
     bar = tqdm(found, unit="photo", disable=None if len(found) > 1 else True)
@@ -147,7 +150,7 @@ def _refusal(out: Path, photo: Path, made_of: Mapping[Path, Path], overwrite: bo
     return ""
 
 
-def _color(file: Path, wanted: Sequence[tuple[Loaded, Path]], settings: Settings) -> Iterator[Path | UserError]:
+def _color(file: Path, wanted: Sequence[tuple[Loaded, Path]], settings: ColorizeSettings) -> Iterator[Path | UserError]:
     """The photo colored by each model into a file; or why not."""
     if not wanted:
         return
@@ -164,7 +167,7 @@ def _color(file: Path, wanted: Sequence[tuple[Loaded, Path]], settings: Settings
             yield error
 
 
-def _write(model: Loaded, photo: Photo, out: Path, settings: Settings) -> None:
+def _write(model: Loaded, photo: Photo, out: Path, settings: ColorizeSettings) -> None:
     try:
         hints = hints_of(settings.hints, photo, model) if settings.hints else None
         png = png_of(color(model, photo, hints, settings.intensity), photo)
