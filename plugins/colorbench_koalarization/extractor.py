@@ -72,7 +72,7 @@ def _randomize(network: nn.Module) -> None:
     generator = torch.Generator().manual_seed(16)  # its own, and fixed: every run sees by the same features
     for name, tensor in network.state_dict().items():
         if tensor.ndim > 1:  # a kernel
-            kernel = torch.randn(tensor.shape, generator=None)
+            kernel = torch.randn(tensor.shape, generator=generator)
             tensor.copy_(kernel * (2 / kernel[0].numel()) ** 0.5)
         else:  # a scale or variance, or a bias or mean
             tensor.fill_(name.endswith(("bn.weight", "running_var")))

@@ -1,111 +1,98 @@
-"""The frozen classifier: C. Szegedy, S. Ioffe, V. Vanhoucke, A. Alemi: Inception-v4, Inception-ResNet and the Impact
-of Residual Connections on Learning, AAAI 2017. The network is timm's `inception_resnet_v2`."""
+"""F. Baldassarre, D. González Morín, L. Rodés-Guirao: Deep Koalarization: Image Colorization using CNNs and
+Inception-ResNet-v2, arXiv:1712.03400, 2017.
+
+    L ─┬─ encoder, H/8 ───────────────────────────────── fusion ── decoder ── ab
+       └─ Inception-ResNet-v2, frozen ── 1001 numbers ──────┘
+
+The layers, their padding and their initialization are those of the authors' code
+(github.com/baldassarreFe/deep-koalarization, `network_definition.py`), which is in Keras.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from colorbench.color import lab_to_rgb
-from colorbench.harness.networks import misfit, read_state
+from colorbench.contract import Batch, Update
+from colorbench_koalarization.extractor import CLASSES, Extractor
 
-CLASSES = 1001  # of ImageNet, and before them one for the background
-SMALLEST = 75  # px: from a smaller image the network's strides leave nothing
-PUBLISHED, PUBLISHED_OF = 299, 224  # px: the side of its input, and of the image that is colorized
+AB_SCALE = 127.0  # ab / 127 fills (-1, 1), the range of tanh
+NOT_COUNTED = "Its frozen Inception-ResNet-v2 is not among its parameters, which are those that it trains."
+RANDOM = (
+    "The weights of its Inception-ResNet-v2 were not given (option extractor): the features are random, "
+    "so this is not the published model."
+)
 
 
-class Extractor(nn.Module):
-    """L (B, 1, H, W) in 0..100 -> the classifier's logits, float32 (B, 1001).
+class Koalarization(nn.Module):
+    """`width` multiplies the channels of encoder, fusion and decoder; at width 1 they have 6,574,050 parameters.
 
-    `source` is a file of the classifier's weights, or "random" for fixed random ones, the same in every run, with the
-    channels multiplied by `width`; None leaves them to be loaded. The weights are buffers, since they never learn, and
-    are saved with the model's if they came from a file. The input has a side of 299 px for a `size` of 224 px or more,
-    as published; the same share of a smaller size, but at least 75 px.
+    `size` is the side of the training images, from which that of the extractor's input follows; see `Extractor` for
+    `extractor`. The extractor is frozen and not among the parameters.
     """
 
-    def __init__(self, source: Path | Literal["random"] | None, width: float, size: int) -> None:
+    def __init__(self, width: float, size: int, extractor: Path | Literal["random"] | None) -> None:
         super().__init__()
-        self.side = min(PUBLISHED, max(SMALLEST, round(size * PUBLISHED / PUBLISHED_OF)))
-        self.classifier = timm.create_model("inception_resnet_v2", num_classes=CLASSES, device="meta")
-        for module in self.classifier.modules():
-            if isinstance(module, nn.BatchNorm2d):  # its statistics are constants, and it counts no batches
-                module.track_running_stats, module.num_batches_tracked = False, None
-        if source == "random":
-            _narrow(self.classifier, max(1, round(16 * width)) / 16)
-        self.classifier.to_empty(device="cpu")
-        if source == "random":
-            _randomize(self.classifier)
-        elif source is None:
-            _zero(self.classifier)
-        else:
-            _read(self.classifier, source)
-        _freeze(self.classifier, saved=source != "random")
-        self.eval()
+        c32, c64, c128, c256, c512 = (max(4, round(channels * width)) for channels in (32, 64, 128, 256, 512))
+        self.encoder = nn.Sequential(
+            *_halve(1, c64),  # H/2
+            *_conv(c64, c128),
+            *_halve(c128, c128),  # H/4
+            *_conv(c128, c256),
+            *_halve(c256, c256),  # H/8
+            *_conv(c256, c512),
+            *_conv(c512, c512),
+            *_conv(c512, c256),
+        )
+        self.fusion = nn.Sequential(nn.Conv2d(c256 + CLASSES, c256, 1), nn.ReLU(inplace=True))
+        self.decoder = nn.Sequential(
+            *_conv(c256, c128),
+            nn.Upsample(scale_factor=2),  # H/4; nearest, as Keras does
+            *_conv(c128, c64),
+            *_conv(c64, c64),
+            nn.Upsample(scale_factor=2),  # H/2
+            *_conv(c64, c32),
+            nn.Conv2d(c32, 2, 3, padding=1),
+        )
+        self.apply(_initialize)
+        self.extractor = Extractor(extractor, width, size)
+        self.notes = [NOT_COUNTED, RANDOM] if extractor == "random" else [NOT_COUNTED]
 
-    def train(self, mode: bool = True) -> Extractor:
-        return super().train(False)  # its BatchNorms keep their statistics
-
-    @torch.no_grad()
     def forward(self, L: Tensor) -> Tensor:
-        grey = lab_to_rgb(torch.cat((L, torch.zeros_like(L), torch.zeros_like(L)), dim=1))  # sRGB in 0..1
-        grey = F.interpolate(2 * grey - 1, (self.side, self.side), mode="bilinear", antialias=True)
-        return self.classifier(grey).float()
+        """L (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W) in Lab units, within -127..127.
+
+        Raises ValueError where H or W is no multiple of 8.
+        """
+        if L.shape[2] % 8 or L.shape[3] % 8:
+            raise ValueError(
+                f"koalarization needs a height and width that are multiples of 8, not {tuple(L.shape[2:])}"
+            )
+        encoded = self.encoder(L / 50 - 1)  # (B, 256, H/8, W/8)
+        seen = self.extractor(L)[:, :, None, None].expand(-1, -1, *encoded.shape[2:])  # (B, 1001, H/8, W/8)
+        ab = self.decoder(self.fusion(torch.cat((encoded, seen), dim=1)))  # (B, 2, H/2, W/2)
+        # Autocast would leave bfloat16, whose steps near 127 are half a Lab unit.
+        return F.interpolate(ab.float().tanh() * AB_SCALE, scale_factor=2)
+
+    def updates(self, batch: Batch) -> Iterator[Update]:
+        yield Update({"l2": F.mse_loss(self(batch.L) / AB_SCALE, batch.ab / AB_SCALE)})
 
 
-def _narrow(network: nn.Module, factor: float) -> None:
-    """Multiply all channels but the input's and the classes' by a number of sixteenths: each is a multiple of 16."""
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        outputs, *inputs = tensor.shape[:2]
-        kept = [outputs if name.startswith("classif.") else round(factor * outputs)]
-        kept += [count if count == 3 else round(factor * count) for count in inputs]
-        tensor.data = tensor.data[tuple(map(slice, kept))]
+def _conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True)
 
 
-@torch.no_grad()
-def _randomize(network: nn.Module) -> None:
-    """He et al. 2015, so that images differ in the logits as much as trained ones let them; torch's own vanish."""
-    generator = torch.Generator().manual_seed(16)  # its own, and fixed: every run sees by the same features
-    for name, tensor in network.state_dict().items():
-        if tensor.ndim > 1:  # a kernel
-            kernel = torch.randn(tensor.shape, generator=generator)
-            tensor.copy_(kernel * (2 / kernel[0].numel()) ** 0.5)
-        else:  # a scale or variance, or a bias or mean
-            tensor.fill_(name.endswith(("bn.weight", "running_var")))
+def _halve(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+    """Half the side. TensorFlow's "same" padding of an even side is at the right and bottom alone."""
+    return nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(inputs, outputs, 3, stride=2), nn.ReLU(inplace=True)
 
 
-@torch.no_grad()
-def _zero(network: nn.Module) -> None:
-    for tensor in network.state_dict().values():
-        tensor.zero_()
-
-
-def _read(network: nn.Module, file: Path) -> None:
-    """Fill the network from a file, with or without the class of the background.
-
-    Raises UserError or ValueError if the file holds no weights of it.
-    """
-    # Files by others, from which timm's code descends, call the last layer `last_linear`.
-    state = {key.replace("last_linear.", "classif."): tensor for key, tensor in read_state(file).items()}
-    state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
-    for key in ("classif.weight", "classif.bias"):
-        if key in state and state[key].shape[:1] == (CLASSES - 1,):  # a background that is never seen
-            state[key] = torch.cat((torch.zeros_like(state[key][:1]), state[key]))
-    if why := misfit(state, network.state_dict()):
-        raise ValueError(f"{file} holds no weights of timm's inception_resnet_v2: {why}")
-    if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{file} holds values that are not finite in {broken[0]}; give weights of a sound training")
-    network.load_state_dict(state)
-
-
-def _freeze(network: nn.Module, saved: bool) -> None:
-    """Make constants of all parameters and statistics, which are saved with the model or not."""
-    for module in network.modules():
-        constants = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-        for name, tensor in constants.items():
-            delattr(module, name)
-            module.register_buffer(name, tensor.detach(), persistent=saved)
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):  # Keras's default
+        nn.init.xavier_uniform_(module.weight)
+        assert module.bias is not None
+        nn.init.zeros_(module.bias)
