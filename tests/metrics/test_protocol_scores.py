@@ -186,7 +186,7 @@ def test_every_built_in_protocol_has_a_second_implementation_and_says_where_it_i
 
 
 def test_a_border_that_leaves_nothing_is_one_line():
-    with pytest.raises(UserError, match=r"at 24 px: ValueError: a border of 12 pixels leaves nothing.*larger images"):
+    with pytest.raises(UserError, match=r"at 24 px: a border of 12 pixels leaves nothing.*larger images"):
         check_protocol(replace(COLORBENCH, name="odd", size=24, error_border=12))
 
 
