@@ -131,6 +131,9 @@ def test_a_run_is_evaluated_scored_and_merged_in_silence_but_for_what_fails(run,
     for other in (scored, merged):
         pd.testing.assert_frame_equal(other.scores, run.scores)
     assert capsys.readouterr().err == ""
+    for runs in (3, [], "run"):
+        with pytest.raises(UserError, match=r"runs is .*; give the paths of run folders, in a list"):
+            colorbench.merge(runs, tmp_path / "other")
     with pytest.raises(UserError, match="data is 3; give a dataset"):
         colorbench.evaluate(copy, 3)
     with pytest.raises(UserError, match="plugins is 3; give a file"):
