@@ -15,9 +15,18 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hin
 import msgspec
 
 from colorbench.contract import ModelSpec, Preset, Stage, untrained
-from colorbench.errors import UserError, one_line, reason, refuse_unknown
+from colorbench.errors import (
+    LONGEST_REASON,
+    UserError,
+    one_line,
+    reason,
+    refuse_unknown,
+    shown,
+    whatever_raised,
+    why_no_file,
+)  # fmt: skip
 from colorbench.plugins import Registry
-from colorbench.runs.identity import canonical
+from colorbench.runs.identity import canonical, recordable
 from colorbench.runs.records import CellRecord
 
 if TYPE_CHECKING:
@@ -34,7 +43,7 @@ def parsed(texts: Sequence[str]) -> dict[str, list[str]]:
     for text in texts:
         name, _, value = text.partition("=")
         if not all((*name.rpartition("."), value)):
-            raise UserError(f"--option {text}: say MODEL.KEY=VALUE")
+            raise UserError(f"--option {text}: write MODEL.KEY=VALUE")
         given.setdefault(name, []).append(value)
     return given
 
@@ -126,8 +135,9 @@ def _changed(spec: ModelSpec, key: str, value: Any) -> ModelSpec:
         if key == FACTOR and key not in spec.option_values:
             return replace(spec, schedule=_at_rate(spec.schedule, value))
         return spec.with_options(**{key: value})
-    except Exception as error:  # whatever the checks of a plugin's dataclass raise
-        raise UserError(f"option {key} of {spec.name} cannot be {value!r} ({reason(error)}); give another") from error
+    except whatever_raised() as error:  # whatever the checks of a plugin's dataclass raise
+        what = f"option {key} of {spec.name} cannot be {shown(value)}"
+        raise UserError(f"{what} ({reason(error)}); give another") from error
 
 
 def _at_rate(schedule: Callable[[Preset], Sequence[Stage]], factor: float) -> Callable[[Preset], Sequence[Stage]]:
@@ -167,13 +177,18 @@ def _values(name: str, given: Sequence[Any], kind: Any) -> Iterator[Any]:
                 read = _read(value, kind)
             except (TypeError, ValueError) as error:  # msgspec's errors are both
                 what = one_line(str(getattr(kind, "__name__", kind) if isinstance(kind, type) else kind))
-                raise UserError(f"--option {name}={value}: it is no {what}; give one") from error
-            if isinstance(read, Path) and not (read.is_file() or read.is_dir()):
-                why = "it is a pipe or a device" if read.exists() else "there is no such file or folder"
-                raise UserError(f"--option {name}={value}: {why}; name another")
-            if (same := canonical(read)) not in seen:
+                raise UserError(
+                    f"--option {name}={_said(value)}: it is not of type {what}; give another value"
+                ) from error
+            if isinstance(read, Path) and (why := why_no_file(read, or_folder=True)):
+                raise UserError(f"--option {name}={_said(value)}: {why}; name another")
+            if (same := recordable(name, read)) not in seen:
                 seen.append(same)
                 yield read
+
+
+def _said(value: Any) -> str:
+    return one_line(value)[:LONGEST_REASON] if isinstance(value, str) else shown(value)
 
 
 def _has_items(kind: Any) -> bool:
@@ -190,7 +205,7 @@ def _read(value: Any, kind: Any) -> Any:
     if kind is NoneType or kind is None:
         if value is None or (isinstance(value, str) and value.lower() in NONE):
             return None
-        raise ValueError(f"{value!r} is not none")
+        raise ValueError(f"{shown(value)} is not none")
     if kind is Any:
         return _read_first(value, (None, int, float, bool, str)) if isinstance(value, str) else value
     origin = get_origin(kind) or kind
@@ -221,7 +236,7 @@ def _read_first(value: Any, kinds: Sequence[Any]) -> Any:
             return _read(value, kind)
         except (TypeError, ValueError):
             continue
-    raise ValueError(f"{value!r} is none of {kinds}")
+    raise ValueError(f"{shown(value)} is none of {kinds}")
 
 
 def recorded_spec(registry: Registry, record: CellRecord) -> ModelSpec | None:

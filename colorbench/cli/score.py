@@ -44,7 +44,7 @@ def score(
     colorbench score results/my-run --plugin my_metric.py
     colorbench score results/my-run --protocol all
     """
-    from colorbench.api.score import score
+    from colorbench.api.score import score_run
     from colorbench.api.settings import listed
 
     refuse_empty(data=data, truth=truth, protocol=protocol, out=settings["out"])
@@ -52,11 +52,11 @@ def score(
     if truth is not None:
         _score_pictures(folders, truth, names, {**settings, "plugins": plugins, "command": command_line()})
     elif len(folders) > 1 or settings["as_is"] or settings["out"] is not None:
-        raise UserError("pictures are scored against the true ones: say where these are with --truth DATA")
+        raise UserError("pictures are scored against the true ones: give their place with --truth DATA")
     elif names:
         _under(names, folders[0], data, plugins)
     else:
-        scored = score(folders[0], data, plugins, settings["weights"])
+        scored = score_run(folders[0], data, plugins, settings["weights"])
         click.echo(scored.markdown)
         exit_if_failed(scored.cells)
 

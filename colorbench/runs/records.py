@@ -92,6 +92,7 @@ class CellRecord(Record, kw_only=True):
 
     `options_given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of
     several values. `validated_by` is the key of its scores on the validation images.
+    `trained_on` is the data that published weights were trained on; it is unset if the cell was trained here.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
@@ -131,6 +132,7 @@ class CellRecord(Record, kw_only=True):
     options_given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     sweep: str | msgspec.UnsetType = msgspec.UNSET
     validated_by: Key | msgspec.UnsetType = msgspec.UNSET
+    trained_on: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.has_weights:
@@ -167,10 +169,17 @@ class ProtocolRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 class OtherProtocols(Struct, forbid_unknown_fields=True):
     """What protocols.parquet holds: under which protocols the cells ("NAME/seed-0") were scored, by what a cell was
-    then: its `predicted_by` and `scored_by`."""
+    then: its `predicted_by` and `scored_by`. Protocols that differ from the first in the field `varied` alone are a
+    series, for which the networks were asked again, by the plugins' code of the key `code`."""
 
     protocols: list[ProtocolRecord]
     cells: dict[str, tuple[Key, Key]]
+    varied: str | msgspec.UnsetType = msgspec.UNSET
+    code: Key | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.varied and not all(self.varied in protocol.settings for protocol in self.protocols):
+            raise ValueError(f"a protocol of the series has no {self.varied}")
 
 
 class PresetRecord(Struct, forbid_unknown_fields=True):
@@ -295,10 +304,12 @@ def protocol_of(record: ProtocolRecord) -> Protocol:
         protocol = Protocol(record.name, record.summary, record.source, **record.settings)  # type: ignore[arg-type]
     except TypeError as error:
         raise UserError(
-            f"protocol {record.name} has other fields ({reason(error)}); run it with its version"
+            f"protocol {record.name} has other fields ({reason(error)}); use the version that made the run"
         ) from error
     if protocol.id != record.id:
-        raise UserError(f"protocol {record.name} ({record.id}) is {protocol.id} here; run it with its version")
+        raise UserError(
+            f"protocol {record.name} ({record.id}) is {protocol.id} here; use the version that made the run"
+        )
     return protocol
 
 
@@ -318,7 +329,7 @@ def encode(record: Record) -> bytes:
     try:
         _parsed(content, type(record))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"no record can hold what was asked for ({reason(error)}); ask for something else") from error
+        raise UserError(f"what was asked for cannot be recorded ({reason(error)}); ask for something else") from error
     return msgspec.json.format(content, indent=2) + b"\n"
 
 
@@ -331,7 +342,7 @@ def decode(file: Path, kind: type[R]) -> R:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; make it readable") from error
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise UserError(f"{file} is damaged, or no record of this version ({reason(error)}); restore it") from error
+        raise UserError(f"{file} is damaged, or not a record of this version ({reason(error)}); restore it") from error
     if record.checksum != checksum_of(tree):
         raise UserError(f"{file} was changed after it was written (its checksum differs); restore it")
     return record

@@ -79,7 +79,7 @@ def _read(encoder: nn.Module, file: Path) -> None:
     if state.get("conv1.weight", torch.empty(0)).shape[1:2] == (3,):
         state["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
     counts = {key: tensor for key, tensor in own.items() if not tensor.ndim}  # of batches, which older files lack
-    used = {key: state.get(key, counts.get(key)) for key in own if key in state or key in counts}  # no classifier
+    used = {key: {**counts, **state}[key] for key in own if key in state or key in counts}  # no classifier
     if why := misfit(used, own):
         raise ValueError(f"{file} holds no weights of this encoder of timm: {why}")
     if broken := [key for key, tensor in used.items() if not tensor.isfinite().all()]:
