@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ import pandas as pd
 from PIL import Image
 
 from colorbench import report
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, UserKeyError, refuse_unknown
 from colorbench.plugins import load
 from colorbench.report import comparison, markdown, results
+from colorbench.report.compare import compare as compare_runs
 from colorbench.runs.folder import PREDICTIONS, RunFolder
+from colorbench.runs.merge import merge as join
 from colorbench.runs.predictions import file_sha256, read_pictures
 from colorbench.runs.records import DONE, CellRecord, RunRecord
 
@@ -32,6 +35,26 @@ def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) 
     return Run(folder, folder.cells(), plugins)
 
 
+def merge(runs: Sequence[str | Path], out: str | Path) -> Run:
+    """Join runs with separately trained models or seeds into a new run folder `out`; they are not changed.
+
+    Raises UserError, leaving nothing behind, with a line for each difference that forbids it, and if `out` is anything
+    but an empty folder.
+    """
+    folder = join(runs, out)
+    return reported(folder, folder.cells(), ())
+
+
+def compare(a: str | Path, b: str | Path) -> pd.DataFrame:
+    """What is better, is worse or fails now in the run in folder `b` compared with that in `a`: a row per model.
+
+    Columns: `model`, `verdict`, and for models with scores of the same seeds in both runs `mse_a`, `mse_b`,
+    `gain_percent` of b over a with the ends of its interval, `p` (after Holm's correction) and `seeds`. Raises
+    UserError if protocol, data or preset differ, or a file is damaged.
+    """
+    return compare_runs(RunFolder(a), RunFolder(b))
+
+
 def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[Path]) -> Run:
     """The run in a folder, after writing its tables and figures into it."""
     run = Run(folder, cells, plugins)
@@ -42,7 +65,7 @@ def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[P
 class Pictures(Mapping[str, Image.Image]):
     """The kept predictions of one model and seed, by image name, RGB. Each is read on access.
 
-    Raises UserError on access if the file is damaged.
+    Raises UserError on access if the file is damaged, and one that is a KeyError, too, for an image without any.
     """
 
     def __init__(self, file: Path, checksum: str, names: Sequence[str], size: int) -> None:
@@ -50,7 +73,8 @@ class Pictures(Mapping[str, Image.Image]):
 
     def __getitem__(self, name: str) -> Image.Image:
         if name not in self.names:
-            raise KeyError(name)
+            near = f"; did you mean {found[0]!r}?" if (found := get_close_matches(str(name), self.names, n=1)) else ""
+            raise UserKeyError(f"{self.file} has no prediction of {name!r}{near}; list(...) of this gives all names")
         if not self._is_sound:
             raise UserError(f"{self.file} is damaged or absent; run the same again, which predicts what is missing")
         (pixels,) = read_pictures(self.file, [name], "RGB", self.size)
@@ -65,6 +89,20 @@ class Pictures(Mapping[str, Image.Image]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class Predictions(dict[str, Pictures]):
+    """The kept predictions by model. What has none raises a UserError that is a KeyError, too."""
+
+    def __init__(self, run: Run, models: Iterable[str]) -> None:
+        super().__init__({model: run.pictures(model) for model in models})
+        self._run = run
+
+    def __missing__(self, model: str) -> Pictures:
+        try:
+            return self._run.pictures(model)
+        except UserError as error:
+            raise UserKeyError(str(error)) from error
 
 
 class Run:
@@ -103,7 +141,7 @@ class Run:
 
     @property
     def ablations(self) -> pd.DataFrame:
-        """ablations.csv: one row per ablation and parent; empty if there are none."""
+        """ablations.csv: one row per ablation and parent; empty, without scores, if there are none."""
         return comparison.ablations_and_parents(self._compared)
 
     @property
@@ -117,10 +155,10 @@ class Run:
         return report.write(self.folder, self.plugins)
 
     @cached_property
-    def predictions(self) -> dict[str, Pictures]:
+    def predictions(self) -> Predictions:
         """The kept predictions by model and image name, from each model's first finished seed."""
         kept = [cell.model for cell in self._results.outcomes if PREDICTIONS in cell.files]
-        return {model: self.pictures(model) for model in dict.fromkeys(kept)}
+        return Predictions(self, dict.fromkeys(kept))
 
     def pictures(self, model: str, seed: int | None = None) -> Pictures:
         """The kept predictions of a model, from its first finished seed or `seed`. Raises UserError if none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from colorbench import published
 from colorbench.contract import ModelSpec
-from colorbench.errors import UserError
+from colorbench.errors import UserError, reason, shown, whatever_raised
 from colorbench.harness.networks import build, build_published, load_weights
 from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
@@ -43,7 +44,16 @@ def load_model(
     Says on standard error if the model's code has changed since. Raises UserError when the model is unknown, was not
     trained in that run, or the weights are not kept, do not fit or are damaged.
     """
-    return find_model(load(plugins), name, weights, run, seed).network.to(device)
+    if not isinstance(weights, str | os.PathLike | None):
+        raise UserError(f"weights is {shown(weights)}; give the path of a file")
+    return _placed(find_model(load(plugins), name, weights, run, seed).network, device)
+
+
+def _placed(network: nn.Module, device: str | torch.device) -> nn.Module:
+    try:
+        return network.to(device).eval()
+    except (AssertionError, RuntimeError, TypeError) as error:  # torch raises all three where there is no such device
+        raise UserError(f"device is {shown(device)}, which cannot be used ({reason(error)}); give 'cpu'") from error
 
 
 def find_model(
@@ -96,8 +106,8 @@ def load_cell(run: RunFolder, model: str, seed: int, registry: Registry) -> nn.M
         return with_weights(record, run.cell_dir(model, seed), spec, base, run.record.preset.size)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
-        raise UserError(f"{model!r} of {run.path} cannot be built again: {error}") from error
+    except whatever_raised() as error:
+        raise UserError(f"{model!r} of {run.path} cannot be built again: {reason(error)}") from error
 
 
 def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: Registry) -> nn.Module | None:

@@ -165,8 +165,10 @@ def without_ablations(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ablations_and_parents(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ablations.csv; none if there is no ablation."""
+    """The rows of ablations.csv; if there is no ablation none, with the columns `model` and `status` alone."""
     parents = frame["model"].map(parent_of)
+    if not parents.any():
+        return frame.loc[[], ["model", "status"]]
     return _rows(frame, (parents != "") | frame["model"].isin(parents))
 
 

@@ -169,10 +169,17 @@ class ProtocolRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 class OtherProtocols(Struct, forbid_unknown_fields=True):
     """What protocols.parquet holds: under which protocols the cells ("NAME/seed-0") were scored, by what a cell was
-    then: its `predicted_by` and `scored_by`."""
+    then: its `predicted_by` and `scored_by`. Protocols that differ from the first in the field `varied` alone are a
+    series, for which the networks were asked again, by the plugins' code of the key `code`."""
 
     protocols: list[ProtocolRecord]
     cells: dict[str, tuple[Key, Key]]
+    varied: str | msgspec.UnsetType = msgspec.UNSET
+    code: Key | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.varied and not all(self.varied in protocol.settings for protocol in self.protocols):
+            raise ValueError(f"a protocol of the series has no {self.varied}")
 
 
 class PresetRecord(Struct, forbid_unknown_fields=True):

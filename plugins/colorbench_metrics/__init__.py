@@ -5,6 +5,7 @@ Nothing is downloaded: a metric whose weights are neither given with --weights n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # As torch.hub caches them. The digits before the ending are the first of the file's SHA-256.
 INCEPTION, VGG16, LPIPS = "weights-inception-2015-12-05-6726825d.pth", "vgg16-397923af.pth", "lpips_weights.pt"
 RELEASES = "https://github.com/toshas/torch-fidelity/releases", "https://github.com/photosynthesis-team/piq/releases"
+LARGEST_FILE = 1 << 30  # bytes; VGG16 has half of that
 VGG16_WEIGHTS = PublishedWeights(
     file=VGG16,
     url=f"https://download.pytorch.org/models/{VGG16}",
@@ -223,6 +225,8 @@ def _missing(spec: MetricSpec, why: str) -> MetricSpec:
 
 
 def _sha256(file: Path) -> str:
+    if file.stat().st_size > LARGEST_FILE:
+        raise OSError(errno.EFBIG, f"larger than {LARGEST_FILE >> 30} GiB", str(file))
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

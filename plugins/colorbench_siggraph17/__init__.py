@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from colorbench.contract import ModelSpec, Preset, Published, PublishedWeights, Stage
+from colorbench.contract import DiagnosticSpec, ModelSpec, Preset, Published, PublishedWeights, Stage
 from colorbench.hooks import hookimpl
+from colorbench_siggraph17.options import Options
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
+
+    from colorbench.report.diagnostics import View
 
 # The authors' own address and licence; size and hash as Open Model Zoo has them (openvinotoolkit/open_model_zoo,
 # models/public/colorization-siggraph/model.yml).
@@ -32,7 +36,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Zhang, Zhu et al. 2017: dilated VGG-like CNN, color classes and regression",
         build=build,
         schedule=schedule,
-        options={"hints": False},
+        options=Options(),
         reference=True,
         weights=[WEIGHTS],
         published=Published(
@@ -47,7 +51,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         replace(
             spec.variant("hints", hints=True),
-            summary="siggraph17 trained on random hints as well, which it takes under a protocol that gives them",
+            summary="siggraph17 trained on random hints as its authors draw them, and colored by those of the protocol",
             takes=("hints",),
         )
     )
@@ -60,10 +64,38 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     )
 
 
-def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, hints: bool = False) -> nn.Module:
+@hookimpl
+def register_diagnostics(register: Callable[[DiagnosticSpec], None]) -> None:
+    register(
+        DiagnosticSpec(
+            "hint-curve",
+            "the PSNR by the number of color hints, beside the curve of the authors of siggraph17",
+            draw=_draw_curve,
+            caption="PSNR by the number of points whose true ab is given, with its 95 % interval; dashed what R. Zhang "
+            "et al. 2017 print, of other data",
+            page="comparison",
+            notes=_sentences,
+        )
+    )
+
+
+def _draw_curve(view: View) -> Figure | None:
+    from colorbench_siggraph17.curve import draw
+
+    return draw(view)
+
+
+def _sentences(view: View) -> list[str]:
+    from colorbench_siggraph17.curve import sentences
+
+    return sentences(view)
+
+
+def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None, **options: Any) -> nn.Module:
+    """`options` are the fields of `Options`."""
     from colorbench_siggraph17.model import Siggraph17
 
-    return Siggraph17(width, hints)
+    return Siggraph17(width, Options(**options))
 
 
 def first_images(epoch: int, count: int) -> range:
