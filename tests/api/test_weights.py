@@ -192,6 +192,8 @@ def test_verify_names_what_is_damaged_or_unknown(weights, place):
     result = weights("verify")
     assert result.exit_code == 1
     assert re.fullmatch(f"other.pth: no plugin .*\n{NAME}: its SHA-256 is .*\n", result.stdout)
+    with pytest.raises(UserError, match=r"is damaged: its SHA-256 is .*; say colorbench weights fetch tiny"):
+        package.load_model("tiny", weights="published", plugins=place.plugin)
 
 
 @pytest.mark.parametrize("path", ["/file", "/moved"])
