@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from colorbench.contract import ModelSpec
-from colorbench.errors import UserError, one_line, reason, refuse_unknown
+from colorbench.contract import ModelSpec, Preset, Stage, untrained
+from colorbench.errors import (
+    LONGEST_REASON,
+    UserError,
+    one_line,
+    reason,
+    refuse_unknown,
+    shown,
+    whatever_raised,
+    why_no_file,
+)  # fmt: skip
 from colorbench.plugins import Registry
-from colorbench.runs.identity import canonical
+from colorbench.runs.identity import canonical, recordable
 from colorbench.runs.records import CellRecord
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
 NONE = ("none", "null")  # what is read as None where an option may be None
 CONTENT = ({"file", "sha256"}, {"folder", "content"})  # by which a file or a folder counts
+FACTOR = "rate_factor"  # on the learning rate of every stage: an option of every model that trains, beside its own
 
 
 def parsed(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -67,11 +78,13 @@ def _set(
     registry: Registry, registered: Mapping[str, ModelSpec], name: str, value: Any, given: Mapping[str, Any]
 ) -> None:
     model, _, key = name.rpartition(".")
-    before = canonical(registered[model].option_values.get(key))
+    before = canonical(_values_of(registered[model]).get(key))
     for other in registered.values():
-        own = other.option_values
-        inherits = other.parent == model and f"{other.name}.{key}" not in given
-        if other.name == model or (inherits and key in own and canonical(own[key]) == before):
+        if model not in (other.name, other.parent):
+            continue
+        own = _values_of(other)
+        inherits = key in own and canonical(own[key]) == before and f"{other.name}.{key}" not in given
+        if other.name == model or inherits:
             spec = registry.specs["model"][other.name]
             try:
                 registry.specs["model"][other.name] = _changed(spec, key, value)
@@ -92,11 +105,11 @@ def _sweep(registry: Registry, name: str, values: Sequence[Any]) -> None:
     parent, plugin = registry.specs["model"][model], registry.plugin_of("model", model)
     provides = [*plugin.provides]
     for value in values:
-        if canonical(value) == canonical(parent.option_values[key]):
+        if canonical(value) == canonical(_values_of(parent)[key]):
             continue  # the model itself has it
-        change = _change(key, value)
+        change, changed = _change(key, value), _changed(parent, key, value)
         try:
-            row = _changed(parent, key, value).variant(change, **{key: value})
+            row = replace(changed.variant(change), summary=f"{model} with {key}={value}")
         except ValueError as error:
             raise UserError(f"--option {name}: {model}/{change} cannot be a row ({error})") from error
         if row.name in registry.specs["model"]:
@@ -119,9 +132,23 @@ def _change(key: str, value: Any) -> str:
 
 def _changed(spec: ModelSpec, key: str, value: Any) -> ModelSpec:
     try:
+        if key == FACTOR and key not in spec.option_values:
+            return replace(spec, schedule=_at_rate(spec.schedule, value))
         return spec.with_options(**{key: value})
-    except Exception as error:  # whatever the checks of a plugin's dataclass raise
-        raise UserError(f"option {key} of {spec.name} cannot be {value!r} ({reason(error)}); give another") from error
+    except whatever_raised() as error:  # whatever the checks of a plugin's dataclass raise
+        what = f"option {key} of {spec.name} cannot be {shown(value)}"
+        raise UserError(f"{what} ({reason(error)}); give another") from error
+
+
+def _at_rate(schedule: Callable[[Preset], Sequence[Stage]], factor: float) -> Callable[[Preset], Sequence[Stage]]:
+    if not 0 < factor < inf:
+        raise ValueError("it has to be above 0")
+    return lambda preset: [replace(stage, learning_rate=factor * stage.learning_rate) for stage in schedule(preset)]
+
+
+def _values_of(spec: ModelSpec) -> dict[str, Any]:
+    own = spec.option_values
+    return own if spec.schedule is untrained or spec.trained_as else {**own, FACTOR: own.get(FACTOR, 1.0)}
 
 
 def _kinds(spec: ModelSpec) -> dict[str, Any]:
@@ -130,7 +157,7 @@ def _kinds(spec: ModelSpec) -> dict[str, Any]:
         declared = {} if isinstance(spec.options, Mapping) else get_type_hints(type(spec.options))
     except NameError:  # of a type that is imported for type checkers alone
         declared = {}
-    return {key: declared.get(key, _kind_of(value)) for key, value in spec.option_values.items()}
+    return {key: declared.get(key, _kind_of(value)) for key, value in _values_of(spec).items()}
 
 
 def _kind_of(value: Any) -> Any:
@@ -150,13 +177,16 @@ def _values(name: str, given: Sequence[Any], kind: Any) -> Iterator[Any]:
                 read = _read(value, kind)
             except (TypeError, ValueError) as error:  # msgspec's errors are both
                 what = one_line(str(getattr(kind, "__name__", kind) if isinstance(kind, type) else kind))
-                raise UserError(f"--option {name}={value}: it is no {what}; give one") from error
-            if isinstance(read, Path) and not (read.is_file() or read.is_dir()):
-                why = "it is a pipe or a device" if read.exists() else "there is no such file or folder"
-                raise UserError(f"--option {name}={value}: {why}; name another")
-            if (same := canonical(read)) not in seen:
+                raise UserError(f"--option {name}={_said(value)}: it is no {what}; give one") from error
+            if isinstance(read, Path) and (why := why_no_file(read, or_folder=True)):
+                raise UserError(f"--option {name}={_said(value)}: {why}; name another")
+            if (same := recordable(name, read)) not in seen:
                 seen.append(same)
                 yield read
+
+
+def _said(value: Any) -> str:
+    return one_line(value)[:LONGEST_REASON] if isinstance(value, str) else shown(value)
 
 
 def _has_items(kind: Any) -> bool:
@@ -173,7 +203,7 @@ def _read(value: Any, kind: Any) -> Any:
     if kind is NoneType or kind is None:
         if value is None or (isinstance(value, str) and value.lower() in NONE):
             return None
-        raise ValueError(f"{value!r} is not none")
+        raise ValueError(f"{shown(value)} is not none")
     if kind is Any:
         return _read_first(value, (None, int, float, bool, str)) if isinstance(value, str) else value
     origin = get_origin(kind) or kind
@@ -204,7 +234,7 @@ def _read_first(value: Any, kinds: Sequence[Any]) -> Any:
             return _read(value, kind)
         except (TypeError, ValueError):
             continue
-    raise ValueError(f"{value!r} is none of {kinds}")
+    raise ValueError(f"{shown(value)} is none of {kinds}")
 
 
 def recorded_spec(registry: Registry, record: CellRecord) -> ModelSpec | None:

@@ -8,28 +8,18 @@ from numbers import Integral
 from typing import Any
 
 from colorbench.contract import Preset
-from colorbench.errors import UserError, one_line
-
-LONGEST = 60  # characters of a value that are shown
+from colorbench.errors import UserError, shown
 
 
 def refuse_other_kinds(settings: Mapping[str, Any]) -> None:
     """Raises UserError naming every setting that is of another kind than is due, and what is."""
     wrong = [
-        f"{name} is {_shown(value)}; give {DUE[name][0]}"
+        f"{name} is {shown(value)}; give {DUE[name][0]}"
         for name, value in settings.items()
         if name in DUE and not DUE[name][1](value)
     ]
     if wrong:
         raise UserError("; ".join(wrong))
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = one_line(repr(value))
-    except Exception:  # an object of the caller's own may not even have that
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _is_path(value: Any) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,16 +13,18 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from colorbench import published
 from colorbench.api.kinds import refuse_other_kinds
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
-from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data
+from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data, shown
 from colorbench.options import configure, parsed
-from colorbench.plugins import Registry, load
+from colorbench.plugins import Registry, load, paths_of
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 
 Names = str | Sequence[str]  # in a list, or in one text with commas between
+LONGEST_SETTING = 10_000  # characters, in the record of a call
 MOST = 2**31 - 1  # of what is counted: tables and records hold no more
 SIZES = ("size", "width", "epochs", "batch_size")  # fields of a preset that settings replace
 RANGES = {"size": (16, MOST), "epochs": (1, MOST), "batch_size": (1, MOST), "seed": (0, 2**63 - 1)}
@@ -35,8 +37,8 @@ class Settings(TypedDict, total=False):
     preset       a name or a `colorbench.Preset`; default "first"
     seeds        a number or several; default 0
     size, width, epochs, batch_size    replace those of the preset
-    weights      files by model, used instead of training; or by metric
-    initial      files by model: weights to start training from
+    weights      files by model, used instead of training; or by metric; "published" for the kept published weights
+    initial      files by model: weights to start training from; "published" likewise
     options      options of models, by "MODEL.KEY"; a list of values is a sweep, one row per value
     select       "val" also scores the validation images and names the best row of each sweep by these scores
     protocol     default "colorbench-1"; see `colorbench list protocols`
@@ -110,8 +112,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     """The options that settings resolve to. Raises UserError with all errors in the settings at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
     refuse_other_kinds({"models": models, "data": data, **settings})
-    given = settings.get("plugins", ())
-    plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
+    plugin_files = paths_of(settings.get("plugins", ()))
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
     registry = load(plugin_files, pictures=pictures)
     _report_faults(registry)
@@ -126,11 +127,12 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
+        *(partial(published.resolved, registry, files) for files in (weights, initial)),
         lambda: configure(registry, options),
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
-        *(partial(_refuse_number, "seed", seed) for seed in seeds),
+        *(partial(refuse_number, "seed", seed) for seed in seeds),
         lambda: refuse_empty(**words),
     )
     chosen = _preset(preset, settings)
@@ -140,8 +142,8 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         preset=chosen,
         out=Path(settings.get("out", Path("results", _run_name(str(data), chosen, protocol)))),
         seeds=[int(seed) for seed in seeds],
-        weights=weights,
-        initial=initial,
+        weights=published.resolved(registry, weights),
+        initial=published.resolved(registry, initial),
         options=options,
         select=settings.get("select", ""),
         protocol=protocol,
@@ -165,12 +167,13 @@ def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
 
 
 def _report_faults(registry: Registry) -> None:
+    warn = logging.getLogger("colorbench").warning
     for plugin in registry.plugins:
         if plugin.broken:
-            print(f"plugin {plugin.name} is broken and left out: {plugin.broken}", file=sys.stderr)
+            warn(f"plugin {plugin.name} is broken and left out: {plugin.broken}")
         if plugin.changed:
             what = ", ".join(plugin.changed)
-            print(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", file=sys.stderr)
+            warn(f"plugin {plugin.name} changed {what} when it was imported; this was undone: do it in `build`")
 
 
 def _models(models: Names, ablations: Names | None, pictures: Sequence[ModelSpec], registry: Registry) -> list[str]:
@@ -236,7 +239,7 @@ def _preset(given: str | Preset, settings: Settings) -> Preset:
         given = PRESETS[given]
     sizes: dict[str, Any] = {name: settings.get(name, getattr(given, name)) for name in SIZES}
     _refuse_all(
-        *(partial(_refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
+        *(partial(refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
     )
     sizes = {name: float(value) if name == "width" else int(value) for name, value in sizes.items()}
     return replace(given, **sizes)
@@ -253,7 +256,8 @@ def _refuse_misfit_preset(preset: Preset) -> None:
             )
 
 
-def _refuse_number(name: str, value: Any) -> None:
+def refuse_number(name: str, value: Any) -> None:
+    """Raises UserError unless a size, a seed or the like is a number in its range."""
     option = f"--{name.replace('_', '-')} {value}"
     if name == "width":
         if not (isinstance(value, Real) and 0 < float(value) < math.inf):
@@ -277,7 +281,8 @@ def _count(given: int | str) -> int | None:
 
 def _call(models: Names, data: str | Path, settings: Settings) -> str:
     """The call as the record keeps it."""
-    return f"colorbench.run({', '.join([repr(models), repr(str(data)), *(f'{k}={v!r}' for k, v in settings.items())])})"
+    given = [f"{name}={shown(value, LONGEST_SETTING)}" for name, value in settings.items()]
+    return f"colorbench.run({', '.join([repr(models), repr(str(data)), *given])})"
 
 
 def _refuse_all(*checks: Callable[[], Any]) -> None:

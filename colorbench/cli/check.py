@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from colorbench.cli.shared import plugin_option
-from colorbench.errors import one_line
+from colorbench.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from colorbench.testing.targets import Target
+    from colorbench.testing.laws import Check
 
 
 @click.command()
@@ -31,27 +31,31 @@ def check(names: Sequence[str], ablations: bool, plugins: Sequence[Path]) -> Non
     \b
     colorbench check my_plugin.py
     """
-    from colorbench.testing.targets import ALL, find_targets, stay_on_cpu
+    from colorbench.runs import executors
+    from colorbench.testing.targets import ALL, MOST_SECONDS, Asked, check_apart, stay_on_cpu, titles_of
 
     stay_on_cpu()
     started = time.monotonic()
-    targets = find_targets(names, ablations, plugins)
-    for target in targets:
-        _print(target, brief=ALL in names)
-    broken = [target for target in targets if not all(check.passed for check in target.checks)]
-    laws = sum(len(target.checks) for target in targets)
-    outcome = f"{len(broken)} of {len(targets)} break a law" if broken else f"{len(targets)} keep all laws"
+    asked = Asked(tuple(names), ablations, tuple(plugins))
+    try:
+        titles = executors.call(titles_of, asked, MOST_SECONDS)
+    except executors.EndedError as error:
+        raise UserError(f"the plugins of {', '.join(names)} cannot be loaded: {error}; mend or remove them") from error
+    broken = laws = 0
+    for place, title in enumerate(titles):
+        begun = time.monotonic()
+        checks = check_apart(asked, place)
+        _print(title, checks, time.monotonic() - begun, brief=ALL in names)
+        broken, laws = broken + (not all(check.passed for check in checks)), laws + len(checks)
+    outcome = f"{broken} of {len(titles)} break a law" if broken else f"{len(titles)} keep all laws"
     click.echo(f"{outcome}: {laws} checks in {time.monotonic() - started:.0f} s")
     if broken:
         sys.exit(1)
 
 
-def _print(target: Target, brief: bool) -> None:
+def _print(title: str, checks: Sequence[Check], spent: float, brief: bool) -> None:
     """A line for each law; if `brief`, for each that is broken, and one for a thing that keeps all."""
-    started, title = time.monotonic(), f"{target.kind} {target.name}"
-    checks, spent = target.checks, time.monotonic() - started
-    passed = all(check.passed for check in checks)
-    if brief and passed:
+    if brief and all(check.passed for check in checks):
         click.echo(f"{title}: {len(checks)} laws kept, {spent:.1f} s")
         return
     click.echo(title)

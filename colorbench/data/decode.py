@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 from colorbench.color import rgb_to_lab
+from colorbench.errors import reason, whatever_raised, words_of
 from colorbench.protocol import Protocol
 
 ARRAY_NAME = r"[a-z][a-z0-9_]{0,63}"  # a keyword of `forward`, and a part of a file's name
 ARRAY_TYPES = ("bool", "uint8", "int64", "float32")
 MOST_MASKS = 255  # the figures number them in bytes
+LARGEST_ARRAY = 1 << 30  # bytes; twice a picture of as many pixels as Pillow reads
 OWN_INPUTS = ("ab", "hints")  # what the protocol calls its own
 
 
@@ -36,11 +38,12 @@ def decode_picture(picture: Any, protocol: Protocol, with_arrays: bool) -> Decod
         pixels = np.asarray(picture.load(size))
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise ValueError(f"the dataset gave {pixels.dtype} {pixels.shape}; uint8 (h, w, 3) is due")
+        _refuse_large("a picture", pixels)
         arrays = _checked(picture.arrays(size), size) if with_arrays else {}
     except (OSError, ValueError) as error:
-        return " ".join(str(getattr(error, "strerror", None) or error).split())
-    except (Exception, SystemExit) as error:  # a dataset is a plugin: it may raise anything
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return " ".join(str(getattr(error, "strerror", None) or words_of(error)).split())
+    except whatever_raised() as error:  # a dataset is a plugin: it may raise anything
+        return reason(error)
     pixels = fitted(pixels, protocol)
     return Decoded(pixels, _is_near_grey(pixels, protocol.near_grey), arrays)
 
@@ -55,11 +58,18 @@ def _checked(arrays: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"the dataset calls an array {name!r}; use up to 64 lower-case letters, digits and _ for another"
             )
+        _refuse_large(name, array)
         if array.dtype not in ARRAY_TYPES:
             raise ValueError(f"the dataset gave {name} as {array.dtype}; one of {', '.join(ARRAY_TYPES)} is due")
         if array.dtype == bool and array.shape != (size, size):
             raise ValueError(f"the dataset gave the mask {name} as {array.shape}; {(size, size)} is due")
     return checked
+
+
+def _refuse_large(name: str, array: np.ndarray) -> None:
+    """Raises ValueError for an array that memory may not hold: one that repeats a number can claim any size."""
+    if array.nbytes > LARGEST_ARRAY:
+        raise ValueError(f"the dataset gave {name} of {array.nbytes:,} bytes; give up to {LARGEST_ARRAY:,}")
 
 
 def fitted(image: np.ndarray, protocol: Protocol) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from colorbench.contract import Picture
 from colorbench.data.sources import Files, pictures, unreadable
-from colorbench.errors import UserError, reason, refuse_unknown_data
+from colorbench.errors import UserError, reason, refuse_unknown_data, whatever_raised
 from colorbench.plugins import Registry
 
 ALL_READ = 20_000  # pictures of a folder, zip or split, up to which all are digested, whatever the limits
@@ -90,7 +90,7 @@ def _named(data: str, registry: Registry) -> Mapping[str, Found] | None:
         return {split: found for split, found in spec.open(argument).items() if len(found)}
     except (ValueError, UserError):
         raise
-    except (Exception, SystemExit) as error:  # a plugin may raise anything
+    except whatever_raised() as error:  # a plugin may raise anything
         raise ValueError(f"the dataset {name!r} fails ({reason(error)}); repair its plugin") from error
 
 
@@ -158,7 +158,7 @@ def _with_digest(found: Found, index: int) -> tuple[str, Picture]:
         problem, digest = _name_problem(name), picture.digest
         if not (isinstance(digest, str) and digest.isascii()):
             raise ValueError(f"its digest is {digest!r}; ASCII text is due")
-    except (Exception, SystemExit) as error:
+    except whatever_raised() as error:
         if name is None or not isinstance(error, OSError):
             raise ValueError(f"its picture {name or index!r} fails ({reason(error)})") from error
         problem = error.strerror or str(error)  # left out even if it can be read by now: it has not been hashed

@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec, PublishedInPart
-from colorbench.errors import UserError, one_line, reason
+from colorbench.errors import UserError, one_line, reason, whatever_raised, why_no_file
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
 from colorbench.seeds import seed_for
@@ -61,7 +63,8 @@ def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
 
 def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tensor]:
     """The network's state without that of its base, which is saved in a cell of its own."""
-    inside = [name for name, module in network.named_modules() if module is base]
+    modules = network.named_modules(remove_duplicate=False)  # it may hold its base more than once
+    inside = [name for name, module in modules if module is base]
     return {k: v for k, v in network.state_dict().items() if not any(k.startswith(f"{name}.") for name in inside)}
 
 
@@ -82,18 +85,22 @@ def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
     return sum(used.values())
 
 
-def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
-    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
+def submodules(network: nn.Module, asked: Mapping[str, str]) -> list[nn.Module]:
+    """The submodules of these names, each under the words that say who asks for it.
+
+    Raises ValueError naming all that the network lacks, and those that it has.
+    """
+    known = dict(network.named_modules(remove_duplicate=False))
+    if absent := [who for who, name in asked.items() if name not in known]:
         there = ", ".join(child for child, _ in network.named_children()) or "none"
-        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+        raise ValueError(f"{'; '.join(absent)}: the network has no such submodule; there are: {there}")
+    return [known[name] for name in asked.values()]
 
 
 def refuse_misspelt(network: nn.Module) -> None:
     """Raises ValueError for an attribute that looks like a misspelt one of the contract, which nobody would call."""
     due = [name for name in ("updates", *OPTIONAL) if not hasattr(network, name)]
+    due += ["forward"] if type(network).forward is nn.Module.forward else []
     for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
         if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
             raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
@@ -125,19 +132,26 @@ def load_weights(network: nn.Module, file: Path, base: nn.Module | None, checksu
     _load(network, state, file, base, "give weights made for this model at this width")
 
 
-def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None) -> None:
+def load_published(
+    network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None, width: float | None = None
+) -> None:
     """Load weights that others have published, safetensors or what torch.save wrote, into all but the base.
 
     They may lie in a checkpoint under one of WRAPPERS, with names that begin with "module." or that `spec.convert`
     maps. Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
-    tensors of real numbers, or does not fit by key, shape and kind of number.
+    tensors of real numbers, or does not fit by key, shape and kind of number; `width`, if given, is one that the user
+    can change for it.
     """
     state, own = _state_in(_content(file), file), trained_state(network, base)
     if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if spec.convert and state.keys() != own.keys():
         state = _converted(state, spec.convert, file)
-    remedy = f"give weights of {spec.name}, whose published ones take --width {spec.published_width:g}"
+    remedy = f"give weights of {spec.name} at its published width, {spec.published_width:g}"
+    if width not in (None, spec.published_width):
+        remedy = (
+            f"give weights of {spec.name} at width {width:g}, or --width {spec.published_width:g} for published ones"
+        )
     due = trained_state(network, base)
     if isinstance(network, Measures):  # what this harness measures, nobody else published
         state = {**{key: due[key] for key in network.measured if key in due}, **state}
@@ -151,8 +165,9 @@ def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Mod
     if why := misfit(state, trained_state(network, base)):
         raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
-    if broken := [name for name, tensor in state.items() if name in learned and tensor.isnan().any()]:
-        raise UserError(f"{file} holds values that are no numbers in {_some(broken)}; give weights of a sound training")
+    # A buffer may have infinities, such as a mask of attention.
+    if broken := [k for k, v in state.items() if v.isnan().any() or (k in learned and not v.isfinite().all())]:
+        raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights of a sound training")
     network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
@@ -177,9 +192,13 @@ def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
 
 def _content(file: Path) -> bytes:
     try:
+        if why := why_no_file(file):
+            raise UserError(f"cannot read the weights {file}: {why}; name a file")
+        if (size := file.stat().st_size) > psutil.virtual_memory().available:
+            raise UserError(f"{file} has {size:,} bytes, more than there is free memory; give a file of weights alone")
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read the weights {file}: {error.strerror}") from error
+        raise UserError(f"cannot read the weights {file}: {error.strerror}; make it readable") from error
 
 
 def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
@@ -188,6 +207,10 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
         # safetensors begin with the length of their header, 8 bytes, and the header, which is JSON.
         if content[8:9] == b"{" and not content.startswith(b"PK"):
             return safetensors.torch.load(content)
+        if zipfile.is_zipfile(packed := io.BytesIO(content)):
+            with zipfile.ZipFile(packed) as archive:
+                if any(member.compress_type for member in archive.infolist()):  # it may unfold to any size
+                    raise ValueError("torch.save compresses nothing")
         with warnings.catch_warnings(action="ignore"):  # its advice on odd pickles would only blur our one line
             state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here: all mean that this is no plain file of tensors
@@ -216,7 +239,7 @@ def _converted(
 ) -> Mapping[str, Tensor]:
     try:
         converted = convert(state)
-    except Exception as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
     if not _is_state(converted):
         raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")

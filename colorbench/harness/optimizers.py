@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from colorbench.contract import Stage
-from colorbench.errors import reason
-from colorbench.harness.networks import submodule
+from colorbench.errors import reason, whatever_raised
+from colorbench.harness.networks import submodules
 
 DEFAULT = "adam"
 FUSED = {"adamw", "sgd", "momentum"}  # as Adam here: torch's own, whose step is then several times as fast on a CPU
@@ -87,7 +87,8 @@ def _try(stage: Stage, groups: list[dict[str, Any]], state: dict[str, Any]) -> N
 def _groups(network: nn.Module, player: str, stage: Stage) -> list[dict[str, Any]]:
     """The parameters of a player that learn, in groups of one learning rate."""
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in submodule(network, player, "player").named_parameters(prefix=player):
+    (module,) = submodules(network, {f"player {player!r}": player})
+    for name, parameter in module.named_parameters(prefix=player):
         if parameter.requires_grad:
             around = [module for module in stage.rates if name.startswith(f"{module}.")]
             scale = stage.rates[max(around, key=len)] if around else 1.0
@@ -108,7 +109,7 @@ def _made(stage: Stage, groups: list[dict[str, Any]]) -> Optimizer:
         due = {id(parameter) for group in groups for parameter in group["params"]}
         if lost := len(due - taken):
             raise ValueError(f"it leaves out {lost} of the {len(due)} parameters that it gets; let it take them all")
-    except Exception as error:  # whatever a plugin or a library raises
+    except whatever_raised() as error:  # whatever a plugin or a library raises
         raise ValueError(f"stage {stage.name!r}: its optimizer cannot be made ({reason(error)})") from error
     for group in optimizer.param_groups:
         group["lr_scale"] = group["lr"] / stage.learning_rate if stage.learning_rate else 1.0

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from colorbench.contract import Batch, Measures, Stage, Update
-from colorbench.errors import one_line, reason
-from colorbench.harness.networks import misfit, submodule
+from colorbench.errors import one_line, reason, shown, whatever_raised
+from colorbench.harness.networks import misfit, submodules
 from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
 
@@ -109,10 +109,9 @@ def take_statistics(network: nn.Module, batches: Iterator[Batch]) -> None:
 def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
     """Raises ValueError for a schedule that cannot be trained, as far as this can be seen without a step."""
     check_fields(stages)
+    fields = [(stage, field, getattr(stage, field)) for stage in stages for field in ("frozen", "rates")]
+    submodules(network, {f"stage {s.name!r}, {field} {name!r}": name for s, field, names in fields for name in names})
     for stage in stages:
-        for field in ("frozen", "rates"):
-            for name in getattr(stage, field):
-                submodule(network, name, f"stage {stage.name!r}, {field}")
         refuse_unknown_optimizer(stage)
         if stage.measures:
             _refuse_unmeasured(network, stage)
@@ -128,10 +127,10 @@ def check_fields(stages: Sequence[Stage]) -> None:
         for field, (due, holds) in _RULES.items():
             try:
                 held = holds(value := getattr(stage, field))
-            except (Exception, SystemExit) as error:  # of a function that a plugin gives
+            except whatever_raised() as error:  # of a function that a plugin gives
                 raise ValueError(f"stage {stage.name!r}: {field} fails ({reason(error)}); {due} is due") from error
             if not held:
-                raise ValueError(f"stage {stage.name!r}: {field} is {value!r}; {due} is due")
+                raise ValueError(f"stage {stage.name!r}: {field} is {shown(value)}; {due} is due")
 
 
 def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
@@ -154,7 +153,8 @@ def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
 @contextmanager
 def frozen(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Stop the named submodules from learning while the block runs."""
-    stopped = [p for name in names for p in submodule(network, name, "frozen").parameters() if p.requires_grad]
+    modules = submodules(network, {f"frozen {name!r}": name for name in names})
+    stopped = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in stopped:
         parameter.requires_grad_(False)
     try:
@@ -202,8 +202,8 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "average": ("a number from 0 to below 1", lambda average: _are_finite(average) and 0 <= average < 1),
     "settings": ("a mapping from names", _is_by_name),
     "decay": (
-        "a function from 0..1 to finite numbers",
-        lambda decay: callable(decay) and _are_finite(decay(0.0), decay(0.5), decay(1.0)),
+        "a function from 0..1 to finite numbers from 0",
+        lambda decay: callable(decay) and all(_FROM_0[1](round(decay(i / 32), 9)) for i in range(33)),
     ),
     "frozen": (
         "a tuple of names",

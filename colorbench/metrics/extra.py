@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import MetricSpec
+from colorbench.errors import reason, whatever_raised
 from colorbench.metrics.pair import Pair
 
 RESAMPLES, TAIL = 2000, 0.025  # of an interval of 95 %
@@ -62,8 +63,8 @@ def compute(metric: MetricSpec, pair: Pair) -> Tensor:
             values = metric.compute(pair.predicted.clone(), pair.truth.clone(), **inputs)
         column = values.detach().cpu()
         kind = f"{values.dtype} {tuple(values.shape)}"
-    except (Exception, SystemExit) as error:  # whatever a plugin raises, the message has to say which metric it was
-        raise ValueError(refusal.format(f"fails ({type(error).__name__}: {error})")) from error
+    except whatever_raised() as error:  # the message has to say which metric it was
+        raise ValueError(refusal.format(f"fails ({reason(error)})")) from error
     if column.shape[:1] != (images,) or column.ndim != (1 if metric.reduce is None else 2) or column.is_complex():
         raise ValueError(refusal.format(f"returned {kind}"))
     return column.double() if metric.reduce is None else column
@@ -82,8 +83,8 @@ def join(metrics: Iterable[MetricSpec], features: Features, scores: pd.DataFrame
             of_images = features[source(metric)].astype(float) if named is None else named
             value = _reduced(metric, of_images)
             low, high = _interval(metric, of_images)
-        except (Exception, SystemExit) as error:  # whatever a plugin raises, the message has to say which metric it was
-            why = f"fails over the set ({type(error).__name__}: {error})"
+        except whatever_raised() as error:  # the message has to say which metric it was
+            why = f"fails over the set ({reason(error)})"
             raise ValueError(f"the metric {metric.name!r} {why}; its `reduce` has to return a number") from error
         rows.append((metric.name, value, low, high, len(of_images)))
     return pd.DataFrame(rows, columns=[*COLUMNS])

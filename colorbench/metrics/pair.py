@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from colorbench.color import Planes, bytes_to_lab, reference
+from colorbench.errors import shown
 from colorbench.protocol import COLORBENCH, Protocol
 
 SHARED = ("values", "lab", "chroma", "masks", "squared_error")  # what a pair computes once, for all
@@ -32,9 +33,12 @@ class Pair:
 
     def __post_init__(self) -> None:
         for name, images in (("predicted", self.predicted), ("truth", self.truth)):
-            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-                found = f"{images.dtype} {tuple(images.shape)}"
+            tensor = isinstance(images, Tensor)
+            if not tensor or images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+                found = f"{images.dtype} {tuple(images.shape)}" if tensor else f"no tensor but {shown(images)}"
                 raise ValueError(f"{name} is {found}; scores need uint8 RGB of shape (B, 3, H, W)")
+        if not isinstance(self.protocol, Protocol):
+            raise ValueError(f"protocol is {shown(self.protocol)}; give a colorbench.Protocol")
         if (given := tuple(self.predicted.shape)) != (due := tuple(self.truth.shape)):
             raise ValueError(f"predicted {given} and truth {due} differ in shape")
         object.__setattr__(self, "truth", reference(self.truth, self.protocol))

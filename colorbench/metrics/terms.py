@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import DiagnosticSpec
-from colorbench.errors import one_line, reason
+from colorbench.errors import one_line, reason, whatever_raised
 from colorbench.metrics.pair import SHARED, Pair
 from colorbench.protocol import KEYS
 
@@ -41,7 +41,7 @@ class Terms:
                     raise ValueError(f"its terms are {', '.join(found)}, and were {', '.join(columns)}")
                 for term, values in found.items():
                     columns[term].append(values)
-            except (Exception, SystemExit) as error:  # whatever a plugin raises: the scores do not depend on it
+            except whatever_raised() as error:  # the scores do not depend on it
                 self.failed[name] = reason(error)
                 own = pair.copy()  # it may have written into that before
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from colorbench.contain import contained
 from colorbench.contract import DiagnosticSpec, Statistic, ratio
-from colorbench.errors import reason
+from colorbench.errors import reason, whatever_raised
 from colorbench.protocol import KEYS
 from colorbench.report import notes, statistics
 from colorbench.report.comparison import parent_of
@@ -97,7 +97,7 @@ def summarize(results: Results, order: Sequence[str], specs: Specs) -> Details:
             try:
                 with contained():
                     numbers[name].append(_numbers(columns[name], own, pairs))
-            except (Exception, SystemExit) as error:  # whatever a plugin raises
+            except whatever_raised() as error:
                 left_out[name] = reason(error)
     columns = {name: of_one for name, of_one in columns.items() if name not in left_out}
     frame = pd.concat([pd.DataFrame(rows), *(pd.DataFrame(numbers[name]) for name in columns)], axis=1)
@@ -140,7 +140,7 @@ def illustrate(
                 content = _drawn(spec.draw(own)) if spec.draw else None
                 if content or details.shows(spec):
                     foot.notes.extend([*map(str, spec.notes(own) if callable(spec.notes) else spec.notes)])
-        except (Exception, SystemExit) as error:  # whatever a plugin raises
+        except whatever_raised() as error:
             content = None
             foot.notes.append(f"The figure of {spec.name} is left out: {reason(error)}.")
         if content:
@@ -168,7 +168,7 @@ def _columns(specs: Specs, terms: Sequence[str], left_out: dict[str, str]) -> It
                 raise ValueError(f"its columns are there already: {', '.join(taken)}")
             if wrong := {term for each in found for term in each.terms} & {*KEYS}:
                 raise ValueError(f"no term is called {', '.join(sorted(wrong))}")
-        except (Exception, SystemExit) as error:  # whatever a plugin raises
+        except whatever_raised() as error:
             left_out[spec.name] = reason(error)
         else:
             known += names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import multiprocessing
 import os
 import signal
@@ -39,10 +40,11 @@ class EndedError(RuntimeError):
     """A process ended without a result."""
 
 
-def call(function: Callable[[Request], Result], request: Request) -> Result:
+def call(function: Callable[[Request], Result], request: Request, seconds: float = math.inf) -> Result:
     """`function(request)` in a fresh process, which sees this one's environment and working directory.
 
-    What it prints goes to standard error. Raises what the function raises, and EndedError if its process ends first.
+    What it prints goes to standard error. Raises what the function raises, and EndedError if its process ends first,
+    or takes longer than `seconds`.
     """
     context: Any = multiprocessing.get_context("forkserver" if HAS_SERVER else "spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -54,8 +56,10 @@ def call(function: Callable[[Request], Result], request: Request) -> Result:
     sender.close()
     patience = 0.0
     try:
-        kind, content = _listen(receiver, process.pid)
+        kind, content = _listen(receiver, process.pid, time.monotonic() + seconds)
         patience = EXIT_SECONDS
+    except TimeoutError:
+        raise EndedError(f"its process was not done after {seconds:.0f} s, and was stopped") from None
     except EOFError:
         process.join()
         raise EndedError(_ending(process.exitcode)) from None
@@ -136,10 +140,13 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def _listen(receiver: Connection, pid: int) -> tuple[str, Any]:
-    """Print what the process prints until it sends its result. Raises EOFError if it ends without one."""
+def _listen(receiver: Connection, pid: int, until: float) -> tuple[str, Any]:
+    """Print what the process prints until it sends its result. Raises EOFError if it ends without one, and
+    TimeoutError if it has not by then, on the monotonic clock."""
     while True:
-        while not receiver.poll(1.0):
+        while not receiver.poll(1.0) or time.monotonic() > until:
+            if time.monotonic() > until:
+                raise TimeoutError
             # What it has forked may hold the pipe open when it has ended.
             if not psutil.pid_exists(pid) and not receiver.poll():
                 raise EOFError
@@ -179,6 +186,7 @@ def _serve(
     function: Callable[[Request], Result], request: Request, settings: tuple[Any, ...], sender: Connection
 ) -> None:
     environ, folder, count, terminal = settings
+    pid = os.getpid()
     parent: Any = multiprocessing.parent_process()
     if wait([parent.sentinel], 0):
         return  # it has ended already
@@ -196,6 +204,8 @@ def _serve(
         try:
             result = function(request)
         finally:
+            if os.getpid() != pid:  # a copy that a plugin has forked comes here, too
+                os._exit(0)
             _kill(_family(psutil.Process())[1:])  # what a plugin has started shall not go on when the work is done
         sender.send(("returned", result))
     except BaseException as error:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from colorbench.contract import ModelSpec, Stage
-from colorbench.errors import UserError, reason, without_control
+from colorbench.errors import UserError, reason, whatever_raised, without_control
 from colorbench.runs.predictions import file_sha256
 from colorbench.runs.records import CellRecord, cleaned, refuse_hostile
 
@@ -31,6 +31,7 @@ PREDICTION_CODE = ("color.py", "harness/predict.py", "hints.py")
 ELSEWHERE_CODE = ("data/decode.py", "data/sources.py", "harness/elsewhere.py")
 SCORING_CODE = ("color.py", "harness/scoring.py", "metrics")
 CURVE = 32  # places at which a decay of the learning rate is sampled
+MOST_FILES, LARGEST_FOLDER = 100_000, 64 << 30  # bytes; of what an option names
 COUNTS = (1_000, 60_000)  # of training images, for which the choice of a stage is sampled
 
 
@@ -71,18 +72,22 @@ def shown(value: Any) -> str:
 
 def option_fields(spec: ModelSpec) -> dict[str, Any]:
     """The options of a model as the record keeps them. Raises UserError for one that cannot be told from another."""
-    fields, name = {}, ""
+    return {name: recordable(f"{spec.name}.{name}", value) for name, value in spec.option_values.items()}
+
+
+def recordable(name: str, value: Any) -> Any:
+    """`canonical(value)`. Raises UserError, which names the option, for what no record could hold and give back."""
     try:
-        for name, value in spec.option_values.items():
-            fields[name] = canonical(value)
-            msgspec.json.encode(fields[name])
-            refuse_deep(fields[name])
-    except Exception as error:  # whatever a plugin's own objects raise
+        found = canonical(value)
+        if msgspec.json.decode(msgspec.json.encode(found)) != found:
+            raise ValueError("a number is too large")
+        refuse_deep(found)
+    except whatever_raised() as error:  # whatever a plugin's own objects raise
         raise UserError(
-            f"{spec.name}: option {name!r} cannot be compared from run to run ({reason(error)}); "
+            f"option {name} cannot be compared from run to run ({reason(error)}); "
             "give plain values, paths, arrays, functions, or objects that can be pickled"
         ) from error
-    return fields
+    return found
 
 
 def canonical(value: Any) -> Any:
@@ -136,19 +141,32 @@ def _word_or_path(value: str | Path) -> Any:
     if named and os.path.isfile(value):  # False, too, for what is too long for a name
         return {"file": Path(value).name, "sha256": _content(Path(value))}
     if isinstance(value, Path) and os.path.isdir(value):
-        files = {str(file.relative_to(value)): _content(file) for file in value.rglob("*") if file.is_file()}
-        return {"folder": value.name, "content": key_of(files)}
+        return {"folder": value.name, "content": key_of(_contents(value))}
     return without_control(str(value))  # as a record can hold it
 
 
+def _contents(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file under a folder. Raises ValueError for more than can be read in minutes."""
+    files, total = list[Path](), 0
+    for file in filter(Path.is_file, folder.rglob("*")):
+        files.append(file)
+        total += file.stat().st_size
+        if len(files) > MOST_FILES or total > LARGEST_FOLDER:
+            most = f"{MOST_FILES:,} files or {LARGEST_FOLDER >> 30} GiB"
+            raise ValueError(f"the folder {folder} holds more than {most}; name a smaller one")
+    return {str(file.relative_to(folder)): _content(file) for file in files}
+
+
 def _content(file: Path) -> str:
-    status = file.stat()
+    if (status := file.stat()).st_size > LARGEST_FOLDER:
+        raise ValueError(f"{file} has more than {LARGEST_FOLDER >> 30} GiB; name a smaller one")
     return _hashed(file.resolve(), status.st_size, status.st_mtime_ns)
 
 
 @cache  # since a plan asks for each model and seed, and weights may have half a gigabyte
 def _hashed(file: Path, size: int, changed: int) -> str:
-    return file_sha256(file)
+    # What the kernel invents has no size, and may never end.
+    return file_sha256(file) if size else hashlib.sha256().hexdigest()
 
 
 def stage_fields(stage: Stage) -> dict[str, Any]:
@@ -164,7 +182,7 @@ def stage_fields(stage: Stage) -> dict[str, Any]:
             asked = [(epoch, count) for epoch in (1, 2, stage.epochs) for count in COUNTS]
             chosen = b"".join(np.asarray(stage.images(*of), np.int64).tobytes() for of in asked)
             share = len(stage.images(1, COUNTS[-1])) / COUNTS[-1]
-        except (Exception, SystemExit) as error:  # whatever a plugin raises
+        except whatever_raised() as error:
             why = f"stage {stage.name!r}: images fails ({reason(error)})"
             raise ValueError(f"{why}; let it return a list or array of indices for any epoch and count") from error
         name = f"{_name_of(stage.images)} {hashlib.sha256(chosen).hexdigest()[:8]}"

@@ -14,7 +14,7 @@ import numpy as np
 from colorbench.contract import DatasetSpec, Picture
 from colorbench.data.decode import decode_picture
 from colorbench.data.splits import SHARES
-from colorbench.errors import one_line
+from colorbench.errors import one_line, reason, whatever_raised
 from colorbench.protocol import COLORBENCH
 
 SAMPLE = 24  # pictures of each split, evenly spread over it
@@ -58,8 +58,8 @@ def refuses(dataset: Dataset) -> str:
         if not str(error) or "\n" in str(error):
             raise ValueError(f"it says {str(error)!r}; say in one line what is wrong with the argument") from error
         return one_line(str(error))
-    except Exception as error:
-        why = f"{NO_ARGUMENT!r} as argument raises {type(error).__name__}: {error}"
+    except whatever_raised() as error:
+        why = f"{NO_ARGUMENT!r} as argument raises {reason(error)}"
         raise ValueError(f"{why}; raise a ValueError that says what is due") from error
     raise ValueError(f"{NO_ARGUMENT!r} is taken as argument; refuse what you do not know by a ValueError")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import DiagnosticSpec, ratio
+from colorbench.errors import reason, whatever_raised
 from colorbench.metrics import Pair
 from colorbench.metrics.pair import SHARED
 from colorbench.metrics.terms import Terms
@@ -94,8 +95,8 @@ def statistics(diagnostic: Diagnostic) -> str | None:
         try:
             value = estimate(arrays, each.formula or ratio).value
             float(value)
-        except Exception as error:
-            why = f"{each.name} fails ({type(error).__name__}: {error})"
+        except whatever_raised() as error:
+            why = f"{each.name} fails ({reason(error)})"
             raise ValueError(f"{why}; let its formula take arrays of one shape, as NumPy's functions do") from error
     return ", ".join(each.name for each in columns) or None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from colorbench.contain import contained
-from colorbench.errors import UserError, one_line, reason
+from colorbench.errors import UserError, one_line, reason, whatever_raised, words_of
 
 # A law looks at one thing and says what it saw; None if it does not apply. A thing that breaks it raises ValueError or
 # UserError, "what was seen; what to do", as all of the harness does. Its docstring is the law. Laws stand in groups:
@@ -50,9 +50,9 @@ def _checked(law: Law, subject: Any) -> Check | None:
         with contained(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             seen = law(subject)
     except (ValueError, UserError) as error:
-        found, _, remedy = one_line(str(error)).rpartition("; ")
+        found, _, remedy = one_line(words_of(error)).rpartition("; ")
         return Check(name_of(law), False, found or remedy, remedy if found else _words(law))
-    except (Exception, SystemExit) as error:  # whatever a plugin raises
+    except whatever_raised() as error:
         return Check(name_of(law), False, reason(error), _words(law))
     return None if seen is None else Check(name_of(law), True, seen)
 

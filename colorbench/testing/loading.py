@@ -9,11 +9,12 @@ import sys
 from colorbench.plugins import Plugin
 
 HEAVY = ("torch", "numpy", "pandas", "scipy", "matplotlib", "PIL")
+_TOLD = "colorbench imported "  # what begins the line, among whatever a plugin prints
 _ASK = """
 import json, sys
 from colorbench import plugins
 plugins.load({files}, only={only})
-print(json.dumps(sorted({{*{heavy}}} & {{*sys.modules}})))
+print("\\n{told}" + json.dumps(sorted({{*{heavy}}} & {{*sys.modules}})), file=sys.stderr, flush=True)
 """
 
 
@@ -34,9 +35,13 @@ def contained(plugin: Plugin) -> str:
 def light(plugin: Plugin) -> str:
     """Importing it, as every listing does, imports nothing that takes a second."""
     files, only = ([plugin.source], ()) if plugin.source.endswith(".py") else ((), (plugin.name,))
-    code = _ASK.format(files=files, only=only, heavy=HEAVY)
-    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    if heavy := json.loads(asked.stdout.splitlines()[-1]):
+    code = _ASK.format(files=files, only=only, heavy=HEAVY, told=_TOLD)
+    command, drop = [sys.executable, "-c", code], subprocess.DEVNULL
+    asked = subprocess.run(command, stdout=drop, stderr=subprocess.PIPE, text=True, errors="replace")
+    told = [line.removeprefix(_TOLD) for line in asked.stderr.splitlines() if line.startswith(_TOLD)]
+    if not told:
+        raise ValueError(f"a new process that imports it ends with status {asked.returncode}; let it end nothing")
+    if heavy := json.loads(told[-1]):
         raise ValueError(f"it imports {', '.join(heavy)}; do that inside build, open and compute")
     return "imports nothing heavy"
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from colorbench.contract import OPTIONAL, Measures, ShowsAttention
+from colorbench.errors import reason, whatever_raised
 from colorbench.harness import predict
 from colorbench.harness.checkpoint import Checkpoint, TrainingState
 from colorbench.harness.networks import (
@@ -188,8 +189,8 @@ def sizes(model: Model) -> str:
             raise ValueError(f"{name}: {error}") from error
         except ValueError:
             taken.append(f"not {name}")
-        except Exception as error:
-            why = f"{name}: {type(error).__name__}: {error}"
+        except whatever_raised() as error:
+            why = f"{name}: {reason(error)}"
             raise ValueError(f"{why}; raise a ValueError in forward that says which sides can be colored") from error
         else:
             taken.append(name)

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from colorbench.errors import refuse_unknown
 from colorbench.plugins import Registry, load
+from colorbench.runs import executors
 from colorbench.testing.laws import Check, examine, name_of
 
 ALL = "all"
+MOST_SECONDS = 600.0  # that the laws of one thing may take
 # The module with the laws of a kind, and what it calls a thing under them.
 _ROOMS = {
     "plugin": ("loading", ""),
@@ -23,6 +25,7 @@ _ROOMS = {
     "dataset": ("datasets", "Dataset"),
     "metric": ("metrics", "Metric"),
     "protocol": ("protocols", "Subject"),
+    "degradation": ("degradations", "Degradation"),
     "diagnostic": ("diagnostics", "Diagnostic"),
 }
 
@@ -54,7 +57,9 @@ class Target:
         if self.kind == "plugin":
             return next(plugin for plugin in self.registry.plugins if plugin.name == self.name)
         spec = self.registry.specs[self.kind][self.name]
-        given = {"dataset": (self.argument,), "metric": (), "diagnostic": ()}.get(self.kind, (self.registry,))
+        given = {"dataset": (self.argument,), "model": (self.registry,), "protocol": (self.registry,)}.get(
+            self.kind, ()
+        )
         return getattr(self._room, _ROOMS[self.kind][1])(spec, *given)
 
 
@@ -75,6 +80,33 @@ def find_targets(asked: Sequence[str], ablations: bool = False, plugin_files: Se
     return [Target(kind, name, registry, argument) for kind, name, argument in found]
 
 
+class Asked(NamedTuple):
+    """The arguments of `find_targets`, for another process."""
+
+    names: tuple[str, ...]
+    ablations: bool = False
+    plugin_files: tuple[Path, ...] = ()
+
+
+def titles_of(asked: Asked) -> list[str]:
+    """What is asked for, as "model my-net"."""
+    return [f"{target.kind} {target.name}" for target in find_targets(*asked)]
+
+
+def check_apart(asked: Asked, place: int) -> list[Check]:
+    """What comes of the laws of the target in this place, checked in a process of its own: a plugin may end or stop
+    that."""
+    try:
+        return executors.call(_checks_at, (asked, place), MOST_SECONDS)
+    except RuntimeError as error:  # its process has ended, or it failed outside of any law
+        return [Check("process", False, str(error), "mend what ends, kills or holds up the process of the plugin")]
+
+
+def _checks_at(request: tuple[Asked, int]) -> list[Check]:
+    asked, place = request
+    return find_targets(*asked)[place].checks
+
+
 def _named(text: str, registry: Registry, ablations: bool) -> Iterator[tuple[str, str, str]]:
     """Kind, name and argument of what one word stands for."""
     if text == ALL:
@@ -88,7 +120,8 @@ def _named(text: str, registry: Registry, ablations: bool) -> Iterator[tuple[str
     plugins = [plugin for plugin in registry.plugins if plugin.source == source or (plugin.name == text and not kinds)]
     if not kinds and not plugins:
         known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
-        refuse_unknown("model, dataset, metric, protocol, diagnostic or plugin", [name], known)
+        hint = "; give a plugin as FILE.py, or install its package first: pip install ."
+        refuse_unknown("model, dataset, metric, protocol, degradation, diagnostic or plugin", [name], known, hint)
     yield from ((kind, name, argument) for kind in kinds)
     for plugin in plugins:
         yield "plugin", plugin.name, ""

@@ -22,12 +22,12 @@ VGG16_BN = "vgg16_bn-6c64b313.pth"  # as torchvision names it
 def register_models(register: Callable[[ModelSpec], None]) -> None:
     spec = ModelSpec(
         name="ddcolor",
+        in_all=False,
         summary="Kang et al. 2023: ConvNeXt-L, a pixel decoder and a transformer that learns colors",
         build=build,
         schedule=schedule,
         options=Options(vgg=cached_vgg()),
         convert=convert,
-        in_all=False,
         published_size=512,
     )
     register(spec)

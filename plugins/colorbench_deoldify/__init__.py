@@ -24,12 +24,12 @@ FEWEST = 16  # images of a stage, where there are as many
 def register_models(register: Callable[[ModelSpec], None]) -> None:
     spec = ModelSpec(
         name="deoldify",
+        in_all=False,
         summary="Antic 2019, the artistic model: U-Net on ResNet34, NoGAN training",
         build=build,
         schedule=partial(schedule, gan_rate=1e-5),
         options=Options(vgg=cached_vgg()),
         convert=convert,
-        in_all=False,
         published_size=560,  # a render factor of 35
     )
     register(spec)

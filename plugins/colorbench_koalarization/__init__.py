@@ -26,12 +26,12 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
     register(
         ModelSpec(
             name="koalarization",
-            in_all=False,
             summary="Baldassarre et al. 2017: encoder-decoder, fused with what Inception-ResNet-v2 sees",
             build=build,
             schedule=schedule,
             options=Options(),
             published_size=224,
+            in_all=False,
         )
     )
 

@@ -292,6 +292,7 @@ def opened(registry, monkeypatch, found):
         ({"test": [Drawn(pixels=np.zeros((20, 20, 3)))]}, "float64 .* is due"),
         ({"test": [Drawn(pixels=np.zeros((20, 20), np.uint8))]}, r"uint8 \(20, 20\); uint8 \(h, w, 3\) is due"),
         ({"test": [Drawn(pixels="picture")]}, "is due"),
+        ({"test": [Drawn(pixels=np.broadcast_to(np.uint8(7), (2**20, 2**20, 3)))]}, "a picture of 3,298,534,883,328 b"),
     ],
 )
 def test_a_dataset_that_misbehaves_is_one_line(registry, monkeypatch, found, message):
@@ -312,6 +313,7 @@ def test_a_dataset_that_misbehaves_is_one_line(registry, monkeypatch, found, mes
             "gave 256 masks of parts; give up to 255",
         ),
         ({"../x": np.ones((16, 16), bool)}, r"calls an array '\.\./x'"),
+        ({"depth": np.broadcast_to(np.float32(0), (2**20, 2**20))}, "depth of 4,398,046,511,104 bytes; give up to"),
         (7, "AttributeError"),
     ],
 )

@@ -12,7 +12,7 @@ from toys import Toy, spec, toy_images
 from colorbench.contract import DiagnosticSpec
 from colorbench.data.cache import Images
 from colorbench.errors import UserError
-from colorbench.harness import device
+from colorbench.harness import device, trained
 from colorbench.harness.predict import colorize, predict
 from colorbench.harness.scoring import SAMPLES, WORST, score_all
 from colorbench.harness.trained import load_model
@@ -128,10 +128,39 @@ def test_load_model_wants_either_weights_or_a_run(registry, given):
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": 5}, "unknown model 5; there is"),
+        ({"weights": 5}, "weights is 5; give the path of a file"),
+        ({"weights": None, "run": 5}, "int is no path of a run folder"),
+        ({"plugins": 5}, r"plugins has \[5\]; give a file, or several in a list"),
+        ({"plugins": [None]}, r"plugins has \[None\]; give a file"),
+    ],
+)
+def test_load_model_names_what_is_of_another_type(given, said):
+    with pytest.raises(UserError, match=f"^{said}"):
+        load_model(**{"name": "grey", "weights": "a.pth"} | given)
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"^device is 'gpu', which cannot be used \(RuntimeError: Expected one of cpu"):
+        trained._placed(torch.nn.Identity(), "gpu")
+
+
+@pytest.mark.parametrize(
     ("isa", "bf16"), [("AVX2", False), ("avx512_core", False), ("AVX512_CORE_BF16", True), ("ALL", True)]
 )
 def test_bf16_is_left_where_one_dnn_is_kept_from_it(monkeypatch, isa, bf16):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert device.describe()["precision"] == ("bf16" if bf16 else "no")
+
+
+@pytest.mark.parametrize(("version", "bf16"), [("2.11.0+cu130", False), ("2.14.1", True), ("3.0.0", True)])
+def test_an_older_torch_trains_in_float32_on_the_cpu(monkeypatch, version, bf16):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(torch, "__version__", version)
     assert device.describe()["precision"] == ("bf16" if bf16 else "no")

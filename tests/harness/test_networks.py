@@ -1,6 +1,7 @@
 """Networks as they are built, saved and loaded; the seeds of their first weights."""
 
 import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def test_a_refiner_saves_only_what_it_trained():
     refiner = build(spec("b", "a"), 1.0, 16, base)
     assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
     assert not any(p.requires_grad for p in base.parameters())
+    refiner.again = base
+    assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
 
 
 def test_a_variant_starts_from_its_parent_s_weights():
@@ -67,7 +70,7 @@ def test_weights_are_checked_by_key_and_shape_and_never_executed(tmp_path):
     file.write_bytes(file.read_bytes()[:300])
     with pytest.raises(UserError, match="truncated"):
         load_published(network, spec("a"), file)
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="no such file"):
         load_published(network, spec("a"), tmp_path / "absent.pth")
 
 
@@ -115,7 +118,8 @@ def test_tensors_that_share_memory_are_saved_each(tmp_path):
         (torch.zeros(2, dtype=torch.complex64), "complex"),
         (torch.zeros(2, device="meta"), "without values"),
         (torch.zeros(2, dtype=torch.int64), r"torch\.int64, not torch\.float32"),
-        (torch.full((2,), float("nan")), "no numbers"),
+        (torch.full((2,), float("nan")), "not finite"),
+        (torch.full((2,), float("inf")), "not finite"),
     ],
 )
 def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bias, reason):
@@ -139,12 +143,39 @@ def test_other_floats_are_converted(tmp_path, dtype):
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read the weights .*Is a directory"):
+    with pytest.raises(UserError, match=r"cannot read the weights .*: it is a folder; name a file"):
         load_published(Toy(), spec("a"), tmp_path)
+    with pytest.raises(UserError, match=r"cannot read the weights .*: there is no such file; name a file"):
+        load_published(Toy(), spec("a"), tmp_path / "absent.pth")
+    with (tmp_path / "huge.pth").open("wb") as sparse:
+        sparse.truncate(1 << 43)
+    with pytest.raises(UserError, match=r"huge.pth has 8,796,093,022,208 bytes, more than there is free memory"):
+        load_published(Toy(), spec("a"), tmp_path / "huge.pth")
     if os.geteuid():  # whoever is root may read everything
         (tmp_path / "w.pth").touch(0)
         with pytest.raises(UserError, match=r"cannot read the weights .*Permission denied"):
             load_published(Toy(), spec("a"), tmp_path / "w.pth")
+
+
+def test_a_buffer_may_have_infinities_but_no_nan(tmp_path):
+    network = Toy()
+    network.register_buffer("mask", torch.zeros(2))
+    torch.save(network.state_dict() | {"mask": torch.tensor([0, -torch.inf])}, tmp_path / "w.pth")
+    load_published(network, spec("a"), tmp_path / "w.pth")
+    assert network.mask.tolist() == [0, -torch.inf]
+    torch.save(network.state_dict() | {"mask": torch.tensor([0, torch.nan])}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"values that are not finite in mask; give weights of a sound training"):
+        load_published(network, spec("a"), tmp_path / "w.pth")
+
+
+def test_a_file_that_would_unfold_is_not_read(tmp_path):
+    torch.save(Toy().state_dict(), tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for member in plain.infolist():
+            bomb.writestr(member.filename, plain.read(member), zipfile.ZIP_DEFLATED)
+    load_published(Toy(), spec("a"), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"bomb\.pth is truncated, or holds more than tensors"):
+        load_published(Toy(), spec("a"), tmp_path / "bomb.pth")
 
 
 class Odd(Toy):
@@ -273,5 +304,7 @@ def test_published_weights_are_of_the_width_that_the_model_says(tmp_path):
     build_published(model, model.published_size, tmp_path / "w.pth")
     assert (asked[0]["width"], asked[0]["size"]) == (0.5, 256)
     torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"give weights of a, whose published ones take --width 0\.5$"):
+    with pytest.raises(UserError, match=r"give weights of a at its published width, 0\.5$"):
         build_published(model, 64, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"give weights of a at width 0\.25, or --width 0\.5 for published ones$"):
+        load_published(Toy(), model, tmp_path / "w.pth", width=0.25)

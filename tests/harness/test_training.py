@@ -242,13 +242,15 @@ def refusal(network, images, stages):
         ({"average": 1.0}, "average is 1.0"),
         ({"decay": 0.5}, "decay is 0.5"),
         ({"decay": lambda progress: float("inf")}, "decay is"),
+        ({"decay": lambda progress: 1 - 2 * progress}, "to finite numbers from 0 is due"),
         ({"decay": lambda progress: 1 / 0}, "decay fails (ZeroDivisionError: division by zero); a function"),
         ({"settings": None}, "settings is None; a mapping from names"),
         ({"frozen": None}, "frozen is None; a tuple of names"),
         ({"frozen": "convolution"}, "frozen is 'convolution'; a tuple of names"),
         (
-            {"frozen": ("absent",)},
-            "frozen 'absent': the network has no such submodule; there are: convolution, drop",
+            {"frozen": ("absent",), "rates": {"": 1.0, "drpo": 2.0}},
+            "frozen 'absent'; stage 'next', rates 'drpo': the network has no such submodule; "
+            "there are: convolution, drop",
         ),
     ],
 )

@@ -227,11 +227,17 @@ def test_a_metric_that_fails_is_named_with_what_is_due(compute, reason):
         (torch.zeros(1, 3, 16, 16), "float32"),
         (torch.zeros(3, 16, 16, dtype=torch.uint8), "shape"),
         (torch.zeros(1, 3, 16, 17, dtype=torch.uint8), "differ"),
+        (None, "predicted is no tensor but None; scores need uint8 RGB"),
     ],
 )
 def test_bad_pictures_are_refused(predicted, message):
     with pytest.raises(ValueError, match=message):
         score(predicted, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_a_protocol_by_its_name_is_refused():
+    with pytest.raises(ValueError, match="protocol is 'ct2'; give a"):
+        score(*[torch.zeros(1, 3, 16, 16, dtype=torch.uint8)] * 2, protocol="ct2")
 
 
 def test_pictures_smaller_than_the_window_are_refused():

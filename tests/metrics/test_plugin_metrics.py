@@ -12,7 +12,7 @@ import pytest
 import torch
 from colorbench_metrics import inception
 from colorbench_metrics.auc import SIDE, auc, color_probabilities, weighted_auc
-from colorbench_metrics.lpips import LAYERS
+from colorbench_metrics.lpips import CHANNELS, LAYERS, network
 from colorbench_metrics.weights import load
 from PIL import Image
 
@@ -234,6 +234,25 @@ def test_lpips_without_its_weights_says_what_to_do(random_lpips, tmp_path, monke
     missing = _named(lpips=tmp_path)["lpips"].missing
     assert "--weights lpips=FOLDER" in missing
     assert (str(tmp_path / name) if lost == "another" else "lpips_weights.pt" if lost == "lpips" else name) in missing
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"lin0": torch.ones(1, 64, 1, 1)}, r"no list of tensors of shape \(1, 64, 1, 1\), \(1, 128"),
+        ([torch.ones(64)] * 5, "no list of tensors"),
+        ([torch.full((1, channels, 1, 1), torch.nan) for channels in CHANNELS], "not all finite numbers"),
+    ],
+)
+def test_lpips_weights_of_other_layers_are_refused(weights, said):
+    with pytest.raises(ValueError, match=f"the weights of the layers are {said}"):
+        network({}, weights)
+
+
+def test_a_weight_file_of_absurd_size_is_not_read(tmp_path):
+    with (tmp_path / "inception.pth").open("wb") as sparse:
+        sparse.truncate(1 << 43)
+    assert "inception.pth: larger than 1 GiB; name the file" in _named(fid=tmp_path / "inception.pth")["fid"].missing
 
 
 class Hostile:

@@ -2,6 +2,7 @@
 
 import enum
 import functools
+import hashlib
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from colorbench import ModelSpec, Stage, load_model, plugins
 from colorbench.code import plugin_code
 from colorbench.errors import UserError
 from colorbench.harness import throughput
+from colorbench.runs import identity
 from colorbench.runs.identity import canonical, option_fields, stage_fields
 from colorbench.runs.records import legs
 
@@ -170,7 +172,7 @@ VALUES = {
 def test_every_kind_of_option_counts_by_its_value(kind):
     value, other = VALUES[kind]
     first, same, another = (
-        option_fields(ModelSpec("m", "", None, None, {"x": make()})) for make in (value, value, other)
+        option_fields(ModelSpec("m", "", print, print, {"x": make()})) for make in (value, value, other)
     )
     assert first == same
     assert first != another
@@ -189,17 +191,44 @@ def test_a_folder_as_an_option_counts_by_its_files(tmp_path):
 @pytest.mark.parametrize("make", [threading.Lock, lambda: (i for i in [1])])
 def test_an_option_that_nothing_tells_from_another_is_refused(make):
     with pytest.raises(
-        UserError, match=r"^m: option 'lock' cannot be compared from run to run \(TypeError: cannot pickle"
+        UserError, match=r"^option m\.lock cannot be compared from run to run \(TypeError: cannot pickle"
     ):
-        option_fields(ModelSpec("m", "", None, None, {"size": 1, "lock": make()}))
+        option_fields(ModelSpec("m", "", print, print, {"size": 1, "lock": make()}))
+
+
+class Unsayable:
+    """Neither pickle nor repr can say what it is."""
+
+    def __reduce_ex__(self, protocol):
+        raise GeneratorExit("no pickle")
+
+    __repr__ = None
+
+
+def test_what_cannot_even_be_said_is_refused_as_an_option():
+    with pytest.raises(UserError, match=r"^option m\.odd cannot be compared .*\(GeneratorExit: no pickle\)"):
+        option_fields(ModelSpec("m", "", print, print, {"odd": Unsayable()}))
+
+
+@pytest.mark.parametrize(("most", "said"), [("MOST_FILES", "more than 2 files"), ("LARGEST_FOLDER", "or 0 GiB; name")])
+def test_a_folder_that_has_no_end_is_refused_as_an_option(tmp_path, monkeypatch, most, said):
+    monkeypatch.setattr(identity, most, 2)
+    for name in "abc":
+        (tmp_path / name).write_text(name)
+    with pytest.raises(UserError, match=f"holds {said}|{said}"):
+        option_fields(ModelSpec("m", "", print, print, {"tables": tmp_path}))
+
+
+def test_a_file_that_the_kernel_invents_is_not_read_to_its_end():
+    assert canonical(Path("/proc/self/status"))["sha256"] == hashlib.sha256(b"").hexdigest()
 
 
 def test_an_option_too_deep_for_a_record_is_refused():
     deep = {}
     for _ in range(150):
         deep = {"a": deep}
-    with pytest.raises(UserError, match=r"^m: option 'deep' cannot be compared from run to run .*levels"):
-        option_fields(ModelSpec("m", "", None, None, {"deep": deep}))
+    with pytest.raises(UserError, match=r"^option m\.deep cannot be compared from run to run .*levels"):
+        option_fields(ModelSpec("m", "", print, print, {"deep": deep}))
     with pytest.raises(ValueError, match="levels"):
         stage_fields(Stage("train", 1, settings=deep))
 
@@ -208,7 +237,7 @@ def test_such_an_option_stops_the_run_before_it_begins(fresh):
     fresh.change("OPTIONS = {}", "import threading\n\nOPTIONS = {'lock': threading.Lock()}")
     result = fresh()
     assert result.exit_code == 2
-    assert one_line(result).startswith("colorbench: tiny: option 'lock' cannot be compared")
+    assert one_line(result).startswith("colorbench: option tiny.lock cannot be compared")
     assert not (fresh.run / "record.json").exists()
 
 

@@ -29,7 +29,7 @@ def register_metrics(register, files):
         "drift", "a test", difference, lambda features: factor * features.mean(), resample=True, prepare=brightness,
         better="zero", settings={"factor": FACTORS}, notes=["of the training images."], takes_weights=True))
     register(MetricSpec("darkest", "a test", ["mse"], lambda features: features.min(), better="lower"))
-    register(MetricSpec("lost", "a test", difference, missing="it needs a file; name it"))
+    register(MetricSpec("lost", "a test", difference, missing="it needs a file; name it", takes_weights=True))
 """
 
 
@@ -113,8 +113,9 @@ def test_weights_reach_a_metric_by_its_name(bench, metric):
     ("weights", "said"),
     [
         ("drift=/dev/zero", "cannot read --weights drift=/dev/zero: it is a pipe or a device; name a file"),
-        ("drift=nowhere.txt", "cannot read --weights drift=nowhere.txt: it does not exist"),
+        ("drift=nowhere.txt", "cannot read --weights drift=nowhere.txt: there is no such file or folder"),
         ("darkest=metric.py", "darkest"),
+        ("lost=metric.py", "--weights lost=metric.py: the metric lost cannot be computed: it needs a file; name it"),
         ("drift", "--weights drift: say NAME=FILE"),
     ],
 )

@@ -50,6 +50,11 @@ class Logarithm(Sound):
         return super().forward(L) + 0.1 * L.log()
 
 
+class Panicking(Sound):
+    def forward(self, L):
+        raise GeneratorExit("no Exception")
+
+
 class NoGenerator(Sound):
     def updates(self, batch):
         return list(super().updates(batch))
@@ -200,6 +205,7 @@ MODELS = [
     (Misspelt, "spelling", "did you mean 'with_attention'?"),
     (OneChannel, "shape", "(4, 1, 32, 32)"),
     (Logarithm, "finite", "not finite for L = 0; look for a division"),
+    (Panicking, "shape", "GeneratorExit: no Exception; the law:"),
     (NoGenerator, "trains", "returned list; it must be a generator"),
     (Over110, "lab units", "multiply what forward returns by 110"),
     (TooStrong, "lab units", "|ab| is up to 2"),

@@ -63,13 +63,40 @@ def test_check_says_what_is_broken_and_what_to_do(colorbench, tiny):
 
 
 def test_all_is_brief_and_ablations_are_asked_for(colorbench, monkeypatch):
-    monkeypatch.setattr(targets, "examine", lambda laws, subject: [])
+    monkeypatch.setattr(targets, "check_apart", lambda asked, place: [])
     brief = colorbench("check", "all").stdout.splitlines()
     more = colorbench("check", "all", "--ablations").stdout.splitlines()
     ablations = {line.partition(":")[0] for line in more} - {line.partition(":")[0] for line in brief}
     assert ablations
     assert all("/" in name for name in ablations if name.startswith("model"))
     assert all(line.endswith("s") and "laws kept" in line for line in brief[:-1])
+
+
+def test_what_kills_the_process_of_its_check_is_one_line(colorbench, tiny):
+    kill = "import os; os.kill(os.getpid(), 9)"
+    tiny.write_text(SOUND.replace("    import torch\n", f"    {kill}\n"))
+    result = colorbench("check", tiny, "mean-color")
+    assert result.exit_code == 1
+    broken = [line for line in result.stdout.splitlines() if "BROKEN" in line]
+    said = "its process was killed by SIGKILL, perhaps for want of memory; mend what ends, kills or holds up"
+    assert [line.startswith(f"  BROKEN  process: {said}") for line in broken] == [True, True]
+    assert result.stdout.splitlines()[-1].startswith("2 of 4 break a law: ")
+    tiny.write_text(f"{kill}\n{SOUND}")
+    result = colorbench("check", tiny)
+    assert result.exit_code == 2
+    assert f"the plugins of {tiny} cannot be loaded: its process was killed by SIGKILL" in one_line(result)
+
+
+def test_a_plugin_that_prints_closes_and_forks_changes_nothing_of_what_is_told(colorbench, tiny):
+    loud = (
+        "import atexit, os, sys\nprint('[]')\nos.close(1)\natexit.register(print, '[]', file=sys.stderr)\nCOPY = []\n"
+    )
+    fork = "    COPY or COPY.append(os.fork())\n"  # once: the copy does not fork again
+    sound = SOUND.rpartition("    register(")[0].replace("    import torch\n", f"    import torch\n{fork}", 1)
+    tiny.write_text(loud + sound)
+    lines = colorbench("check", tiny).stdout.splitlines()
+    assert {line[:6] for line in lines[:-1]} == {"plugin", "model ", "  kept"}
+    assert lines[-1].startswith("2 keep all laws: ")
 
 
 @pytest.mark.parametrize(
@@ -108,7 +135,9 @@ def test_pytest_fails_where_a_law_is_broken_and_skips_what_comes_after_it(tiny):
 def test_pytest_says_in_one_line_what_is_not_there(tmp_path, capsys):
     status, _ = inner_pytest("--colorbench", "portrait", tmp_path)
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "--colorbench: unknown model, dataset" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--colorbench: unknown model, dataset" in said
+    assert "or install its package first: pip install ." in said
 
 
 def test_the_pytest_plugin_imports_nothing_slow():
