@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from colorbench.report.diagnostics import View
 
 MODEL_NAME = r"[a-z0-9][a-z0-9.-]*(/[a-z0-9][a-z0-9.-]*)?"
+PUBLISHED = "published"  # said in place of a weight file: the published one that is kept
 DIAGNOSTIC_NAME = "[a-z0-9][a-z0-9-]*"
 
 
@@ -117,9 +118,8 @@ class Batch:
     """A batch on the device. `L` (B, 1, H, W) in 0..100 and `ab` (B, 2, H, W) in Lab units, both float32.
 
     `step` counts the `steps` of the stage from 0; in validation it is the last training step.
-    `inputs` are the dataset arrays, (B, ...), that the model takes; empty when the model is timed. Hints are not in it:
-    a model that takes hints draws its own from `ab`, as many as it should learn from, and makes the tensor with
-    `colorbench.hints.reveal`.
+    `inputs` are the dataset arrays, (B, ...), that the model takes. Hints are not in it: a model that takes hints draws
+    its own from `ab`, as many as it should learn from, and makes the tensor with `colorbench.hints.reveal`.
     """
 
     L: Tensor
@@ -198,12 +198,20 @@ class Annotated(Protocol):
     notes: Sequence[str]  # sentences for the run record and the foot of the table
 
 
+@runtime_checkable
+class PublishedInPart(Protocol):
+    """A network with submodules that only train it, such as a discriminator."""
+
+    unpublished: Sequence[str]  # the names of those submodules: they are not due in a published file
+
+
 # What a network may have beside the methods of Network, by the name of the attribute.
 OPTIONAL: Mapping[str, type] = {
     "measure": Measures,
     "measured": Measures,
     "with_attention": ShowsAttention,
     "notes": Annotated,
+    "unpublished": PublishedInPart,
 }
 
 
@@ -216,6 +224,32 @@ class Published:
     psnr: float | None = None
     ssim: float | None = None
     note: str = ""
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A file of weights that others published: `colorbench weights` lists, fetches, checks and keeps it.
+
+    `file` is the name under which it is kept. `url` downloads it without signing in; "" if nothing does. `page` tells
+    about it. `sha256` is its hash in hexadecimal, or the first 8 or more digits if no more are known. `size` is in
+    bytes, 0 if unknown. `licence` and `trained_on` are a few words, such as "BSD-2-Clause" and "ImageNet".
+    """
+
+    file: str
+    url: str
+    page: str
+    sha256: str
+    licence: str
+    trained_on: str
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.file):
+            raise ValueError(f"published weights {self.file!r}: name the file in letters, digits, dashes and dots")
+        if not re.fullmatch("[0-9a-f]{8,64}", self.sha256):
+            raise ValueError(f"published weights {self.file}: sha256 is {self.sha256!r}; give 8 to 64 digits, 0-9 a-f")
+        if not all(re.match("https?://", address) for address in (self.page, self.url or self.page)):
+            raise ValueError(f"published weights {self.file}: url and page have to begin with https:// or http://")
 
 
 def made_elsewhere(**_: Any) -> nn.Module:
@@ -238,20 +272,23 @@ class ModelSpec:
     not learn. `trained_as` names a model from which this one differs only at test time: this one is not trained, and
     uses the trained weights of that model.
     `options` has the default values, as an instance of a frozen dataclass or a mapping; `build` gets each as a keyword,
-    and `--option NAME.KEY=VALUE` replaces one. A file option is identified by its content. When a trained network is
-    loaded, `build` gets None for a file that is missing or has changed: what coloring needs from the file must be in a
-    parameter or buffer.
+    and `--option NAME.KEY=VALUE` replaces one. A model that trains also has the option `rate_factor`, on the learning
+    rate of every stage, which `build` does not get. A file option is identified by its content. When a trained network
+    is loaded, `build` gets None for a file that is missing or has changed: what coloring needs from the file must be in
+    a parameter or buffer.
     `reference` marks the model over which the table reports gains. `anchor` marks the ends of the table's scale:
     "floor" has skill 0 and does not use the image; "bound" cannot be beaten by any model of its kind. `sees_truth` is
-    for such bounds: their `forward` also gets the true ab, (L, ab) -> ab.
+    for such bounds, and for choices that only a test can make: their `forward` also gets the true ab, (L, ab) -> ab.
     `takes` names keyword inputs of `forward` besides L: "hints", and arrays of a dataset. "hints" is float32 (B, 3, H,
     W): ab in Lab units, and a mask that is 1 where they are valid; elsewhere all three are 0. Hints come only with a
     protocol that has them, arrays only with a dataset that has them; otherwise the model colors from L alone.
     `pictures` replaces `build` and `schedule`: a folder or zip of colored test images made elsewhere. They are matched
     with the test images by name, and their ab is scored with the true L; with `as_is=True` in `options` they are scored
     unchanged.
-    For published weights, `published_width` is their width and `published_size` the side in pixels they were made for;
+    `weights` are the published weights that the model takes, the usual ones first: `--weights NAME` uses these once
+    they are kept. `published_width` is their width and `published_size` the side in pixels they were made for;
     `convert` maps their state dict to the names of the network if these differ.
+    With `in_all=False`, "all" does not stand for the model; its name and "everything" do.
     """
 
     name: str
@@ -268,9 +305,11 @@ class ModelSpec:
     published: Published | None = None
     pictures: Path | None = None
     takes: Sequence[str] = ()
+    weights: Sequence[PublishedWeights] = ()
     convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     published_size: int = 256
     published_width: float = 1.0
+    in_all: bool = True
 
     def __post_init__(self) -> None:
         if not re.fullmatch(MODEL_NAME, self.name) or re.search(r"/seed-\d", self.name):
@@ -286,6 +325,8 @@ class ModelSpec:
             raise ValueError(f"model {self.name!r}: published_size is {size!r}; give a side in pixels")
         if isinstance(self.takes, str) or not all(name.isidentifier() for name in self.takes):
             raise ValueError(f"model {self.name!r}: takes is {self.takes!r}; give names, such as ('hints',)")
+        if not all(isinstance(weights, PublishedWeights) for weights in self.weights):
+            raise TypeError(f"model {self.name!r}: weights is no sequence of colorbench.PublishedWeights")
         parameters = getattr(type(self.options), "__dataclass_params__", None)
         if not isinstance(self.options, Mapping) and not (parameters and parameters.frozen):
             raise TypeError(f"model {self.name!r}: options is no instance of a frozen dataclass, and no mapping")
@@ -359,6 +400,25 @@ class DatasetSpec:
 
 
 @dataclass(frozen=True)
+class DegradationSpec:
+    """Damage to the input of models, such as noise. Training images and the truth that scores compare with stay clean.
+
+    A protocol applies it in its field `degradation`, "NAME:STRENGTH". `apply(rgb, strength, seeds)` gets cropped and
+    resized pictures, uint8 RGB (B, 3, H, W), and returns the L that models see: float32 (B, 1, H, W) in 0..100. What is
+    random must follow `seeds`, a whole number per image, the same for every strength and model.
+
+    `strengths`, numbers above 0, the least damage first, are those of a series; `unit` says in a few words what a
+    strength counts.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Tensor, float, Sequence[int]], Tensor]
+    strengths: Sequence[float]
+    unit: str
+
+
+@dataclass(frozen=True)
 class MetricSpec:
     """A further score in its own column: one per image, or, with `reduce`, one over the whole test set.
 
@@ -380,6 +440,8 @@ class MetricSpec:
     is listed but left out. With `takes_weights`, `--weights NAME=FILE` reaches `register_metrics` under this name; if
     it is missing even so, the command is refused, unless `settings` say that the file is used by another metric.
 
+    `weights` are the published weights that it finds with `colorbench.find_weights`.
+
     `takes` names dataset arrays that `compute` gets as keywords, (B, ...) each; if the data lack one, the metric is
     left out.
     """
@@ -396,6 +458,7 @@ class MetricSpec:
     notes: Sequence[str] = ()
     missing: str = ""
     takes_weights: bool = False
+    weights: Sequence[PublishedWeights] = ()
     takes: Sequence[str] = ()
 
 

@@ -5,9 +5,10 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LONGEST_REASON = 1000  # characters
+MANY = 20  # names that one line still lists in full
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a terminal or an editor acts on: control characters, ends of lines, turns of direction; and halves of characters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -69,13 +70,40 @@ class UserError(Exception):
         return [f"colorbench: {self}"]
 
 
+class UserKeyError(UserError, KeyError):
+    """A UserError where Python itself has a KeyError: no such name in a mapping."""
+
+    __str__ = Exception.__str__  # KeyError shows a repr
+
+
+class UserValueError(UserError, ValueError):
+    """A UserError where Python itself has a ValueError."""
+
+
 def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: str = "") -> None:
-    """Raises UserError naming all of `names` that are not `known`, the nearest match of each, and what exists."""
+    """Raises UserError naming all of `names` that are not `known`, the nearest match of each, and what exists.
+
+    Of many names, those that are parent/change are left out of what exists.
+    """
     known = list(known)
     if unknown := [name for name in names if name not in known]:
-        near = [difflib.get_close_matches(str(name), known, n=1) for name in unknown]
-        said = [shown(n) + (f" (did you mean {m[0]!r}?)" if m else "") for n, m in zip(unknown, near, strict=True)]
-        raise UserError(f"unknown {noun} {', '.join(said)}; there is: {', '.join(known) or 'none'}{hint}")
+        said = ", ".join(f"{shown(name)}{_nearest(str(name), known)}" for name in unknown)
+        there = known if len(known) <= MANY else [name for name in known if "/" not in name] or known
+        raise UserError(f"unknown {noun} {said}; there is: {', '.join(there) or 'none'}{hint}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """What a name may stand for: the nearest one; of parent/change else the changes that the parent has."""
+    parent, _, change = name.rpartition("/")
+    prefix = f"{parent}/" if parent in known else ""
+    near = difflib.get_close_matches(change if prefix else name, names := _after(prefix, known), n=1)
+    if near:
+        return f" (did you mean {prefix + near[0]!r}?)"
+    return f" ({parent} has: {', '.join(names) or 'no variants'})" if prefix else ""
+
+
+def _after(prefix: str, names: Iterable[str]) -> list[str]:
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
 
 def refuse_unknown_data(data: str, datasets: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pluggy
 
-from colorbench.contract import DatasetSpec, DiagnosticSpec, MetricSpec, ModelSpec
+from colorbench.contract import DatasetSpec, DegradationSpec, DiagnosticSpec, MetricSpec, ModelSpec
 from colorbench.protocol import Protocol
 
 hookspec, hookimpl = pluggy.HookspecMarker("colorbench"), pluggy.HookimplMarker("colorbench")
@@ -32,6 +32,11 @@ def register_metrics(register: Callable[[MetricSpec], None], files: Mapping[str,
 @hookspec
 def register_protocols(register: Callable[[Protocol], None]) -> None:
     """Call `register` once per protocol that `--protocol` can name."""
+
+
+@hookspec
+def register_degradations(register: Callable[[DegradationSpec], None]) -> None:
+    """Call `register` once per kind of damage that a protocol's `degradation` can name."""
 
 
 @hookspec

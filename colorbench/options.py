@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from colorbench.contract import ModelSpec
+from colorbench.contract import ModelSpec, Preset, Stage, untrained
 from colorbench.errors import (
     LONGEST_REASON,
     UserError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 NONE = ("none", "null")  # what is read as None where an option may be None
 CONTENT = ({"file", "sha256"}, {"folder", "content"})  # by which a file or a folder counts
+FACTOR = "rate_factor"  # on the learning rate of every stage: an option of every model that trains, beside its own
 
 
 def parsed(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -76,11 +78,13 @@ def _set(
     registry: Registry, registered: Mapping[str, ModelSpec], name: str, value: Any, given: Mapping[str, Any]
 ) -> None:
     model, _, key = name.rpartition(".")
-    before = canonical(registered[model].option_values.get(key))
+    before = canonical(_values_of(registered[model]).get(key))
     for other in registered.values():
-        own = other.option_values
-        inherits = other.parent == model and f"{other.name}.{key}" not in given
-        if other.name == model or (inherits and key in own and canonical(own[key]) == before):
+        if model not in (other.name, other.parent):
+            continue
+        own = _values_of(other)
+        inherits = key in own and canonical(own[key]) == before and f"{other.name}.{key}" not in given
+        if other.name == model or inherits:
             spec = registry.specs["model"][other.name]
             try:
                 registry.specs["model"][other.name] = _changed(spec, key, value)
@@ -101,11 +105,11 @@ def _sweep(registry: Registry, name: str, values: Sequence[Any]) -> None:
     parent, plugin = registry.specs["model"][model], registry.plugin_of("model", model)
     provides = [*plugin.provides]
     for value in values:
-        if canonical(value) == canonical(parent.option_values[key]):
+        if canonical(value) == canonical(_values_of(parent)[key]):
             continue  # the model itself has it
-        change = _change(key, value)
+        change, changed = _change(key, value), _changed(parent, key, value)
         try:
-            row = _changed(parent, key, value).variant(change, **{key: value})
+            row = replace(changed.variant(change), summary=f"{model} with {key}={value}")
         except ValueError as error:
             raise UserError(f"--option {name}: {model}/{change} cannot be a row ({error})") from error
         if row.name in registry.specs["model"]:
@@ -128,10 +132,23 @@ def _change(key: str, value: Any) -> str:
 
 def _changed(spec: ModelSpec, key: str, value: Any) -> ModelSpec:
     try:
+        if key == FACTOR and key not in spec.option_values:
+            return replace(spec, schedule=_at_rate(spec.schedule, value))
         return spec.with_options(**{key: value})
     except whatever_raised() as error:  # whatever the checks of a plugin's dataclass raise
         what = f"option {key} of {spec.name} cannot be {shown(value)}"
         raise UserError(f"{what} ({reason(error)}); give another") from error
+
+
+def _at_rate(schedule: Callable[[Preset], Sequence[Stage]], factor: float) -> Callable[[Preset], Sequence[Stage]]:
+    if not 0 < factor < inf:
+        raise ValueError("it has to be above 0")
+    return lambda preset: [replace(stage, learning_rate=factor * stage.learning_rate) for stage in schedule(preset)]
+
+
+def _values_of(spec: ModelSpec) -> dict[str, Any]:
+    own = spec.option_values
+    return own if spec.schedule is untrained or spec.trained_as else {**own, FACTOR: own.get(FACTOR, 1.0)}
 
 
 def _kinds(spec: ModelSpec) -> dict[str, Any]:
@@ -140,7 +157,7 @@ def _kinds(spec: ModelSpec) -> dict[str, Any]:
         declared = {} if isinstance(spec.options, Mapping) else get_type_hints(type(spec.options))
     except NameError:  # of a type that is imported for type checkers alone
         declared = {}
-    return {key: declared.get(key, _kind_of(value)) for key, value in spec.option_values.items()}
+    return {key: declared.get(key, _kind_of(value)) for key, value in _values_of(spec).items()}
 
 
 def _kind_of(value: Any) -> Any:

@@ -65,7 +65,7 @@ class Registry:
         """The specs of `names`, in that order. Raises UserError that names every unknown one at once."""
         names, known = list(names), self.specs[kind]
         broken = "".join(f"; broken plugin: {p.name} ({p.broken})" for p in self.plugins if p.broken)
-        refuse_unknown(kind, names, known, broken)
+        refuse_unknown(kind, names, known, f"; one in a plugin file needs --plugin FILE{broken}")
         return [known[name] for name in names]
 
 
@@ -93,17 +93,25 @@ def load(
         if (only is None or entry.name in only) and entry.name not in _loading:
             origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
-    for file in map(Path, files):
+    for file in paths_of(files):
+        if not file.is_file():
+            why = "it is no file" if file.exists() else "there is no such file"
+            raise UserError(f"cannot load the plugin {file}: {why}; name a Python file")
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
-        if why := registry.plugins[-1].broken:
-            raise UserError(f"cannot load the plugin {file}: {why}")
+        if broken := registry.plugins[-1].broken:
+            raise UserError(f"cannot load the plugin {file}: {broken}")
     for spec in pictures:
         hook = hooks.hookimpl(lambda register, spec=spec: register(spec))
         plugin = Plugin(spec.name, f"--pictures {spec.pictures}", "")
         _add(registry, plugin, partial(SimpleNamespace, register_models=hook))
-        if why := registry.plugins[-1].broken:
-            raise UserError(f"cannot take the pictures {spec.pictures}: {why}; name them otherwise, NAME=DIR")
+        if broken := registry.plugins[-1].broken:
+            raise UserError(f"cannot take the pictures {spec.pictures}: {broken}; name them otherwise, NAME=DIR")
     return registry
+
+
+def paths_of(files: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
+    """One file or several, as paths."""
+    return tuple(map(Path, [files] if isinstance(files, str | Path) else files))
 
 
 def _add(registry: Registry, plugin: Plugin, load: Callable[[], Any]) -> None:

@@ -22,13 +22,16 @@ SCORES = {  # the columns that every run has, in this order, and what each is
 }
 KEYS = ("image", "model", "seed")  # what a row of scores is about
 _HINTS = ("hints", "hint_size", "hint_places")
-_INPUT = ("crop", "resize", "size", "luminance", "near_grey", *_HINTS)
+NO_DEGRADATION = "none"
+# What a network is asked with: neither the decoded images nor the training depend on it.
+ASKED_WITH = (*_HINTS, "degradation")
+_INPUT = ("crop", "resize", "size", "luminance", "near_grey", *ASKED_WITH)
 _WORDS = ("summary", "source")  # which change no number
 CONVERSION = ("recombined_luminance", "lab", "gamut", "rounding", "saved_as")  # from L and ab to a picture
 # Forks that came later. At the value that everything had before them they leave an id as it was.
 _LATER = (
     "saved_as", "truth", "truth_saturation", "error_channels", "error_border", "ssim_window_shape", "ssim_covariance",
-    "ssim_data_range", *_HINTS,
+    "ssim_data_range", *ASKED_WITH,
 )  # fmt: skip
 
 
@@ -55,6 +58,7 @@ class Protocol:
     hints: int = 0  # points of an image whose true ab is shown to the models that take hints; 0 is automatic
     hint_size: int = 6  # pixels to a side of a point, which has their mean ab; as R. Zhang et al. 2017 test
     hint_places: str = "normal"  # around the center, as they draw them; others have "uniform"
+    degradation: str = NO_DEGRADATION  # or NAME:STRENGTH, damage to the L that models see; scored with the true L
     # The scoring half: from L and predicted ab to a picture and its scores.
     recombined_luminance: str = "truth"  # the colors alone are predicted
     lab: str = "srgb-d65-2deg"  # IEC 61966-2-1 and CIE 15; matrix and white point of skimage.color.rgb2lab
@@ -89,6 +93,10 @@ class Protocol:
             raise UserError(f"protocol {self.name}: hints of {self.hint_size} px do not fit into {self.size} px")
         if self.hints > self.size**2:
             raise UserError(f"protocol {self.name}: {self.hints} hints are more than {self.size} px square have pixels")
+        if self.degradation != NO_DEGRADATION and not 0 < self.damage[1] < math.inf:
+            raise UserError(
+                f"the protocol's degradation cannot be {self.degradation!r}; give NAME:STRENGTH, such as 'blur:2'"
+            )
         if self.size > LARGEST_SIZE:
             raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
 
@@ -114,8 +122,17 @@ class Protocol:
 
     @property
     def automatic(self) -> Protocol:
-        """This protocol without hints: for decoding images and training networks."""
-        return replace(self, **{name: getattr(Protocol, name) for name in _HINTS})
+        """This protocol without hints and damage: for decoding images and training networks."""
+        return replace(self, **{name: getattr(Protocol, name) for name in ASKED_WITH})
+
+    @property
+    def damage(self) -> tuple[str, float]:
+        """The name and strength of the degradation; strength 0 if there is none, NaN if it is no number."""
+        name, _, strength = self.degradation.partition(":")
+        try:
+            return name, float(strength or 0)
+        except ValueError:
+            return name, math.nan
 
     def on_input_of(self, other: Protocol) -> Protocol:
         """The scoring half of this protocol with the input half of `other`."""

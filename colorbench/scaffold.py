@@ -31,8 +31,8 @@ def write_plugin(kind: str, name: str, registry: Registry, parent: Path = Path()
     if not re.fullmatch(NAME, name) or len(name) > LONGEST:
         due = f"up to {LONGEST} lower-case letters, digits and single dashes"
         raise UserError(f"a package cannot be called {name[: 2 * LONGEST]!r}; use {due}")
-    if name == "all":
-        raise UserError("all stands for everything that there is; choose another name")
+    if name in ("all", "everything"):
+        raise UserError(f"{name} is a word of the command line; choose another name")
     if kind == "metric" and not is_metric_name(registered):
         raise UserError(f"no column can be called {registered!r}; choose another name")
     module = f"colorbench_{name.replace('-', '_')}"

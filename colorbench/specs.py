@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from colorbench.contract import (
     DIAGNOSTIC_NAME,
     MODEL_NAME,
     DatasetSpec,
+    DegradationSpec,
     DiagnosticSpec,
     MetricSpec,
     ModelSpec,
@@ -19,7 +21,7 @@ from colorbench.contract import (
     Statistic,
 )  # fmt: skip
 from colorbench.errors import one_line, reason
-from colorbench.protocol import SCORES, Protocol
+from colorbench.protocol import NO_DEGRADATION, SCORES, Protocol
 
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{MODEL_NAME}\Z")]
 # What a record says of a model in the model's own words, and what it can hold of it.
@@ -34,13 +36,13 @@ RECORDED: Mapping[str, Any] = {
 }
 KINDS: dict[str, Any] = {
     "model": ModelSpec, "dataset": DatasetSpec, "metric": MetricSpec, "protocol": Protocol,
-    "diagnostic": DiagnosticSpec,
+    "degradation": DegradationSpec, "diagnostic": DiagnosticSpec,
 }  # fmt: skip
-OWN_FIGURES = ("losses", "losses-ablations", "pictures")
+OWN_FIGURES = ("losses", "losses-ablations", "pictures", "series")
 # The columns of the report's tables, which no metric can be called.
 COLUMNS = re.compile(
     r"(.*_)?(low|high|infinite|percent|pooled|batch8|gain|sd|p|verdict|asked|done|seen)|(train|infer|peak|data|protocol)_.*"
-    r"|model|data|protocol|status|kept|made|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
+    r"|model|data|protocol|status|kept|made|trained|images|reference|base|parent|parameters|macs|training_seconds|batch_n|unreliable"
     r"|stage|epoch|component|split|metric"
     r"|skill|val_mse|selected|sees_truth|given|preset|size|width|epochs|batch_size|seeds|environments?|device|precision"
     r"|commits?"
@@ -68,6 +70,8 @@ def refuse_misfit(kind: str, spec: Any) -> None:
         raise ValueError(f"protocol {spec.name!r}: call it by lower-case letters, digits, dashes and dots, not all")
     if kind == "metric":
         _refuse_misfit_metric(spec)
+    if kind == "degradation":
+        _refuse_misfit_degradation(spec)
     if kind == "diagnostic":
         _refuse_misfit_diagnostic(spec)
 
@@ -95,6 +99,17 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
         raise ValueError(f"metric {spec.name!r}: takes is {spec.takes!r}; give names of arrays, such as ('depth',)")
     if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
         raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")
+
+
+def _refuse_misfit_degradation(spec: DegradationSpec) -> None:
+    name = f"degradation {spec.name!r}"
+    if not re.fullmatch(DIAGNOSTIC_NAME, spec.name) or spec.name in ("all", NO_DEGRADATION):
+        raise ValueError(f"{name}: call it by lower-case letters, digits and dashes, but not all or none")
+    numbers = [isinstance(each, int | float) and 0 < each < math.inf for each in spec.strengths]
+    if not numbers or not all(numbers) or [*spec.strengths] != sorted(spec.strengths):
+        raise ValueError(f"{name}: strengths is {spec.strengths!r}; give numbers above 0, the least first")
+    if not callable(spec.apply) or not isinstance(spec.unit, str):
+        raise ValueError(f"{name}: apply has to be a function, and unit text")
 
 
 def _refuse_misfit_diagnostic(spec: DiagnosticSpec) -> None:

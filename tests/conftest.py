@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     os.environ["COLORBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["COLORBENCH_WEIGHTS"] = str(tmp_path_factory.mktemp("weights"))
     torch.set_num_threads(1)  # the networks here are tiny: more threads would only wait for each other
 
 

@@ -1,12 +1,15 @@
 """Small networks and pictures that several tests train."""
 
+from unittest.mock import patch
+
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from colorbench.contract import Batch, ModelSpec, Stage, Update
 from colorbench.data.cache import Images
-from colorbench.harness.device import accelerator
+from colorbench.harness import device
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.testing.pictures import smooth_lab
 
@@ -70,6 +73,14 @@ def toy_images():
 
 def spec(name, refines=None, trained_as=None):
     return ModelSpec(name, "", lambda **_: Toy(**_), lambda preset: (STAGE,), refines=refines, trained_as=trained_as)
+
+
+def accelerator():
+    """That of the CPU, also beside a GPU: parts of the trainer get networks and batches made there. Whole runs, whose
+    cells are processes of their own, use the GPU."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # shared by a process, which may have begun with the GPU
+    with patch("torch.cuda.is_available", lambda: False):
+        return device.accelerator()
 
 
 def trainer(network, images, seed=0, name="toy", checkpoint=None):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from colorbench import plugins
+from colorbench.api.kinds import refuse_other_kinds
 from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
@@ -21,17 +22,27 @@ from colorbench.data.splits import open_splits, refuse_inside
 from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
-from colorbench.harness.predict import to_pixels
+from colorbench.harness.predict import damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.harness.scoring import SAMPLES
-from colorbench.plugins import Registry
+from colorbench.plugins import Registry, load, paths_of
 from colorbench.protocol import Protocol
 from colorbench.runs import executors
 from colorbench.runs import folder as files
 from colorbench.runs.environment import environment
 from colorbench.runs.folder import RunFolder
 from colorbench.runs.plan import CellRequest, Context
-from colorbench.runs.records import FAILED, TRAINED, CellRecord
+from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
+
+
+def paths_given(
+    data: str | Path | None, plugins: str | Path | Sequence[str | Path], weights: Mapping[str, str | Path] | None
+) -> tuple[Any, tuple[Path, ...], dict[str, Path]]:
+    """The data as text (or None), the plugin files, and the weights by name. Raises UserError for other types."""
+    given = {"data": data, "plugins": plugins, "weights": weights}
+    refuse_other_kinds({name: value for name, value in given.items() if value is not None})
+    files = {name: Path(file) for name, file in (weights or {}).items()}
+    return data if data is None else str(data), paths_of(plugins), files
 
 
 def load_registry(
@@ -42,7 +53,7 @@ def load_registry(
     for name, file in weights.items():
         if why := why_no_file(file, or_folder=name not in models):
             raise UserError(f"cannot read --weights {name}={file}: {why}; name a file")
-    registry = plugins.load(plugin_files, pictures=pictures, weights=weights)
+    registry = load(plugin_files, pictures=pictures, weights=weights)
     metrics = {name: metric for name, metric in registry.specs["metric"].items() if metric.takes_weights}
     what = "model that runs, or metric," if models else "metric"
     refuse_unknown(f"{what} for --weights", weights, [*models, *metrics])
@@ -50,7 +61,7 @@ def load_registry(
         if (metric := metrics.get(name)) and metric.missing:
             if not metric.settings:
                 raise UserError(f"--weights {name}={file}: the metric {name} cannot be computed: {metric.missing}")
-            say(f"the metric {name} is not computed: {metric.missing}")
+            warn(f"the metric {name} is not computed: {metric.missing}")
     return registry
 
 
@@ -60,10 +71,11 @@ def make_context(
 ) -> Context:  # fmt: skip
     """The context of a command on this machine, with its images decoded; `others` are further fields of it.
 
-    Raises UserError for an unknown protocol.
+    Raises UserError for a protocol that the code, or no plugin for its degradation, knows.
     """
     protocol = replace(protocol, size=preset.size)
     check_protocol(protocol)
+    damage_of(protocol, registry)
     refuse_inside(folder.path, source, registry)
     data = decode_all(source, open_splits(source, registry, limits), protocol)
     env = environment(registry.plugins, device.describe())
@@ -100,7 +112,7 @@ def make_apart(request: CellRequest) -> CellRecord:
     try:
         record = executors.call(make, request)
         for name, why in record.failed_diagnostics.items():
-            say(f"{record.model} seed {record.seed}: the diagnostic {name} failed: {why}")
+            warn(f"{record.model} seed {record.seed}: the diagnostic {name} failed: {why}")
         return record
     except executors.EndedError as error:
         return write_outcome(request.cell_dir, _as_left(request), None, str(error))
@@ -124,10 +136,14 @@ def write_outcome(cell_dir: Path, record: CellRecord, status: Any, why: str) -> 
 
 
 def say_outcome(record: CellRecord) -> None:
-    say(f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip())
+    text = f"{record.model} seed {record.seed}: {record.status} {record.reason or ''}".rstrip()
+    (say if record.status == DONE else warn)(text)
 
 
-def say(text: str) -> None:
-    """Print one line of progress, from one process only."""
+def say(text: str, level: int = logging.INFO) -> None:
+    """Log one line of progress, from one process only."""
     if device.world()[0] == 0:
-        print(text, file=sys.stderr, flush=True)
+        logging.getLogger("colorbench").log(level, text)
+
+
+warn = partial(say, level=logging.WARNING)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
 from colorbench import report
-from colorbench.errors import UserError, refuse_unknown
+from colorbench.errors import UserError, UserKeyError, refuse_unknown
+from colorbench.plugins import load
 from colorbench.report import comparison, markdown, results
+from colorbench.report.compare import compare as compare_runs
 from colorbench.runs.folder import PREDICTIONS, RunFolder
+from colorbench.runs.merge import merge as join
 from colorbench.runs.predictions import file_sha256, read_pictures
 from colorbench.runs.records import DONE, CellRecord, RunRecord
 
 if TYPE_CHECKING:
-    from torch import nn
+    from colorbench.harness.photo import Picture
+    from colorbench.harness.trained import Loaded
 
 
 def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) -> Run:
@@ -29,6 +33,26 @@ def open_run(path: str | Path, plugins: str | Path | Sequence[str | Path] = ()) 
     """
     folder = RunFolder(path)
     return Run(folder, folder.cells(), plugins)
+
+
+def merge(runs: Sequence[str | Path], out: str | Path) -> Run:
+    """Join runs with separately trained models or seeds into a new run folder `out`; they are not changed.
+
+    Raises UserError, leaving nothing behind, with a line for each difference that forbids it, and if `out` is anything
+    but an empty folder.
+    """
+    folder = join(runs, out)
+    return reported(folder, folder.cells(), ())
+
+
+def compare(a: str | Path, b: str | Path) -> pd.DataFrame:
+    """What is better, is worse or fails now in the run in folder `b` compared with that in `a`: a row per model.
+
+    Columns: `model`, `verdict`, and for models with scores of the same seeds in both runs `mse_a`, `mse_b`,
+    `gain_percent` of b over a with the ends of its interval, `p` (after Holm's correction) and `seeds`. Raises
+    UserError if protocol, data or preset differ, or a file is damaged.
+    """
+    return compare_runs(RunFolder(a), RunFolder(b))
 
 
 def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[Path]) -> Run:
@@ -41,7 +65,7 @@ def reported(folder: RunFolder, cells: Sequence[CellRecord], plugins: Sequence[P
 class Pictures(Mapping[str, Image.Image]):
     """The kept predictions of one model and seed, by image name, RGB. Each is read on access.
 
-    Raises UserError on access if the file is damaged.
+    Raises UserError on access if the file is damaged, and one that is a KeyError, too, for an image without any.
     """
 
     def __init__(self, file: Path, checksum: str, names: Sequence[str], size: int) -> None:
@@ -49,7 +73,8 @@ class Pictures(Mapping[str, Image.Image]):
 
     def __getitem__(self, name: str) -> Image.Image:
         if name not in self.names:
-            raise KeyError(name)
+            near = f"; did you mean {found[0]!r}?" if (found := get_close_matches(str(name), self.names, n=1)) else ""
+            raise UserKeyError(f"{self.file} has no prediction of {name!r}{near}; list(...) of this gives all names")
         if not self._is_sound:
             raise UserError(f"{self.file} is damaged or absent; run the same again, which predicts what is missing")
         (pixels,) = read_pictures(self.file, [name], "RGB", self.size)
@@ -66,6 +91,20 @@ class Pictures(Mapping[str, Image.Image]):
         return len(self.names)
 
 
+class Predictions(dict[str, Pictures]):
+    """The kept predictions by model. What has none raises a UserError that is a KeyError, too."""
+
+    def __init__(self, run: Run, models: Iterable[str]) -> None:
+        super().__init__({model: run.pictures(model) for model in models})
+        self._run = run
+
+    def __missing__(self, model: str) -> Pictures:
+        try:
+            return self._run.pictures(model)
+        except UserError as error:
+            raise UserKeyError(str(error)) from error
+
+
 class Run:
     """A run folder. Its tables are read and checked on first access.
 
@@ -78,7 +117,7 @@ class Run:
     ) -> None:
         self.path, self.cells, self.plugins = folder.path, cells, plugins
         self.folder = RunFolder(folder.path.absolute())  # wherever one goes from here
-        self._network = cache(self._load)
+        self._loaded = cache(self._load)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -102,7 +141,7 @@ class Run:
 
     @property
     def ablations(self) -> pd.DataFrame:
-        """ablations.csv: one row per ablation and parent; empty if there are none."""
+        """ablations.csv: one row per ablation and parent; empty, without scores, if there are none."""
         return comparison.ablations_and_parents(self._compared)
 
     @property
@@ -116,10 +155,10 @@ class Run:
         return report.write(self.folder, self.plugins)
 
     @cached_property
-    def predictions(self) -> dict[str, Pictures]:
+    def predictions(self) -> Predictions:
         """The kept predictions by model and image name, from each model's first finished seed."""
         kept = [cell.model for cell in self._results.outcomes if PREDICTIONS in cell.files]
-        return {model: self.pictures(model) for model in dict.fromkeys(kept)}
+        return Predictions(self, dict.fromkeys(kept))
 
     def pictures(self, model: str, seed: int | None = None) -> Pictures:
         """The kept predictions of a model, from its first finished seed or `seed`. Raises UserError if none."""
@@ -132,16 +171,16 @@ class Run:
         file = self.folder.cell_dir(model.partition("@")[0], cell.seed) / PREDICTIONS
         return Pictures(file, cell.files[PREDICTIONS], [*names[: cell.predictions_kept]], self.record.preset.size)
 
-    def colorize(self, image: str | Path | Image.Image | np.ndarray, model: str | None = None) -> Image.Image:
+    def colorize(
+        self, image: Picture, model: str | None = None, hints: Picture | None = None, intensity: float = 1.0
+    ) -> Image.Image:
         """Color a picture of any size with a trained model: the one with the lowest MSE unless one is named.
 
-        `image` is a file, a PIL image, or uint8 RGB (h, w, 3); its luminance is kept. Raises UserError if it cannot be
-        read or if there is no such trained model.
+        See `colorbench.colorize`. Raises UserError if there is no such trained model, too.
         """
-        from colorbench.harness.photo import colorize_image, opened  # which imports torch
+        from colorbench.harness.recolor import color_picture  # which imports torch
 
-        network = self._network(model or self._best())
-        return colorize_image(network, opened(image), self.record.preset.size)
+        return color_picture(self._loaded(model or self._best()), image, hints, intensity)
 
     def _best(self) -> str:
         """The finished network of the lowest MSE."""
@@ -152,10 +191,10 @@ class Run:
                 return str(model).partition("@")[0]
         raise UserError(f"{self.path} has no finished model that can color a picture; finish the run first")
 
-    def _load(self, model: str) -> nn.Module:
-        from colorbench.harness.trained import load_model
+    def _load(self, model: str) -> Loaded:
+        from colorbench.harness.trained import find_model
 
-        return load_model(model, run=self.folder.path, plugins=self.plugins)
+        return find_model(load(self.plugins), model, None, self.folder.path)
 
     @cached_property
     def _results(self) -> results.Results:

@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pandas as pd
 
-from colorbench import plugins
-from colorbench.api.common import ask, load_registry, make_apart, make_context, say
+from colorbench.api.common import ask, load_registry, make_apart, make_context, paths_given, say, warn
 from colorbench.api.run import Run, reported
+from colorbench.api.settings import Names, listed
 from colorbench.contract import Preset
 from colorbench.errors import UserError, refuse_empty
 from colorbench.harness.predict import keeps_all
 from colorbench.harness.preflight import check_metrics, check_protocol
 from colorbench.harness.protocols import score_under
-from colorbench.plugins import Registry
+from colorbench.plugins import Registry, load
 from colorbench.runs import executors
 from colorbench.runs import folder as files
 from colorbench.runs.folder import RunFolder, cell_name
@@ -26,9 +26,9 @@ from colorbench.runs.plan import CellRequest, Context
 from colorbench.runs.records import DONE, CellRecord, OtherProtocols, protocol_of, protocol_record
 
 
-def score(
-    run: str | Path, data: str | None = None, plugin_files: Sequence[Path] = (),
-    weights: Mapping[str, Path] | None = None,
+def score_run(
+    run: str | Path, data: str | Path | None = None, plugins: str | Path | Sequence[str | Path] = (),
+    weights: Mapping[str, str | Path] | None = None,
 ) -> Run:  # fmt: skip
     """Score the kept predictions of a run again: no network, no training.
 
@@ -36,8 +36,9 @@ def score(
     nothing changed, if the images are different, or if a cell scored by other code has not kept all its predictions.
     """
     refuse_empty(data=data)
-    folder, registry = RunFolder(run), load_registry(plugin_files, weights or {})
-    context = _context_to_score(folder, registry, data, tuple(plugin_files))
+    source, plugin_files, files_given = paths_given(data, plugins, weights)
+    folder, registry = RunFolder(run), load_registry(plugin_files, files_given)
+    context = context_to_score(folder, registry, source, plugin_files)
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.has_weights]
         lacking = [cell for cell in cells if cell.scored_by != context.scoring and not _keeps_all(context, cell)]
@@ -56,7 +57,10 @@ def score(
 
 
 def score_protocols(
-    run: str | Path, names: Sequence[str], data: str | None = None, plugin_files: Sequence[Path] = ()
+    run: str | Path,
+    names: Names = "all",
+    data: str | Path | None = None,
+    plugins: str | Path | Sequence[str | Path] = (),
 ) -> Run:
     """Score the kept predictions of a run under other protocols, "all" or by name, and under its own.
 
@@ -64,10 +68,10 @@ def score_protocols(
     UserError, with nothing changed, for an unknown protocol, for different images, and unless every finished cell has
     kept all its predictions.
     """
-    folder, registry = RunFolder(run), plugins.load(plugin_files)
-    every = list(registry.specs["protocol"])
-    protocols = registry.find("protocol", every if "all" in names else names)
-    context = _context_to_score(folder, registry, data, tuple(plugin_files))
+    source, plugin_files, _ = paths_given(data, plugins, None)
+    folder, registry, asked = RunFolder(run), load(plugin_files), listed(names)
+    protocols = registry.find("protocol", list(registry.specs["protocol"]) if "all" in asked else asked)
+    context = context_to_score(folder, registry, source, plugin_files)
     protocols = [context.protocol, *(p.on_input_of(context.protocol) for p in protocols)]
     protocols = list({protocol.id: protocol for protocol in protocols}.values())
     for protocol in protocols:
@@ -103,7 +107,7 @@ def score_protocols(
     return reported(folder, folder.cells(), plugin_files)
 
 
-def _context_to_score(
+def context_to_score(
     folder: RunFolder, registry: Registry, data: str | None, plugin_files: tuple[Path, ...]
 ) -> Context:
     """The context of a run that is there. Raises UserError if its images, or its protocol, are others now."""
@@ -132,7 +136,7 @@ def rescore(context: Context, cells: Iterable[CellRecord]) -> None:
             scored = make_apart(_to_score(context, cell))
             say(f"{cell.model} seed {cell.seed}: {scored.reason or 'scored'}")
         elif cell.scored_by != context.scoring:
-            say(f"{cell.model} seed {cell.seed}: its predictions were not kept; `colorbench run` makes them again")
+            warn(f"{cell.model} seed {cell.seed}: its predictions were not kept; `colorbench run` makes them again")
 
 
 def _keeps_all(context: Context, cell: CellRecord) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,12 +13,13 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from colorbench import published
 from colorbench.api.kinds import refuse_other_kinds
 from colorbench.contract import MODEL_NAME, ModelSpec, Preset
 from colorbench.data.splits import SHARES, dataset_name
 from colorbench.errors import UserError, one_line, refuse_empty, refuse_unknown, refuse_unknown_data, shown
 from colorbench.options import configure, parsed
-from colorbench.plugins import Registry, load
+from colorbench.plugins import Registry, load, paths_of
 from colorbench.presets import PRESETS
 from colorbench.protocol import COLORBENCH
 
@@ -36,8 +37,8 @@ class Settings(TypedDict, total=False):
     preset       a name or a `colorbench.Preset`; default "first"
     seeds        a number or several; default 0
     size, width, epochs, batch_size    replace those of the preset
-    weights      files by model, used instead of training; or by metric
-    initial      files by model: weights to start training from
+    weights      files by model, used instead of training; or by metric; "published" for the kept published weights
+    initial      files by model: weights to start training from; "published" likewise
     options      options of models, by "MODEL.KEY"; a list of values is a sweep, one row per value
     select       "val" also scores the validation images and names the best row of each sweep by these scores
     protocol     default "colorbench-1"; see `colorbench list protocols`
@@ -111,8 +112,7 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     """The options that settings resolve to. Raises UserError with all errors in the settings at once."""
     refuse_unknown("setting", settings, Settings.__annotations__)
     refuse_other_kinds({"models": models, "data": data, **settings})
-    given = settings.get("plugins", ())
-    plugin_files = [Path(file) for file in ([given] if isinstance(given, str | Path) else given)]
+    plugin_files = paths_of(settings.get("plugins", ()))
     pictures = specs_of(settings.get("pictures", ()), settings.get("as_is", False))
     registry = load(plugin_files, pictures=pictures)
     _report_faults(registry)
@@ -127,11 +127,12 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
     _refuse_all(
         lambda: registry.find("model", [*names, *others]),
         lambda: registry.find("protocol", [protocol]),
+        *(partial(published.resolved, registry, files) for files in (weights, initial)),
         lambda: configure(registry, options),
         lambda: _preset(preset, settings),
         lambda: refuse_unknown_data(str(data), registry.specs["dataset"]),
         lambda: _count(settings.get("predictions", "all")),
-        *(partial(_refuse_number, "seed", seed) for seed in seeds),
+        *(partial(refuse_number, "seed", seed) for seed in seeds),
         lambda: refuse_empty(**words),
     )
     chosen = _preset(preset, settings)
@@ -141,8 +142,8 @@ def options_of(models: Names, data: str | Path, settings: Settings) -> Options:
         preset=chosen,
         out=Path(settings.get("out", Path("results", _run_name(str(data), chosen, protocol)))),
         seeds=[int(seed) for seed in seeds],
-        weights=weights,
-        initial=initial,
+        weights=published.resolved(registry, weights),
+        initial=published.resolved(registry, initial),
         options=options,
         select=settings.get("select", ""),
         protocol=protocol,
@@ -166,19 +167,20 @@ def _paths(files: Mapping[str, str | Path]) -> dict[str, Path]:
 
 
 def _report_faults(registry: Registry) -> None:
+    warn = logging.getLogger("colorbench").warning
     for plugin in registry.plugins:
         if plugin.broken:
-            print(f"plugin {plugin.name} is broken and left out: {plugin.broken}", file=sys.stderr)
+            warn(f"plugin {plugin.name} is broken and left out: {plugin.broken}")
         if plugin.changed:
             what = ", ".join(plugin.changed)
-            print(f"plugin {plugin.name} changes {what} when imported: put back; do that in `build`", file=sys.stderr)
+            warn(f"plugin {plugin.name} changed {what} when it was imported; this was undone: do it in `build`")
 
 
 def _models(models: Names, ablations: Names | None, pictures: Sequence[ModelSpec], registry: Registry) -> list[str]:
     """The names of all that runs: the models asked for, the rows made elsewhere, and the ablations of these."""
-    names = listed(models)
-    if "all" in names:
-        names = [name for name, spec in registry.specs["model"].items() if not spec.parent]
+    every = {name: spec for name, spec in registry.specs["model"].items() if not spec.parent}
+    groups = {"all": [name for name, spec in every.items() if spec.in_all], "everything": list(every)}
+    names = list(dict.fromkeys(name for given in listed(models) for name in groups.get(given, [given])))
     names += [spec.name for spec in pictures if spec.name not in names]
     return names + (_ablations(ablations, names, registry) if ablations else [])
 
@@ -237,7 +239,7 @@ def _preset(given: str | Preset, settings: Settings) -> Preset:
         given = PRESETS[given]
     sizes: dict[str, Any] = {name: settings.get(name, getattr(given, name)) for name in SIZES}
     _refuse_all(
-        *(partial(_refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
+        *(partial(refuse_number, name, value) for name, value in sizes.items()), partial(_refuse_misfit_preset, given)
     )
     sizes = {name: float(value) if name == "width" else int(value) for name, value in sizes.items()}
     return replace(given, **sizes)
@@ -254,7 +256,8 @@ def _refuse_misfit_preset(preset: Preset) -> None:
             )
 
 
-def _refuse_number(name: str, value: Any) -> None:
+def refuse_number(name: str, value: Any) -> None:
+    """Raises UserError unless a size, a seed or the like is a number in its range."""
     option = f"--{name.replace('_', '-')} {value}"
     if name == "width":
         if not (isinstance(value, Real) and 0 < float(value) < math.inf):

@@ -51,6 +51,7 @@ from colorbench.runs.plan import (
 from colorbench.runs.records import DONE, FAILED, SKIPPED, CellRecord
 
 BYTES_PER_PIXEL = 2.2  # of a prediction as PNG, about
+REPORT_SECONDS, REPORTED_CELL_SECONDS = 1.0, 0.15  # of tables and figures, about
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,17 @@ class Work:
     cells: Sequence[Planned]
     estimates: Mapping[str, Estimate]
     failures: Mapping[str, Exception]
+    timing: bool = True
 
     @property
     def seconds(self) -> float:
-        """Estimated time in seconds, without the timings."""
+        """Estimated time in seconds, with the throughput timings, if any, and the report."""
         costs = [(cell, self.estimates[cell.spec.name]) for cell in self.cells if cell.spec.name in self.estimates]
-        trainings = sum(cost.training for cell, cost in costs if cell.trains)
-        return trainings + sum(cost.prediction for cell, cost in costs if cell.trains or cell.state == UNSCORED)
+        seconds = sum(cost.training for cell, cost in costs if cell.trains)
+        seconds += sum(cost.prediction for cell, cost in costs if cell.trains or cell.state == UNSCORED)
+        if self.timing:
+            seconds += sum({cell.spec.name: cost.timing for cell, cost in costs if cell.trains}.values())
+        return seconds + REPORT_SECONDS + REPORTED_CELL_SECONDS * len(self.cells)
 
     @property
     def bytes(self) -> int:
@@ -86,10 +91,11 @@ def run(models: Names = "all", data: str | Path = "portraits", **settings: Unpac
 
         run = colorbench.run("all", "photos/", preset="quick", seeds=[0, 1, 2], out="results/photos")
 
-    `models` are names, as a list or separated by commas, or "all"; `data` is a dataset, NAME:ARGUMENT, or a folder or
-    zip of images. The same call again does only what is missing. A failed model is a row with the reason. Raises
-    UserError for everything that can be detected before training: settings, data or weights that do not fit, a folder
-    made under other conditions, stale cells.
+    `models` are names, as a list or separated by commas; "all" stands for the models to compare with, "everything" for
+    every model that is no ablation. `data` is a dataset, NAME:ARGUMENT, or a folder or zip of images. The same call
+    again does only what is missing. A failed model is a row with the reason. Raises UserError for everything that can
+    be detected before training: settings, data or weights that do not fit, a folder made under other conditions, stale
+    cells.
     """
     return train(options_of(models, data, settings))
 
@@ -106,7 +112,7 @@ def train(options: Options) -> Run:
         _wait()
         cells = _planned(context, specs, options)
         refuse_stale(cells)
-        work = _checked(context, cells)
+        work = _checked(context, cells, options.timing)
         _wait()
         if rank == 0:
             _begin(context, work.cells, options.command)
@@ -126,7 +132,7 @@ def prepare(options: Options) -> Work:
     """What `run` would do, how long it would take and how much it would write; the folder is not changed."""
     registry, specs = _asked(options)
     context = _context_to_run(RunFolder(options.out), registry, options)
-    return _checked(context, _planned(context, specs, options))
+    return _checked(context, _planned(context, specs, options), options.timing)
 
 
 def outcomes(folder: RunFolder, options: Options) -> list[CellRecord]:
@@ -191,12 +197,14 @@ def _planned(context: Context, specs: Sequence[ModelSpec], options: Options) -> 
     return cells
 
 
-def _checked(context: Context, cells: Sequence[Planned]) -> Work:
+def _checked(context: Context, cells: Sequence[Planned], timing: bool) -> Work:
     """The plan, and what is wrong with its models. Raises UserError for metrics that fail."""
     if any(cell.state not in (READY, KEPT) for cell in cells):
         check_metrics_apart(context, cells[0].record)
     if device.world()[1] > 1:
-        return Work(context, cells, {}, {})  # what is wrong with a model shows in all processes alike, as it is made
+        return Work(
+            context, cells, {}, {}, timing
+        )  # what is wrong with a model shows in all processes alike, as it is made
     estimates, failures = {}, {}
     # What only the truth can make trains nothing: making it costs no more than the check would.
     checked = [cell for cell in reversed(cells) if cell.trains and not cell.spec.sees_truth]
@@ -208,7 +216,7 @@ def _checked(context: Context, cells: Sequence[Planned]) -> Work:
             if name in context.initial and isinstance(error, UserError):
                 raise UserError(f"--initial {name}: {error}") from error
             failures[name] = error
-    return Work(context, cells, estimates, failures)
+    return Work(context, cells, estimates, failures, timing)
 
 
 def _begin(context: Context, cells: Sequence[Planned], command: str) -> None:
@@ -228,7 +236,7 @@ def _make_all(work: Work) -> None:
     if len(todo) < len(work.cells):
         say(f"{len(work.cells) - len(todo)} of {len(work.cells)} are done already in {work.context.folder.path}")
     if any(estimate.training for estimate in work.estimates.values()):
-        say(f"about {duration(work.seconds)} for what is to be trained, and {size(work.bytes)} on disk")
+        say(f"about {duration(work.seconds)} in all, and {size(work.bytes)} on disk")
     for cell in todo:
         _wait()  # nobody may save before everybody has seen what is missing
         # What it builds on may have been made since the plan.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -20,6 +23,7 @@ from colorbench.cli.plan import plan
 from colorbench.cli.report import report
 from colorbench.cli.run import run
 from colorbench.cli.score import score
+from colorbench.cli.weights import weights
 from colorbench.errors import DISK_FULL, UserError, one_line
 
 
@@ -31,7 +35,8 @@ class _Group(click.Group):
             if isinstance(stream, io.TextIOWrapper):  # a terminal without Unicode shows escapes, not a traceback
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(context)
+            with _progress_shown():
+                return super().invoke(context)
         except UserError as error:
             _stop(str(error), 2)
         except OSError as error:
@@ -49,6 +54,19 @@ class _Group(click.Group):
                 raise
             why = type(error).__name__  # SystemExit or what else is no Exception
             _stop(f"a plugin has ended the command before it was done ({why}); mend or remove it", 2)
+
+
+@contextlib.contextmanager
+def _progress_shown() -> Iterator[None]:
+    """Print on standard error what the commands log."""
+    logger, handler = logging.getLogger("colorbench"), logging.StreamHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
 
 
 def _stop(message: str, status: int) -> None:
@@ -70,5 +88,5 @@ def main() -> None:
     """
 
 
-for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, check, new):
+for command in (run, plan, report, compare, score, merge, export, list_, evaluate, colorize, weights, check, new):
     main.add_command(command)

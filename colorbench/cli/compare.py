@@ -10,7 +10,7 @@ import click
 @click.argument("b", metavar="RUN_B")
 @click.option(
     "--fail-on", type=click.Choice(["worse"]),
-    help="Exit with 1 if any row is worse or newly failing in B, and with 2 if no row can be compared.",
+    help="Exit with 1 if any row is worse, newly failing or absent in B, and with 2 if no row can be compared.",
 )  # fmt: skip
 def compare(a: str, b: str, fail_on: str | None) -> None:
     """Show what is better, is worse or fails now in RUN_B compared with RUN_A, one row per model.
@@ -20,14 +20,20 @@ def compare(a: str, b: str, fail_on: str | None) -> None:
     \b
     colorbench compare results/before results/after --fail-on worse
     """
+    from colorbench.api.run import compare
     from colorbench.errors import UserError
-    from colorbench.report.compare import FAILING, TOLD, WORSE, compare, render
-    from colorbench.runs.folder import RunFolder
+    from colorbench.report.compare import FAILING, ONLY_A, TOLD, WORSE, render
 
-    before, after = RunFolder(a), RunFolder(b)
-    frame = compare(before, after)
-    click.echo(render(frame, before, after))
-    if fail_on and not frame["verdict"].isin(TOLD).any():
+    frame = compare(a, b)
+    click.echo(render(frame, a, b))
+    if not fail_on:
+        return
+    if not frame["verdict"].isin(TOLD).any():
         raise UserError(f"{a} and {b} have no model with a seed in common: nothing was compared")
-    if fail_on and frame["verdict"].isin([WORSE, FAILING]).any():
+    fails, untold = frame["verdict"].isin([WORSE, FAILING, ONLY_A]), ~frame["verdict"].isin([*TOLD, ONLY_A])
+    for what, rows in (("--fail-on worse applies to", frame[fails]), ("not compared:", frame[untold])):
+        if len(rows):
+            named = ", ".join(f"{row.model} ({row.verdict})" for row in rows.itertuples())
+            click.echo(f"colorbench: {what} {named}", err=True)
+    if fails.any():
         sys.exit(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from colorbench.cli.shared import plugin_option, protocol_option, show, weights_option
+from colorbench.cli.shared import exit_if_failed, plugin_option, protocol_option, show, weights_option
 from colorbench.errors import refuse_empty
 
 
@@ -15,21 +15,36 @@ from colorbench.errors import refuse_empty
 @click.argument("folder", metavar="RUN")
 @click.option("--data", required=True, metavar="DATA", help="A dataset, NAME:ARGUMENT, or a folder or zip of images.")
 @click.option("--out", metavar="FOLDER", help="Where to write; default RUN/evaluations/DATA[-PROTOCOL].")
+@click.option(
+    "--vary",
+    metavar="FIELD=VALUES",
+    help="Also ask the models with several values of a protocol field: degradation=blur:2,noise, hints=1,10.",
+)
 @protocol_option
 @weights_option
 @plugin_option
 def evaluate(
-    folder: str, data: str, out: str | None, protocol: str | None, weights: dict[str, Path], plugins: Sequence[Path]
-) -> None:
+    folder: str, data: str, out: str | None, protocol: str | None, vary: str | None, weights: dict[str, Path],
+    plugins: Sequence[Path],
+) -> None:  # fmt: skip
     """Score the trained models of a run on other images, without training.
 
     Scores the test split of the data, or every image of a folder or zip without splits, under the run's protocol unless
-    another is named.
+    another is named. With --vary, a table and a figure show the scores by value: protocols.md, series.png.
 
     \b
     colorbench evaluate results/my-run --data old-photos.zip
+    colorbench evaluate results/my-run --data photos.zip --vary degradation=all
     """
+    from colorbench import report
     from colorbench.api.evaluate import evaluate
+    from colorbench.api.series import evaluate_series
 
-    refuse_empty(protocol=protocol)
-    show(evaluate(folder, data, out, plugins, weights, protocol))
+    refuse_empty(protocol=protocol, vary=vary)
+    if vary is None:
+        show(evaluate(folder, data, out, plugins, weights, protocol))
+        return
+    series = evaluate_series(folder, data, vary, out, plugins, weights=weights, protocol=protocol)
+    click.echo((series.path / report.PROTOCOLS).read_text(encoding="utf-8"))
+    click.echo(f"in {series.path}", err=True)
+    exit_if_failed(series.cells)

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from colorbench.cli.shared import plugin_option, protocol_option
-from colorbench.errors import refuse_empty
 from colorbench.protocol import COLORBENCH
 
 
@@ -26,7 +25,7 @@ def export(data: str, folder: Path, size: int, protocol: str | None, plugins: Se
     \b
     colorbench export photos/ to-color --size 256
     """
-    from colorbench.harness.export import export_pictures
+    from colorbench.api.export import export
 
-    refuse_empty(protocol=protocol)
-    click.echo(export_pictures(data, folder, size, plugins, protocol or COLORBENCH.name))
+    count = export(data, folder, size, COLORBENCH.name if protocol is None else protocol, plugins)
+    click.echo(f"{count} test images of {size} px: grey in {folder / 'input'}, true in {folder / 'truth'}")

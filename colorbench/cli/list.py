@@ -10,14 +10,14 @@ import click
 
 from colorbench.cli.shared import plugin_option, print_rows
 
-KINDS = ("models", "datasets", "metrics", "protocols", "diagnostics", "presets", "plugins")
+KINDS = ("models", "datasets", "metrics", "protocols", "degradations", "diagnostics", "presets", "plugins")
 
 
 @click.command("list")
 @click.argument("what", type=click.Choice(KINDS), default="models")
 @plugin_option
 def list_(what: str, plugins: Sequence[Path]) -> None:
-    """List models (the default), datasets, metrics, protocols, diagnostics, presets or plugins."""
+    """List models (the default), datasets, metrics, protocols, degradations, diagnostics, presets or plugins."""
     from colorbench.plugins import load
     from colorbench.presets import PRESETS
     from colorbench.protocol import SCORES

@@ -18,9 +18,8 @@ def merge(folders: Sequence[str], out: str) -> None:
     \b
     colorbench merge results/node-1 results/node-2 --out results/all
     """
-    from colorbench import report
-    from colorbench.runs.merge import merge
+    from colorbench.api.run import merge
 
     merged = merge(folders, out)
-    click.echo(report.write(merged))
+    click.echo(merged.markdown)
     click.echo(f"in {merged.path}", err=True)

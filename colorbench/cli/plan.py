@@ -20,7 +20,7 @@ def plan(**arguments: Any) -> None:
     """Show what `colorbench run` would do with the same options. Nothing is trained or changed.
 
     A cell is one model and seed: done, kept, to be scored, stale (with the reason), resumable (with its position), or
-    missing. One step of each model to be trained is timed. The estimate leaves out the throughput timings.
+    missing. One step of each model to be trained is timed. The total includes the throughput timings and the report.
     """
     from colorbench.api import train
     from colorbench.api.settings import options_of

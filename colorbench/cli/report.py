@@ -19,7 +19,6 @@ def report(folder: str, plugins: Sequence[Path]) -> None:
     Comparison, ablations, details and figures are written into the folder; the tables are printed. A --plugin adds its
     diagnostics.
     """
-    from colorbench import report
-    from colorbench.runs.folder import RunFolder
+    from colorbench.api.run import open_run
 
-    click.echo(report.write(RunFolder(folder), plugins))
+    click.echo(open_run(folder, plugins).report())

@@ -44,7 +44,7 @@ def score(
     colorbench score results/my-run --plugin my_metric.py
     colorbench score results/my-run --protocol all
     """
-    from colorbench.api.score import score
+    from colorbench.api.score import score_run
     from colorbench.api.settings import listed
 
     refuse_empty(data=data, truth=truth, protocol=protocol, out=settings["out"])
@@ -56,7 +56,7 @@ def score(
     elif names:
         _under(names, folders[0], data, plugins)
     else:
-        scored = score(folders[0], data, plugins, settings["weights"])
+        scored = score_run(folders[0], data, plugins, settings["weights"])
         click.echo(scored.markdown)
         exit_if_failed(scored.cells)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from colorbench.contract import PUBLISHED
 from colorbench.errors import UserError, without_control
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ def _files(context: click.Context, parameter: click.Parameter, pairs: Sequence[s
     if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
         raise UserError(f"--{parameter.name} {', '.join(wrong)}: say NAME=FILE")
     return {name: Path(file) for name, _, file in split}
+
+
+def _files_or_kept(context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Path]:
+    """The same, where NAME alone, unlike a file's, stands for the published weights that are kept."""
+    return _files(context, parameter, [pair if {*"=."} & {*pair} else f"{pair}={PUBLISHED}" for pair in pairs])
 
 
 plugin_option: Callable[[Any], Any] = click.option(
@@ -46,7 +52,9 @@ as_is_option: Callable[[Any], Any] = click.option(
     "--as-is", is_flag=True, help="Score such pictures with their own luminance, not the true one."
 )
 _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.option("--models", default="all", metavar="NAMES", help="Names separated by commas, or all (the default)."),
+    click.option(
+        "--models", default="all", metavar="NAMES", help="Names separated by commas, all (the default), or everything."
+    ),
     click.option("--ablations", metavar="NAMES", help="Also these ablations, such as no-prior,no-attention, or all."),
     click.option("--data", default="portraits", metavar="DATA", help="A dataset, NAME:ARGUMENT, a folder or a zip."),
     click.option("--preset", default="first", metavar="NAME", help="smoke, first (the default), quick or paper."),
@@ -58,16 +66,16 @@ _RUN_OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option(
         "--weights",
         multiple=True,
-        metavar="NAME=FILE",
-        callback=_files,
-        help="Weights of a model, instead of training, or of a metric.",
+        metavar="NAME[=FILE]",
+        callback=_files_or_kept,
+        help="Weights of a model, instead of training (without FILE the published ones that are kept), or of a metric.",
     ),
     click.option(
         "--initial",
         multiple=True,
-        metavar="MODEL=FILE",
-        callback=_files,
-        help="Weights to start the training of a model from.",
+        metavar="MODEL[=FILE]",
+        callback=_files_or_kept,
+        help="Weights to start the training of a model from; without FILE the published ones that are kept.",
     ),
     click.option(
         "--option",

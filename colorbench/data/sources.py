@@ -75,6 +75,11 @@ def unreadable(name: str, reason: str) -> FilePicture:
 
 def decode(data: bytes) -> Image.Image:
     """A file's bytes -> an upright RGB image. Raises ValueError with the reason if it is none."""
+    return to_rgb(upright(data))
+
+
+def upright(data: bytes) -> Image.Image:
+    """A file's bytes -> an upright image of any mode. Raises ValueError with the reason if it is none."""
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         if min(image.size) >= SMALLEST_SIDE:
@@ -86,10 +91,11 @@ def decode(data: bytes) -> Image.Image:
         raise ValueError(f"broken image: {error or type(error).__name__}") from error
     if min(image.size) < SMALLEST_SIDE:
         raise ValueError(f"{image.width}x{image.height} pixels; {SMALLEST_SIDE} a side are needed")
-    return _to_rgb(image)
+    return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode -> RGB of 8 bit. Raises ValueError for pixels of unknown range."""
     # Pillow's own conversion would clip everything above 255 to white, and turn floats of 0..1 black.
     if image.mode == "F":
         values = np.asarray(image)

@@ -11,6 +11,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,14 @@ from colorbench.contract import Batch, Preset, Stage
 from colorbench.data.loader import to_lab
 from colorbench.harness import device
 from colorbench.harness.predict import colorize
+from colorbench.harness.preflight import first
 from colorbench.harness.stepper import Stepper, frozen
 from colorbench.harness.throughput import REQUEST
 from colorbench.harness.trained import load_cell
 from colorbench.options import configure
 from colorbench.runs.folder import RunFolder
 
-Subject = tuple[Accelerator, torch.nn.Module, Stage | None, torch.Tensor, torch.Tensor, int]
+Subject = tuple[Accelerator, torch.nn.Module, Stage | None, Batch, int]
 
 request_ = json.loads(os.environ[REQUEST])
 
@@ -49,32 +51,36 @@ def subject() -> Iterator[Subject]:
     network.to(accelerator.device).to(memory_format=torch.channels_last)
     stages = [stage for stage in spec.schedule(Preset(**request_["preset"])) if not stage.measures]
     with np.load(folder.path / "samples.npz") as samples:
-        truth = np.resize(samples["truth"], (request_["batch"], *samples["truth"].shape[1:]))
-    L, ab = to_lab(truth, accelerator.device)
-    with frozen(network, stages[-1].frozen if stages else ()):
-        yield accelerator, network, stages[-1] if stages else None, L, ab, before
+        places = np.resize(np.arange(len(samples["truth"])), request_["batch"])  # of the pictures, over and over
+        L, ab = to_lab(samples["truth"][places], accelerator.device)
+    given = torch.load(request_["inputs"], weights_only=True)
+    inputs = {name: values[places].to(L.device) for name, values in given.items()}
+    stage = stages[-1] if stages else None
+    with frozen(network, stage.frozen if stage else ()):
+        yield accelerator, network, stage, Batch(L, ab, stage.settings if stage else {}, inputs=inputs), before
 
 
 @pytest.mark.parametrize("what", ["infer_1", "infer_n", "step_1", "step_n"])
 def test_speed(benchmark: BenchmarkFixture, subject: Subject, what: str) -> None:
-    accelerator, network, stage, L, ab, before = subject
+    accelerator, network, stage, batch, before = subject
     if what.endswith("_1"):
-        L, ab = L[:1], ab[:1]
+        batch = first(batch, 1)
     synchronize: Callable[[], None] = torch.cuda.synchronize if accelerator.device.type == "cuda" else lambda: None
     if what.startswith("infer"):
 
         def work() -> None:
-            colorize(network, L)
+            colorize(network, batch.L, **batch.inputs)
             synchronize()
 
     else:
         stepper = Stepper(network, stage, accelerator)  # type: ignore[arg-type]  # without a stage it trains nothing
-        batch = Batch(L, ab, stage.settings if stage else {})
+        # Hints are for inference: a model that takes them draws its own in training.
+        learning = replace(batch, inputs={name: values for name, values in batch.inputs.items() if name != "hints"})
         network.train()
 
         def work() -> None:
             if stage:
-                list(stepper.step(batch, 0.0, len(L)))
+                list(stepper.step(learning, 0.0, len(batch.L)))
             synchronize()
 
         work()
@@ -83,7 +89,7 @@ def test_speed(benchmark: BenchmarkFixture, subject: Subject, what: str) -> None
     benchmark.extra_info |= _peak(accelerator.device, before)
     if what == "step_n":  # last, since counting takes memory of its own
         with FlopCounterMode(display=False) as flops:
-            colorize(network, L[:1])
+            colorize(network, batch.L[:1], **first(batch, 1).inputs)
         benchmark.extra_info["macs"] = flops.get_total_flops() // 2
 
 

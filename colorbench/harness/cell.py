@@ -34,6 +34,7 @@ from colorbench.harness.predict import (
     Predicted,
     check_answers,
     colorize,
+    damage_of,
     given_to,
     inputs_of,
     keeps_all,
@@ -168,7 +169,7 @@ def _train(cell: Cell, record: CellRecord) -> nn.Module:
     if spec.trained_as:  # what its weights cost, though not by itself
         trained = RunFolder(request.run).cell(spec.trained_as, record.seed)
         record.seconds, record.images_seen = trained.seconds, trained.images_seen
-    record.parameters = 0 if spec.sees_truth else count_parameters(network, L, **inputs)
+    record.parameters = count_parameters(network, L, **inputs)
     record.notes = [*notes_of(network)]
     if file := record.made_from.get("initial"):
         record.notes.append(f"trained on from {file['file']} (SHA-256 {file['sha256'][:12]})")
@@ -193,7 +194,7 @@ def network_before_training(cell: Cell, base: nn.Module | None) -> nn.Module:
         return with_weights(other, run.cell_dir(other.model, seed), spec, base, size)
     network = build(spec, request.preset.width, size, base, seed)
     if request.initial:
-        load_published(network, spec, request.initial, base)
+        load_published(network, spec, request.initial, base, request.preset.width)
     return network
 
 
@@ -226,7 +227,7 @@ def _score(cell: Cell, record: CellRecord) -> None:
     if request.rescores or keeps_all(request.cell_dir, record, key, len(test)):
         scored = score_all(kept(request.cell_dir, record, test, where), test, *by)
     else:
-        predictions = _predictions(cell, record, test)
+        predictions = predictions_of(cell, record, test)
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
             scored = score_all(keeper.follow(predictions), test, *by)
             keeper.commit(record)
@@ -251,13 +252,13 @@ def _score(cell: Cell, record: CellRecord) -> None:
 def _validate(cell: Cell, record: CellRecord) -> None:
     """Score the validation images as the test images are, but by the protocol alone."""
     request, val = cell.request, open_images(cell.request.splits["val"])
-    scored = score_all(_predictions(cell, record, val), val, (), request.protocol)
+    scored = score_all(predictions_of(cell, record, val), val, (), request.protocol)
     if cell.is_main:
         add_files(request.cell_dir, record, {VAL_SCORES: to_parquet(_labelled(scored.scores, record))})
     record.validated_by = predictions_key(record, request.validation)
 
 
-def _predictions(cell: Cell, record: CellRecord, images: Images) -> Iterator[Predicted]:
+def predictions_of(cell: Cell, record: CellRecord, images: Images) -> Iterator[Predicted]:
     """The predictions of the cell's network for a split, or the pictures that were made elsewhere."""
     request, where, spec = cell.request, cell.accelerator.device, cell.spec
     if spec.pictures:
@@ -269,10 +270,11 @@ def _predictions(cell: Cell, record: CellRecord, images: Images) -> Iterator[Pre
     if cell.network is None:
         cell.network = _trained(cell, record)
     network = cell.network.to(where).to(memory_format=torch.channels_last)
+    damaged = damage_of(request.protocol, cell.registry)
     # After training, which shows what a first layer of zeros hides.
-    L, inputs = inputs_of(spec, images, slice(2), where, request.protocol)
+    L, inputs = inputs_of(spec, images, slice(2), where, request.protocol, damaged)
     check_answers(network, L, **inputs)
-    yield from predict(network, spec, images, where, request.protocol)
+    yield from predict(network, spec, images, where, request.protocol, damaged)
 
 
 def _labelled(frame: pd.DataFrame, record: CellRecord) -> pd.DataFrame:

@@ -13,6 +13,9 @@ from accelerate import Accelerator
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # What oneDNN, which computes the convolutions, can be told to keep to (its documentation, "CPU Dispatcher Control").
 WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
+# On a CPU, torch 2.11 ends with a segmentation fault in the backward pass of channels-last networks in bf16; 2.14 does
+# not, and versions between were not tried.
+BF16_ON_CPU_SINCE = "2.14"
 
 
 def accelerator() -> Accelerator:
@@ -55,6 +58,7 @@ def _gains_from_bf16() -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper() in WITHOUT_BF16:
         return False
-    # An older torch cannot tell, and one that emulates bf16 would be slower than in float32.
-    cpu = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    if torch.torch_version.TorchVersion(torch.__version__) < BF16_ON_CPU_SINCE:
+        return False
+    cpu = torch.cpu.get_capabilities()  # a CPU that emulates bf16 would be slower than in float32
     return bool(cpu.get("avx512_bf16") or cpu.get("amx_bf16"))

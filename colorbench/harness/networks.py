@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec
+from colorbench.contract import OPTIONAL, Annotated, Measures, ModelSpec, PublishedInPart
 from colorbench.errors import UserError, one_line, reason, whatever_raised, why_no_file
 from colorbench.plugins import Registry
 from colorbench.runs.folder import read_checked
@@ -63,7 +63,8 @@ def build_published(spec: ModelSpec, size: int, file: Path) -> nn.Module:
 
 def trained_state(network: nn.Module, base: nn.Module | None) -> dict[str, Tensor]:
     """The network's state without that of its base, which is saved in a cell of its own."""
-    inside = [name for name, module in network.named_modules() if module is base]
+    modules = network.named_modules(remove_duplicate=False)  # it may hold its base more than once
+    inside = [name for name, module in modules if module is base]
     return {k: v for k, v in network.state_dict().items() if not any(k.startswith(f"{name}.") for name in inside)}
 
 
@@ -84,18 +85,22 @@ def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
     return sum(used.values())
 
 
-def submodule(network: nn.Module, name: str, role: str) -> nn.Module:
-    """The named submodule; `role` says for what it is. Raises ValueError naming those that there are."""
-    try:
-        return network.get_submodule(name)
-    except AttributeError as error:
+def submodules(network: nn.Module, asked: Mapping[str, str]) -> list[nn.Module]:
+    """The submodules of these names, each under the words that say who asks for it.
+
+    Raises ValueError naming all that the network lacks, and those that it has.
+    """
+    known = dict(network.named_modules(remove_duplicate=False))
+    if absent := [who for who, name in asked.items() if name not in known]:
         there = ", ".join(child for child, _ in network.named_children()) or "none"
-        raise ValueError(f"{role} {name!r}: the network has no such submodule; there are: {there}") from error
+        raise ValueError(f"{'; '.join(absent)}: the network has no such submodule; there are: {there}")
+    return [known[name] for name in asked.values()]
 
 
 def refuse_misspelt(network: nn.Module) -> None:
     """Raises ValueError for an attribute that looks like a misspelt one of the contract, which nobody would call."""
     due = [name for name in ("updates", *OPTIONAL) if not hasattr(network, name)]
+    due += ["forward"] if type(network).forward is nn.Module.forward else []
     for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
         if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
             raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
@@ -127,22 +132,32 @@ def load_weights(network: nn.Module, file: Path, base: nn.Module | None, checksu
     _load(network, state, file, base, "give weights made for this model at this width")
 
 
-def load_published(network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None) -> None:
+def load_published(
+    network: nn.Module, spec: ModelSpec, file: Path, base: nn.Module | None = None, width: float | None = None
+) -> None:
     """Load weights that others have published, safetensors or what torch.save wrote, into all but the base.
 
     They may lie in a checkpoint under one of WRAPPERS, with names that begin with "module." or that `spec.convert`
     maps. Nothing in the file is executed. Raises UserError when it cannot be read, is damaged, holds anything but dense
-    tensors of real numbers, or does not fit by key, shape and kind of number.
+    tensors of real numbers, or does not fit by key, shape and kind of number; `width`, if given, is one that the user
+    can change for it.
     """
     state, own = _state_in(_content(file), file), trained_state(network, base)
     if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if spec.convert and state.keys() != own.keys():
         state = _converted(state, spec.convert, file)
-    remedy = f"give weights of {spec.name}, whose published ones take --width {spec.published_width:g}"
+    remedy = f"give weights of {spec.name} at its published width, {spec.published_width:g}"
+    if width not in (None, spec.published_width):
+        remedy = (
+            f"give weights of {spec.name} at width {width:g}, or --width {spec.published_width:g} for published ones"
+        )
     due = trained_state(network, base)
     if isinstance(network, Measures):  # what this harness measures, nobody else published
         state = {**{key: due[key] for key in network.measured if key in due}, **state}
+    if isinstance(network, PublishedInPart):
+        trains = tuple(f"{name}." for name in network.unpublished)
+        state = {**{key: value for key, value in due.items() if key.startswith(trains)}, **state}
     _load(network, state, file, base, remedy)
 
 

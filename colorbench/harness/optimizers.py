@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from colorbench.contract import Stage
 from colorbench.errors import reason, whatever_raised
-from colorbench.harness.networks import submodule
+from colorbench.harness.networks import submodules
 
 DEFAULT = "adam"
 FUSED = {"adamw", "sgd", "momentum"}  # as Adam here: torch's own, whose step is then several times as fast on a CPU
@@ -87,7 +87,8 @@ def _try(stage: Stage, groups: list[dict[str, Any]], state: dict[str, Any]) -> N
 def _groups(network: nn.Module, player: str, stage: Stage) -> list[dict[str, Any]]:
     """The parameters of a player that learn, in groups of one learning rate."""
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in submodule(network, player, "player").named_parameters(prefix=player):
+    (module,) = submodules(network, {f"player {player!r}": player})
+    for name, parameter in module.named_parameters(prefix=player):
         if parameter.requires_grad:
             around = [module for module in stage.rates if name.startswith(f"{module}.")]
             scale = stage.rates[max(around, key=len)] if around else 1.0

@@ -1,65 +1,95 @@
-"""One photo of any size, colored at the size a model was trained for; its own luminance stays."""
+"""Photos as files: read with all that they hold, and written as PNG."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+import struct
+import sys
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor, nn
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import putchunk
 
-from colorbench.color import recombine
-from colorbench.data.loader import to_lab
-from colorbench.data.sources import decode
+from colorbench.data.sources import FORMATS, to_rgb, upright
 from colorbench.errors import UserError, one_line
-from colorbench.harness.predict import colorize
-from colorbench.harness.trained import load_model
-from colorbench.plugins import load
-from colorbench.runs.folder import RunFolder, write_aside
 
 MOST_PIXELS = 320_000_000  # of a photo; it then takes about 4 GB of memory
-BAND = 1 << 20  # pixels recombined at once: in float32 they take 40 times their bytes
-BICUBIC = Image.Resampling.BICUBIC
+# The other order of the two bytes, by what Pillow calls an order: that of the big end, the little one, the machine's.
+EXCHANGED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+Picture = str | Path | Image.Image | np.ndarray
 
 
-def colorize_file(
-    photo: Path, out: Path | None, model: str, run: str | None, weights: str | None, plugins: Iterable[str | Path]
-) -> Path:
-    """Color `photo` and write a PNG of the same size: `out`, or PHOTO-MODEL.png in the current folder. Returns it.
+@dataclass(frozen=True)
+class Photo:
+    """An upright photo: `image` is RGB of 8 bit; `deep`, uint16 (h, w, 1 or 3), has its 16 bit if the file has so many.
 
-    Not beside the photo: in a folder of data it would be taken for one of the true pictures.
-
-    Raises UserError when the photo cannot be read, or when `out` is the photo itself, is no .png or cannot be written.
+    `alpha` is uint8 or uint16 (h, w), or None; `profile` is the ICC profile, empty if there is none for RGB.
     """
-    if out is not None:
-        _refuse_out(out, photo)
-    network = load_model(model, weights, run, plugins=plugins)
-    size = RunFolder(run).record.preset.size if run else load(plugins).specs["model"][model].published_size
-    png = io.BytesIO()
-    colorize_image(network, opened(photo), size).save(png, format="PNG")
-    out = out or Path(f"{photo.stem}-{model.replace('/', '-')}.png")
-    try:
-        write_aside(out, png.getvalue())
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; name another file with --out") from error
-    return out
+
+    image: Image.Image
+    deep: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    profile: bytes = b""
+
+    @property
+    def shallow(self) -> Photo:
+        """The same in 8 bit."""
+        alpha = self.alpha if self.alpha is None or self.alpha.itemsize == 1 else (self.alpha // 257).astype(np.uint8)
+        return replace(self, deep=None, alpha=alpha)
 
 
-def opened(photo: str | Path | Image.Image | np.ndarray) -> Image.Image:
-    """A photo as RGB: of a file, an image of PIL, or uint8 RGB (h, w, 3). Raises UserError if it cannot be read."""
+def read(photo: Picture) -> Photo:
+    """A photo of a file, an image of PIL, or an array that PIL takes. Raises UserError if it cannot be read."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS // 2  # Pillow refuses from twice as many on
     name = one_line(str(photo)) if isinstance(photo, str | Path) else "the picture"
     try:
-        return decode(_content(Path(photo)) if isinstance(photo, str | Path) else _as_png(photo))
+        return _decoded(_content(Path(photo)) if isinstance(photo, str | Path) else _as_png(photo))
     except (OSError, TypeError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {name}: {why}; name another photo") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _decoded(content: bytes) -> Photo:
+    image = upright(content)
+    profile = image.info.get("icc_profile") or b""
+    alpha, deep = None, _all_bits(image, content)
+    if deep is not None and deep.shape[2] in (2, 4):
+        deep, alpha = deep[..., :-1], deep[..., -1]
+    elif image.has_transparency_data and not image.mode.startswith("I"):
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        alpha = alpha if deep is None else alpha.astype(np.uint16) * 257
+    # A profile for grey or CMYK says nothing of RGB.
+    return Photo(to_rgb(image), deep, alpha, profile if profile[16:20] == b"RGB " else b"")
+
+
+def _all_bits(image: Image.Image, content: bytes) -> np.ndarray | None:
+    """uint16 (h, w, 1 to 4) of an upright image, grey or color, with alpha or without; None if it has 8 bit.
+
+    Of color, Pillow keeps the high bytes alone. The low ones are what it keeps if it takes them for the high ones.
+    """
+    if image.mode.startswith("I"):
+        return np.asarray(image).clip(0, 65535).astype(np.uint16)[..., None]
+    again = Image.open(io.BytesIO(content), formats=FORMATS)
+    arguments = [(tile.args,) if isinstance(tile.args, str) else tile.args or ("",) for tile in again.tile]
+    mode, _, order = str(arguments[0][0]).partition(";16")
+    if mode not in ("LA", "RGB", "RGBA") or order not in EXCHANGED:
+        return None
+    other = "RGBA" if mode == "LA" else f"{mode};16{EXCHANGED[order]}"  # two channels of 16 bit are four of 8
+    again.tile = [tile._replace(args=(other, *given[1:])) for tile, given in zip(again.tile, arguments, strict=True)]
+    again.load()
+    ImageOps.exif_transpose(again, in_place=True)
+    low = np.asarray(again)
+    if mode == "LA":
+        return np.ascontiguousarray(low).view(">u2").astype(np.uint16)
+    return (np.asarray(image).astype(np.uint16) << 8) + low
 
 
 def _as_png(photo: Image.Image | np.ndarray) -> bytes:
@@ -75,47 +105,24 @@ def _content(photo: Path) -> bytes:
     return photo.read_bytes()
 
 
-def _refuse_out(out: Path, photo: Path) -> None:
-    if out.suffix.lower() != ".png":
-        raise UserError(f"cannot write {str(out)!r}: a PNG is written; name a file that ends in .png with --out")
-    if not os.path.isdir(out.parent):
-        raise UserError(f"cannot write {out}: there is no folder {out.parent}; name another file with --out")
-    if os.path.exists(out) and os.path.exists(photo) and os.path.samefile(out, photo):
-        raise UserError(f"cannot write {out}: it is the photo itself; name another file with --out")
-
-
-def colorize_image(network: nn.Module, image: Image.Image, size: int) -> Image.Image:
-    """RGB image of any size -> the same with predicted color.
-
-    The photo is mirrored out to a square and shrunk to `size`, which every network takes; the predicted ab is
-    enlarged again. Color needs less resolution than luminance, which is never resized.
-    """
-    width, height = image.size
-    side = max(width, height)
-    left, top, scale = (side - width) // 2, (side - height) // 2, size / side
-    ab = colorize(network, _luminance(_shrunk_square(image, size)))[0].cpu().numpy()
-    planes = [Image.fromarray(plane) for plane in ab]
-    colored = Image.new("RGB", image.size)
-    rows = max(1, BAND // width)
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        box = (left * scale, (top + start) * scale, (left + width) * scale, (top + stop) * scale)
-        enlarged = np.stack([np.asarray(plane.resize((width, stop - start), BICUBIC, box)) for plane in planes])
-        band = np.asarray(image.crop((0, start, width, stop)))
-        rgb = recombine(_luminance(band), torch.from_numpy(enlarged)[None])
-        colored.paste(Image.fromarray(rgb[0].permute(1, 2, 0).contiguous().numpy()), (0, start))
-    return colored
-
-
-def _shrunk_square(image: Image.Image, size: int) -> np.ndarray:
-    """uint8 RGB (size, size, 3). The longer side is shrunk before the shorter is mirrored out: that costs little."""
-    width, height = image.size
-    side = max(width, height)
-    left, top = (side - width) // 2, (side - height) // 2
-    narrow = np.asarray(image.resize((size, height) if width >= height else (width, size), BICUBIC))
-    around = ((top, side - height - top), (left, side - width - left), (0, 0))
-    return np.asarray(Image.fromarray(np.pad(narrow, around, mode="symmetric")).resize((size, size), BICUBIC))
-
-
-def _luminance(pixels: np.ndarray) -> Tensor:
-    return to_lab(pixels[None], torch.device("cpu"))[0]
+def png_of(colored: np.ndarray, photo: Photo) -> bytes:
+    """A PNG of uint8 or uint16 RGB (h, w, 3), with the alpha and ICC profile of the photo."""
+    if photo.alpha is not None:
+        colored = np.concatenate((colored, photo.alpha[..., None]), axis=2)
+    png = io.BytesIO()
+    if colored.dtype == np.uint8:
+        Image.fromarray(colored).save(png, format="PNG", icc_profile=photo.profile or None)
+        return png.getvalue()
+    # Pillow writes no color of 16 bit. The chunks are those of the PNG specification (W3C, third edition, 11).
+    height, width, channels = colored.shape
+    png.write(PNG)
+    putchunk(png, b"IHDR", struct.pack(">2I5B", width, height, 16, 2 if channels == 3 else 6, 0, 0, 0))
+    if photo.profile:
+        putchunk(png, b"iCCP", b"ICC profile\0\0" + zlib.compress(photo.profile))
+    packer = zlib.compressobj()
+    for row in colored:
+        difference = np.diff(row.astype(">u2").view(np.uint8).reshape(width, -1), axis=0, prepend=np.uint8(0))
+        putchunk(png, b"IDAT", packer.compress(b"\1" + difference.tobytes()))  # filter 1: less the pixel to the left
+    putchunk(png, b"IDAT", packer.flush())
+    putchunk(png, b"IEND")
+    return png.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,16 @@ from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.contract import ModelSpec, ShowsAttention
 from colorbench.data.cache import Images
 from colorbench.data.loader import arrays_at, to_rgb
-from colorbench.protocol import Protocol
+from colorbench.plugins import Registry
+from colorbench.protocol import NO_DEGRADATION, Protocol
 from colorbench.runs.folder import ATTENTION, PREDICTIONS, damaged_files
 from colorbench.runs.predictions import PictureWriter, read_pictures
 from colorbench.runs.records import CellRecord
+from colorbench.seeds import seed_for
 
 SAME_AB = 0.005  # Lab units, and the share of the largest |ab|, within which two answers are the same but for rounding
 KEPT = {PREDICTIONS: "RGB", ATTENTION: "L"}  # zips of pictures, and their modes
+Damage = Callable[[Tensor, Sequence[str]], Tensor]
 BATCH = 16  # fixed: scores must not depend on a setting of the training
 
 
@@ -57,11 +60,12 @@ def given_to(spec: ModelSpec, images: Images, protocol: Protocol) -> list[str]:
 
 
 def inputs_of(
-    spec: ModelSpec, images: Images, place: slice, device: torch.device, protocol: Protocol
-) -> tuple[Tensor, dict[str, Tensor]]:
+    spec: ModelSpec, images: Images, place: slice, device: torch.device, protocol: Protocol,
+    damaged: Damage | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """What the network of a model gets of some images: L (B, 1, H, W), and by name what it takes beside.
 
-    One that sees the truth gets the true `ab`.
+    One that sees the truth gets the true `ab`. L is as `damaged` makes it, if that is given.
     """
     rgb, given = to_rgb(images.pixels[place], device), given_to(spec, images, protocol)
     inputs = arrays_at(images.taking(given), place, device)
@@ -69,18 +73,44 @@ def inputs_of(
         ab = torch.stack(bytes_to_lab(rgb, protocol)[1:], dim=1)
         inputs |= {"ab": ab} if spec.sees_truth else {}
         inputs |= {"hints": hints.draw(ab, images.digests[place], protocol)} if "hints" in given else {}
-    return luminance(rgb, protocol), inputs
+    return damaged(rgb, images.digests[place]) if damaged else luminance(rgb, protocol), inputs
+
+
+def damage_of(protocol: Protocol, registry: Registry) -> Damage | None:
+    """The protocol's damage to the L of pictures, uint8 RGB (B, 3, H, W) and their digests -> (B, 1, H, W) in 0..100.
+
+    None without any. Raises UserError for a degradation that no plugin has registered; calling it raises ValueError if
+    that breaks the contract.
+    """
+    if protocol.degradation == NO_DEGRADATION:
+        return None
+    name, strength = protocol.damage
+    (spec,) = registry.find("degradation", [name])
+
+    def damaged(rgb: Tensor, digests: Sequence[str]) -> Tensor:
+        # The same for every strength, so that a curve over them shows nothing else.
+        L = spec.apply(rgb, strength, [seed_for("degradation", name, digest) for digest in digests])
+        due = (len(rgb), 1, *rgb.shape[2:])
+        if not isinstance(L, Tensor) or L.shape != due or L.dtype != torch.float32 or not ((L >= 0) & (L <= 100)).all():
+            found = f"{L.dtype} {tuple(L.shape)}" if isinstance(L, Tensor) else type(L).__name__
+            raise ValueError(f"degradation {name} gave {found}; L is due, float32 {due} in 0..100")
+        return L
+
+    return damaged
 
 
 def predict(
-    network: nn.Module, spec: ModelSpec, images: Images, device: torch.device, protocol: Protocol
-) -> Iterator[Predicted]:
+    network: nn.Module, spec: ModelSpec, images: Images, device: torch.device, protocol: Protocol,
+    damaged: Damage | None = None,
+) -> Iterator[Predicted]:  # fmt: skip
     """Color every image of a split under the protocol. Raises ValueError when the network breaks the contract."""
     for start in range(0, len(images), BATCH):
-        L, inputs = inputs_of(spec, images, slice(start, start + BATCH), device, protocol)
+        place = slice(start, start + BATCH)
+        L, inputs = inputs_of(spec, images, place, device, protocol, damaged)
         ab, maps = colorize_with_attention(network, L, **inputs)
         quantized = None if maps is None else (maps * 255).round().byte()
-        yield Predicted(start, recombine(L, ab, protocol), quantized)
+        true_L = luminance(to_rgb(images.pixels[place], device), protocol) if damaged else L
+        yield Predicted(start, recombine(true_L, ab, protocol), quantized)
 
 
 def kept(cell_dir: Path, record: CellRecord, images: Images, device: torch.device) -> Iterator[Predicted]:

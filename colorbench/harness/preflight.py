@@ -32,6 +32,7 @@ from colorbench.harness.networks import (
 from colorbench.harness.optimizers import learning_rate
 from colorbench.harness.predict import BATCH, SAME_AB, check_answers, colorize, inputs_of
 from colorbench.harness.stepper import Stepper, check_stages, frozen, take_statistics
+from colorbench.harness.throughput import timed_batch, timing_seconds
 from colorbench.metrics import score, score_batch
 from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.metrics.pair import Pair
@@ -45,10 +46,11 @@ MOST = 2000  # training images that a metric sees: more change its statistics li
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a cell will cost: seconds of training and of prediction, and bytes of its weights."""
+    """What a cell will cost: seconds of training, of prediction and of its throughput timing, and bytes of weights."""
 
     training: float
     prediction: float
+    timing: float
     weights: int
 
 
@@ -62,7 +64,7 @@ def check_model(request: CellRequest) -> Estimate:
     spec, where = cell.spec, cell.accelerator.device
     if spec.pictures:
         matched(spec.pictures, cell.test.names)
-        return Estimate(0, 0, 0)
+        return Estimate(0, 0, 0, 0)
     preset = request.preset
     base = untrained(cell.registry, spec.refines, preset.width, preset.size).to(where) if spec.refines else None
     network = network_before_training(cell, base)
@@ -73,15 +75,16 @@ def check_model(request: CellRequest) -> Estimate:
     if spec.takes:
         colorize(network, L)  # which it has alone under another protocol, or with other data
     check_stages(network, cell.stages)
-    training = sum(_training_seconds(cell, network, stage) for stage in cell.stages)
+    steps = [_steps(cell, network, stage) for stage in cell.stages]
     check_answers(network, L, **inputs)
     _check_without_files(cell, network, base, {"L": L} | inputs)
     started = time.perf_counter()
     colorize(network, L, **inputs)
     _synchronize()
-    prediction = (time.perf_counter() - started) / len(L) * len(cell.test)
+    image = (time.perf_counter() - started) / len(L)
+    timing = timing_seconds(steps[-1][1] if steps else 0.0, image * timed_batch(preset))
     weights = sum(tensor.nbytes for tensor in trained_state(network, base).values())
-    return Estimate(training, prediction, weights)
+    return Estimate(sum(count * step for count, step in steps), image * len(cell.test), timing, weights)
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,8 @@ def _check_without_files(cell: Cell, network: nn.Module, base: nn.Module | None,
         raise ValueError(f"it cannot be loaded without the file of its option {', '.join(files)} ({why}); {remedy}")
 
 
-def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
-    """What the stage will take by the time of one step. Nothing of the step is kept."""
+def _steps(cell: Cell, network: nn.Module, stage: Stage) -> tuple[int, float]:
+    """How many steps the stage has, and the seconds of one. Nothing of the step is kept."""
     request, train = cell.request, open_images(cell.request.splits["train"]).taking(cell.spec.takes)
     seed_of = partial(seed_for, request.record.seed)
     loader = Loader(train, stage, request.preset.batch_size, seed_of, cell.accelerator)
@@ -186,20 +189,21 @@ def _training_seconds(cell: Cell, network: nn.Module, stage: Stage) -> float:
     if stage.measures:
         started = time.perf_counter()
         take_statistics(network, itertools.islice(loader.in_order(train, loader.chosen(1)), 2))
-        return (time.perf_counter() - started) * loader.steps / min(loader.steps, 2)
+        return loader.steps, (time.perf_counter() - started) / min(loader.steps, 2)
     stepper, (_, batch) = Stepper(network, stage, cell.accelerator), next(loader.epoch(1))
     network.train()
     with frozen(network, stage.frozen):
         for count in (min(2, len(batch.L)), len(batch.L)):  # the first warms up
             started = time.perf_counter()
-            for update in stepper.step(_first(batch, count), 0.0, count):
+            for update in stepper.step(first(batch, count), 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
                     raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
             _synchronize()
-    return (time.perf_counter() - started) * loader.length
+    return loader.length, time.perf_counter() - started
 
 
-def _first(batch: Batch, count: int) -> Batch:
+def first(batch: Batch, count: int) -> Batch:
+    """The first images of a batch."""
     inputs = {name: array[:count] for name, array in batch.inputs.items()}
     return replace(batch, L=batch.L[:count], ab=batch.ab[:count], inputs=inputs)
 

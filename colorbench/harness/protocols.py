@@ -1,8 +1,9 @@
-"""The predictions that a cell has kept -> a row of scores per image and protocol. No network."""
+"""A cell -> a row of scores per image and protocol: of what it has kept, or of its network's answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +13,12 @@ from torch import Tensor
 from colorbench.color import bytes_to_lab, luminance, recolored
 from colorbench.data.cache import Images
 from colorbench.data.loader import to_rgb
+from colorbench.harness.cell import Cell, predictions_of
 from colorbench.harness.predict import kept
+from colorbench.harness.scoring import score_all
 from colorbench.metrics import score
 from colorbench.protocol import CONVERSION, Protocol
+from colorbench.runs.plan import CellRequest
 from colorbench.runs.records import CellRecord
 
 
@@ -40,6 +44,20 @@ def score_under(
             keys = {"model": record.model, "seed": record.seed, "image": images.names[place], "protocol": protocol.name}
             rows.append(pd.DataFrame(keys).join(scores))
     return pd.concat(rows, ignore_index=True).sort_values("protocol", kind="stable", ignore_index=True)
+
+
+def predict_under(protocols: Iterable[Protocol], request: CellRequest) -> pd.DataFrame:
+    """The same columns and order as `score_under`, of what the trained network of a cell answers under each protocol.
+
+    Raises ValueError if it breaks the contract, UserError if its weights are damaged or its plugin is gone.
+    """
+    cell, frames = Cell(request), []
+    for protocol in protocols:
+        cell.request = replace(request, protocol=protocol)
+        scores = score_all(predictions_of(cell, request.record, cell.test), cell.test, (), protocol).scores
+        keys = {"model": request.record.model, "seed": request.record.seed, "image": scores.pop("image")}
+        frames.append(pd.DataFrame(keys | {"protocol": protocol.name}).join(scores))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _remade(pictures: Tensor, L: Tensor, protocol: Protocol) -> Tensor:

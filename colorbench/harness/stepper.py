@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from colorbench.contract import Batch, Measures, Stage, Update
 from colorbench.errors import one_line, reason, shown, whatever_raised
-from colorbench.harness.networks import misfit, submodule
+from colorbench.harness.networks import misfit, submodules
 from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
 
@@ -109,10 +109,9 @@ def take_statistics(network: nn.Module, batches: Iterator[Batch]) -> None:
 def check_stages(network: nn.Module, stages: Sequence[Stage]) -> None:
     """Raises ValueError for a schedule that cannot be trained, as far as this can be seen without a step."""
     check_fields(stages)
+    fields = [(stage, field, getattr(stage, field)) for stage in stages for field in ("frozen", "rates")]
+    submodules(network, {f"stage {s.name!r}, {field} {name!r}": name for s, field, names in fields for name in names})
     for stage in stages:
-        for field in ("frozen", "rates"):
-            for name in getattr(stage, field):
-                submodule(network, name, f"stage {stage.name!r}, {field}")
         refuse_unknown_optimizer(stage)
         if stage.measures:
             _refuse_unmeasured(network, stage)
@@ -154,7 +153,8 @@ def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
 @contextmanager
 def frozen(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Stop the named submodules from learning while the block runs."""
-    stopped = [p for name in names for p in submodule(network, name, "frozen").parameters() if p.requires_grad]
+    modules = submodules(network, {f"frozen {name!r}": name for name in names})
+    stopped = [p for module in modules for p in module.parameters() if p.requires_grad]
     for parameter in stopped:
         parameter.requires_grad_(False)
     try:

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
+from colorbench import published
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError, reason, shown, whatever_raised
 from colorbench.harness.networks import build, build_published, load_weights
@@ -17,6 +19,14 @@ from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
 from colorbench.runs.folder import WEIGHTS, RunFolder
 from colorbench.runs.records import CellRecord
+
+
+class Loaded(NamedTuple):
+    """A trained network in evaluation mode, its model, and the side in pixels of the images that it colors best."""
+
+    network: nn.Module
+    spec: ModelSpec
+    size: int
 
 
 def load_model(
@@ -29,17 +39,31 @@ def load_model(
 ) -> nn.Module:
     """A trained network in evaluation mode: L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W), Lab units.
 
-    Either `weights`, published weights, or `run`, a run folder (its first finished seed, or `seed`), with the options
-    that it was trained with; `plugins` are files with plugins. Says on standard error if the model's code has changed
-    since. Raises UserError when the model is unknown, was not trained in that run, or the weights do not fit or are
-    damaged.
+    Either `weights`, a file of published weights or "published" for those that are kept here, or `run`, a run folder
+    (its first finished seed, or `seed`), with the options that it was trained with; `plugins` are files with plugins.
+    Says on standard error if the model's code has changed since. Raises UserError when the model is unknown, was not
+    trained in that run, or the weights are not kept, do not fit or are damaged.
     """
     if not isinstance(weights, str | os.PathLike | None):
         raise UserError(f"weights is {shown(weights)}; give the path of a file")
-    registry = load(plugins)
+    return _placed(find_model(load(plugins), name, weights, run, seed).network, device)
+
+
+def _placed(network: nn.Module, device: str | torch.device) -> nn.Module:
+    try:
+        return network.to(device).eval()
+    except (AssertionError, RuntimeError, TypeError) as error:  # torch raises all three where there is no such device
+        raise UserError(f"device is {shown(device)}, which cannot be used ({reason(error)}); give 'cpu'") from error
+
+
+def find_model(
+    registry: Registry, name: str, weights: str | Path | None, run: str | Path | None, seed: int | None = None
+) -> Loaded:
+    """What `load_model` loads, with plugins that are loaded already."""
     if weights is not None and run is None:
         spec = _colorizing(registry.find("model", [name])[0])
-        return _placed(build_published(spec, spec.published_size, Path(weights)), device)
+        file = published.resolved(registry, {name: Path(weights)})[name]
+        return Loaded(build_published(spec, spec.published_size, file).eval(), spec, spec.published_size)
     if run is None or weights is not None:
         raise UserError(f"to load {name!r} give either weights=FILE or run=FOLDER")
     folder = RunFolder(run)
@@ -50,21 +74,15 @@ def load_model(
     known = recorded_spec(registry, trained[0]) if trained else None
     if trained and known is None:
         raise UserError(f"{name!r} of {folder.path} is not installed; give its plugin, which was {trained[0].origin}")
-    _colorizing(known or registry.find("model", [name])[0])
+    spec = _colorizing(known or registry.find("model", [name])[0])
     if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
     from colorbench.runs.plan import changes_since  # which imports this module
 
     if why := changes_since(folder, trained[0], registry):
         print(f"{name} of {folder.path} was made otherwise, and is used as it is: {'; '.join(why)}", file=sys.stderr)
-    return _placed(load_cell(folder, name, trained[0].seed, registry), device)
-
-
-def _placed(network: nn.Module, device: str | torch.device) -> nn.Module:
-    try:
-        return network.to(device).eval()
-    except (AssertionError, RuntimeError, TypeError) as error:  # torch raises all three where there is no such device
-        raise UserError(f"device is {shown(device)}, which cannot be used ({reason(error)}); give 'cpu'") from error
+    network = load_cell(folder, name, trained[0].seed, registry).eval()
+    return Loaded(network, spec, folder.record.preset.size)
 
 
 def _colorizing(spec: ModelSpec) -> ModelSpec:

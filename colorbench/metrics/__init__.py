@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import MetricSpec
+from colorbench.errors import UserValueError
 from colorbench.metrics import extra as plugged
 from colorbench.metrics.pair import Pair, mean
 from colorbench.metrics.standard import standard_scores
@@ -34,10 +35,14 @@ def score(
 
     predicted, truth: uint8 RGB (B, 3, H, W), sides of 11 pixels or more. Columns, float64: mse (0..255 squared), psnr
     (dB, infinite for an exact copy), ssim, ciede2000, colorfulness, colorfulness_delta (predicted minus true),
-    then those of `extra`. Raises ValueError for another type, for unequal shapes or small sides, and for a metric of
-    `extra` that fails or does not return one number per image; UserError for a protocol that the code does not know.
+    then those of `extra`. Raises UserError for another type, for unequal shapes or small sides, for a metric of
+    `extra` that fails or does not return one number per image (all of which are a ValueError, too), and for a protocol
+    that the code does not know.
     """
-    return score_batch(Pair(predicted, truth, protocol=protocol), extra).scores
+    try:
+        return score_batch(Pair(predicted, truth, protocol=protocol), extra).scores
+    except ValueError as error:
+        raise UserValueError(str(error)) from error
 
 
 @torch.no_grad()

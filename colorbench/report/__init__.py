@@ -10,7 +10,7 @@ import pandas as pd
 from colorbench import plugins
 from colorbench.contract import DiagnosticSpec
 from colorbench.errors import UserError
-from colorbench.report import comparison, diagnostics, figures, pictures, protocols
+from colorbench.report import comparison, diagnostics, figures, pictures, protocols, series
 from colorbench.report.comparison import parent_of
 from colorbench.report.markdown import render, render_ablations
 from colorbench.report.results import Results, read
@@ -36,7 +36,7 @@ def write(folder: RunFolder, plugin_files: str | Path | Iterable[str | Path] = (
 
     What diagnostics, those of installed plugins and of `plugin_files`, make of what lies behind the scores is in
     details.csv and details.md, and in figures named after them; and what other protocols make of the same predictions
-    in protocols.csv and protocols.md. The returned Markdown leaves out both.
+    in protocols.csv and protocols.md, with series.png if they are a series. The returned Markdown leaves out both.
 
     A table or a figure with nothing to show is not written, and one of an earlier report is removed. Raises
     UserError when a file of the folder or a plugin file is damaged, or the folder cannot be written.
@@ -77,12 +77,19 @@ def _files(results: Results, frame: pd.DataFrame, specs: list[DiagnosticSpec]) -
         shown = feet["ablations"].figures | ({ABLATION_LOSSES: CAPTIONS[ABLATION_LOSSES]} if losses else {})
         text = render_ablations(members, results, shown, feet["ablations"].notes)
         files |= {"ablations.csv": _csv(members), "ablations.md": text, ABLATION_LOSSES: losses}
-    compared = protocols.summarize(results, everybody)
+    compared, others = protocols.summarize(results, everybody), results.record.others
+    curve, told = None, None
+    if not compared.empty and others and others.varied:
+        curve = series.draw(compared, results)
+        told = series.render(compared, results, drawn=curve is not None)
+    elif not compared.empty:
+        told = protocols.render(compared, results)
     return files | {
         "details.csv": None if details.frame.empty else _csv(details.frame),
         "details.md": diagnostics.render(details, results, specs, feet["details"]),
         "protocols.csv": None if compared.empty else _csv(compared),
-        PROTOCOLS: None if compared.empty else protocols.render(compared, results),
+        PROTOCOLS: told,
+        series.FIGURE: curve,
     }
 
 

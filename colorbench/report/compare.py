@@ -15,7 +15,7 @@ from colorbench.runs.folder import RunFolder, conditions
 
 BETTER, WORSE, NOISE, SAME = "better", "worse", "within noise", "same"
 FAILING, DONE_NOW, IN_NEITHER = "newly failing", "newly done", "done in neither"
-NO_SEED, UNTOLD = "no seed in common", "cannot be told"
+ONLY_A, ONLY_B, NO_SEED, UNTOLD = "only in A", "only in B", "no seed in common", "cannot be told"
 TOLD = (BETTER, WORSE, NOISE, SAME, FAILING, DONE_NOW)  # what says something of both runs
 COLUMNS = [
     markdown.MODEL,
@@ -47,10 +47,10 @@ def compare(a: RunFolder, b: RunFolder) -> pd.DataFrame:
     return frame
 
 
-def render(frame: pd.DataFrame, a: RunFolder, b: RunFolder) -> str:
-    """The frame as Markdown, with what it takes to read it."""
+def render(frame: pd.DataFrame, a: str, b: str) -> str:
+    """The frame as Markdown, with what it takes to read it; the runs in `a` and `b` are compared."""
     notes = [
-        f"A: {a.path}. B: {b.path}.",
+        f"A: {a}. B: {b}.",
         "The gain is paired by image and seed. Better and worse: after Holm's correction over the rows, at 5 %; what "
         "does not remain is within noise. Same: equal in every image. Of a single image nothing can be told.",
         "With several seeds the interval, in brackets, covers images and seeds; with one the images alone: it does not "
@@ -77,7 +77,7 @@ def _row(model: str, runs: Sequence[Results], cells: Sequence[statistics.Cells])
 def _standing(asked: Sequence[set[int]], done: Sequence[set[int]]) -> str:
     """What the seeds that a row has in either run say of it; "within noise" of those with scores to compare."""
     if not all(asked):
-        return "only in A" if asked[0] else "only in B"
+        return ONLY_A if asked[0] else ONLY_B
     if done[0] & asked[1] - done[1]:
         return FAILING
     if not (done[0] | done[1]):

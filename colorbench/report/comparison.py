@@ -26,8 +26,8 @@ COUNTS = ("images", "seeds_done", "seeds_asked", "parameters", "macs", "images_s
 def compare(results: Results) -> pd.DataFrame:
     """A row per model that the record names: worst MSE first, those without scores last.
 
-    Columns: `model`, `status`, `given`, what a model had beside L, where some had more than L; the counts;
-    each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
+    Columns: `model`, `status`, `made` and `trained`, "elsewhere" if that is so, `given`, what a model had beside L,
+    where some had more than L; the counts; each score with the ends of its interval (`mse`, `mse_low`, `mse_high`),
     `psnr_pooled`, too, and `psnr_batch8`; `SCORE_infinite`, how many images were left out of a mean, where there are
     any; `skill`, 1 - MSE / MSE of the model whose `anchor` is "floor", and `to_bound_percent`, where its MSE stands
     between that and the "bound"; `gain_percent`, `gain_percent_low`, `gain_percent_high` in MSE over the model in
@@ -80,6 +80,8 @@ def _standing(results: Results, model: str) -> dict[str, Any]:
     kept = {"kept": "; ".join(results.kept[model])} if model in results.kept else {}
     kept |= {"sees_truth": "yes"} if any(cell.sees_truth for cell in cells) else {}
     made = {"made": "elsewhere"} if any("pictures" in cell.made_from for cell in cells) else {}
+    if cells and "weights" in cells[0].made_from:
+        made["trained"] = f"elsewhere, on {cells[0].trained_on}" if cells[0].trained_on else "elsewhere"
     made |= {"given": _given(done)} if results.gives_inputs and done else {}
     return {"model": model, "status": status(cells), **kept, **made, "seeds_done": len(done), "seeds_asked": len(cells)}
 
@@ -163,8 +165,10 @@ def without_ablations(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def ablations_and_parents(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ablations.csv; none if there is no ablation."""
+    """The rows of ablations.csv; if there is no ablation none, with the columns `model` and `status` alone."""
     parents = frame["model"].map(parent_of)
+    if not parents.any():
+        return frame.loc[[], ["model", "status"]]
     return _rows(frame, (parents != "") | frame["model"].isin(parents))
 
 

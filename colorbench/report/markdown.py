@@ -55,7 +55,8 @@ def text(title: str, name: str = "", show: Callable[[Any, Row], str] = lambda va
 
 
 def _marked(model: str, row: Row) -> str:
-    made = " (made elsewhere)" if isinstance(row.get("made"), str) else ""
+    where = {verb: row.get(verb) for verb in ("made", "trained")}
+    made = "".join(f" ({verb} {place})" for verb, place in where.items() if isinstance(place, str))
     return f"{model}{made} †" if isinstance(row.get("kept"), str) else f"{model}{made}"
 
 
@@ -69,15 +70,18 @@ def render(frame: pd.DataFrame, results: Results, figures: Mapping[str, str], sa
     """The whole comparison.md; `figures` are the captions, by file, of its figures, `said` are further notes."""
     scored = frame[frame["seeds_done"] > 0]
     timed = frame[frame["model"].isin({*scored["model"], *results.timings})]
+    tables = [table(frame, _headline(frame))]
+    if len(scored):
+        tables += ["## More scores", table(scored, _more(scored, results)), "## Cost", table(timed, _cost(timed))]
     others = " or were made elsewhere" if "made" in frame else ""
+    bold = f" Bold: the best of the models that have parameters{others}." if "**" in "".join(tables) else ""
     blocks = [
         f"# Comparison on {escaped(results.record.data.name)}",
-        table(frame, _headline(frame)),
+        tables[0],
         escaped(notes.made_with(results)),
-        f"Lower is better under ↓, higher under ↑. Bold: the best of the models that have parameters{others}.",
+        f"Lower is better under ↓, higher under ↑.{bold}",
+        *tables[1:],
     ]
-    if len(scored):
-        blocks += ["## More scores", table(scored, _more(scored, results)), "## Cost", table(timed, _cost(timed))]
     blocks += ["## Notes", bullets([*notes.notes(frame, results), *said])]
     if published := notes.published(results):
         blocks += ["## Published figures", notes.PUBLISHED, table(pd.DataFrame(published), _published())]
@@ -286,9 +290,9 @@ def _cells(column: Column, frame: pd.DataFrame, escape: Callable[[str], str], bo
     if column.badness is None:
         return list(cells)
     rival = frame["parameters"].ne(0).fillna(True) & (frame["sees_truth"].isna() if "sees_truth" in frame else True)
-    if rival.sum() < 2:
-        return list(cells)  # nothing is the best of one
     rivals = frame.loc[rival, column.name].dropna().map(column.badness)
+    if len(rivals) < 2:
+        return list(cells)  # nothing is the best of one
     value, bracket, ends = (cells.str.partition(" [")[i] for i in range(3))
     # What prints alike is equally good: no digit that is not shown decides.
     best = value[rivals.index].isin(value[rivals.index[rivals == rivals.min()]])

@@ -19,7 +19,7 @@ PUBLISHED = (
     "What papers print, measured on other data: not to be compared with the rows above. Nor is the PSNR to be compared "
     "from row to row: it is not aggregated in the same way in each, as the PSNR of the printed MSE shows."
 )
-MOST_NAMES = 3  # files, or models, of one kind that a note names
+MOST_NAMES = 3  # files, models or the like that a note names; the record has all
 
 
 def made_with(results: Results) -> str:
@@ -102,8 +102,10 @@ def intervals(models: Iterable[str], results: Results) -> Iterator[str]:
 
 
 def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
-    """Which rows of `frame` were given options, which are not what would be made now, and in what the rows of one model
-    differ."""
+    """Which rows of `frame` saw the truth, were given options, or are not what would be made now, and in what the rows
+    of one model differ."""
+    if seeing := [row for row in frame["model"] if any(cell.sees_truth for cell in results.cells(row))]:
+        yield f"Made from the true colors, which no colorization has, and never in bold: {', '.join(seeing)}."
     ways: dict[str, list[str]] = {}
     for row in frame["model"]:
         for cell in results.cells(row, done=True)[:1]:
@@ -148,9 +150,6 @@ def _reading(frame: pd.DataFrame, results: Results) -> Iterator[str]:
     if floor := anchored(results, "floor"):
         bound = anchored(results, "bound")
         yield f"Skill: 1 - MSE / MSE of {floor}." + (f" To the bound: 0 % is {floor}, 100 % {bound}." if bound else "")
-    if "sees_truth" in frame:
-        which = ", ".join(frame.loc[frame["sees_truth"].notna(), "model"])
-        yield f"Made from the true colors, which no colorization has, and never in bold: {which}."
 
 
 def _given(frame: pd.DataFrame, results: Results) -> Iterator[str]:
@@ -224,7 +223,8 @@ def _models(frame: pd.DataFrame, results: Results) -> Iterator[str]:
             if width != preset.width:
                 yield f"{model} has width {width:g}, not the preset's {preset.width:g}."
         if done and (file := done[0].made_from.get("weights")):
-            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]})."
+            on = f", trained on {done[0].trained_on}" if done[0].trained_on else ""
+            yield f"{model} was not trained: published weights {file['file']} (SHA-256 {file['sha256'][:12]}){on}."
         if done and (base := done[0].refines):
             yield f"{model} refines {base}: its training comes on top of that of {base}."
     yield from _said(models, results)
@@ -248,8 +248,8 @@ def _environments_and_timings(frame: pd.DataFrame, results: Results) -> Iterator
             if (first := told.setdefault(text, key)) != key:  # they differ in what is not said of either
                 there, here = (msgspec.to_builtins(results.record.environments[name]) for name in (first, key))
                 changed = differences({"environment": there}, {"environment": here})
-                text += f"; from {first} it differs in {'; '.join(changed)}"
-            yield f"Environment {key} ({', '.join(what)}): {text}."
+                text += f"; from {first} it differs in {listed([*changed], '; ')}"
+            yield f"Environment {key} ({listed(what)}): {text}."
     for model, timing in results.timings.items():
         if timing.failed is not None:
             yield f"{model} could not be timed: {timing.failed.rstrip('.')}."
@@ -284,10 +284,10 @@ def _data(record: RunRecord) -> Iterator[str]:
             yield f"In {name}, {'; '.join(said)}."
 
 
-def listed(names: list[str]) -> str:
+def listed(names: list[str], between: str = ", ") -> str:
     """The first names, and how many more there are."""
     more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
-    return ", ".join(names[:MOST_NAMES] + more)
+    return between.join(names[:MOST_NAMES] + more)
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -32,6 +32,9 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     frame = frame[frame["model"].isin(order) & frame["protocol"].isin(names)]
     places = frame["model"].map([*order].index), frame["protocol"].map(names.index)
     frame = frame.iloc[np.lexsort(places[::-1])].reset_index(drop=True)
+    if (others := results.record.others) and others.varied:
+        values = {protocol.name: protocol.settings[others.varied] for protocol in others.protocols}
+        frame.insert(2, others.varied, frame["protocol"].map(values))
     psnr = frame.groupby("model")["psnr"]
     return frame.assign(psnr_range=psnr.transform("max") - psnr.transform("min"))
 

@@ -137,7 +137,9 @@ class Context:
         return self._inputs("test")
 
     def _inputs(self, split: str) -> str:
-        return key_of([self.protocol.input_id, self.data.fingerprint_of(split), own_code(PREDICTION_CODE)])
+        name, strength = self.protocol.damage
+        damage = [plugin_code(self.registry.plugin_of("degradation", name).source)] if strength else []
+        return key_of([self.protocol.input_id, self.data.fingerprint_of(split), own_code(PREDICTION_CODE), *damage])
 
     @cached_property
     def validation(self) -> str:
@@ -217,6 +219,7 @@ class Context:
         needed |= {name for name in inherited if name}
         kinds = [("model", name) for name in needed] + [("metric", name) for name in self.registry.metrics]
         kinds += [("diagnostic", name) for name in computed(self.registry)]
+        kinds += [("degradation", name) for name in self.registry.specs["degradation"]]
         used = {self.registry.plugin_of(*kind) for kind in kinds}
         files = sorted(plugin.source for plugin in used if plugin.source.endswith(".py"))
         installed = frozenset(plugin.name for plugin in used if plugin.source and plugin.source not in files)
@@ -427,7 +430,13 @@ def new_record(
         environment=environment_key(context.environment),
         options_given=context.registry.given.get(spec.name, msgspec.UNSET),
         sweep=context.registry.sweeps.get(spec.name, msgspec.UNSET),
+        trained_on=_trained_on(spec, fields["weights"]["sha256"]) if "weights" in fields else msgspec.UNSET,
     )  # fmt: skip
+
+
+def _trained_on(spec: ModelSpec, sha256: str) -> str:
+    """What published weights were trained on; "" if their plugin does not know the file."""
+    return next((weights.trained_on for weights in spec.weights if sha256.startswith(weights.sha256)), "")
 
 
 def _other(context: Context, name: str, seed: int, cell: Planned | None) -> dict[str, Any]:

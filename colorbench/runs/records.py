@@ -92,6 +92,7 @@ class CellRecord(Record, kw_only=True):
 
     `options_given` are the options that the command gave, by name, and `sweep` is the one of which the row has one of
     several values. `validated_by` is the key of its scores on the validation images.
+    `trained_on` is the data that published weights were trained on; it is unset if the cell was trained here.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
     `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
@@ -131,6 +132,7 @@ class CellRecord(Record, kw_only=True):
     options_given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     sweep: str | msgspec.UnsetType = msgspec.UNSET
     validated_by: Key | msgspec.UnsetType = msgspec.UNSET
+    trained_on: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         if self.has_weights:
@@ -167,10 +169,17 @@ class ProtocolRecord(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 class OtherProtocols(Struct, forbid_unknown_fields=True):
     """What protocols.parquet holds: under which protocols the cells ("NAME/seed-0") were scored, by what a cell was
-    then: its `predicted_by` and `scored_by`."""
+    then: its `predicted_by` and `scored_by`. Protocols that differ from the first in the field `varied` alone are a
+    series, for which the networks were asked again, by the plugins' code of the key `code`."""
 
     protocols: list[ProtocolRecord]
     cells: dict[str, tuple[Key, Key]]
+    varied: str | msgspec.UnsetType = msgspec.UNSET
+    code: Key | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        if self.varied and not all(self.varied in protocol.settings for protocol in self.protocols):
+            raise ValueError(f"a protocol of the series has no {self.varied}")
 
 
 class PresetRecord(Struct, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ import torch
 from colorbench import plugins
 from colorbench.color import bytes_to_lab, luminance, recombine
 from colorbench.data.decode import CROPS, RESIZES
+from colorbench.harness.predict import damage_of
 from colorbench.harness.preflight import check_protocol
 from colorbench.metrics import score
 from colorbench.plugins import Registry
@@ -39,6 +40,7 @@ def fields(subject: Subject) -> str:
     protocol.choose("resize", RESIZES)
     for size in (protocol.size, SIZE):
         check_protocol(replace(protocol, size=size))
+    damage_of(protocol, subject.registry)
     return f"{len(protocol.settings)} fields"
 
 

@@ -25,6 +25,7 @@ _ROOMS = {
     "dataset": ("datasets", "Dataset"),
     "metric": ("metrics", "Metric"),
     "protocol": ("protocols", "Subject"),
+    "degradation": ("degradations", "Degradation"),
     "diagnostic": ("diagnostics", "Diagnostic"),
 }
 
@@ -56,7 +57,9 @@ class Target:
         if self.kind == "plugin":
             return next(plugin for plugin in self.registry.plugins if plugin.name == self.name)
         spec = self.registry.specs[self.kind][self.name]
-        given = {"dataset": (self.argument,), "metric": (), "diagnostic": ()}.get(self.kind, (self.registry,))
+        given = {"dataset": (self.argument,), "model": (self.registry,), "protocol": (self.registry,)}.get(
+            self.kind, ()
+        )
         return getattr(self._room, _ROOMS[self.kind][1])(spec, *given)
 
 
@@ -117,7 +120,8 @@ def _named(text: str, registry: Registry, ablations: bool) -> Iterator[tuple[str
     plugins = [plugin for plugin in registry.plugins if plugin.source == source or (plugin.name == text and not kinds)]
     if not kinds and not plugins:
         known = [name for specs in registry.specs.values() for name in specs if "/" not in name]
-        refuse_unknown("model, dataset, metric, protocol, diagnostic or plugin", [name], known)
+        hint = "; give a plugin as FILE.py, or install its package first: pip install ."
+        refuse_unknown("model, dataset, metric, protocol, degradation, diagnostic or plugin", [name], known, hint)
     yield from ((kind, name, argument) for kind in kinds)
     for plugin in plugins:
         yield "plugin", plugin.name, ""

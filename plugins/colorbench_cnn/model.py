@@ -4,41 +4,46 @@ Sources: the comparison row "CNN" of Wang, Hu and Zhao, "Beyond Black and White"
 architecture; its related work describes early CNNs as regression under a mean squared error. The encoder is
 that of Zhang, Isola and Efros, "Colorful Image Colorization" (ECCV 2016), blocks 1 to 5: its widths, its
 strided last convolution of blocks 1 to 3, batch normalization at each block's end, its dilated fifth block.
-Their classification head is replaced by a decoder back to full resolution and a two-channel output.
+Their classification head is replaced by a decoder back to full resolution and a two-channel output. So the
+network is ours; the row read as a classification is the model `eccv16`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colorbench.contract import Batch, Update
+from colorbench_cnn import Options
 
 AB_SCALE = 110.0  # ab of sRGB colors stays within -108..99
-
-
-@dataclass(frozen=True)
-class Options:
-    """`width` multiplies the channel counts 64, 128, 256 and 512."""
-
-    width: float = 1.0
+LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l2": F.mse_loss,
+    "l1": F.l1_loss,
+    # 1 Lab unit, as in the PyTorch release of Zhang, Zhu et al. 2017 (richzhang/colorization-pytorch)
+    "huber": partial(F.huber_loss, delta=1 / AB_SCALE),
+}
 
 
 class RegressionCNN(nn.Module):
-    """L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W) within -110..110. H and W must be multiples of 8."""
+    """L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W) within -110..110. H and W must be multiples of 8.
 
-    def __init__(self, options: Options) -> None:
+    `width` multiplies the channel counts, by default 64, 128, 256 and 512.
+    """
+
+    def __init__(self, width: float, options: Options) -> None:
         super().__init__()
-        c64, c128, c256, c512 = (max(1, round(c * options.width)) for c in (64, 128, 256, 512))
+        self.loss = options.loss
+        c64, c128, c256, c512 = (max(1, round(options.channels * times * width)) for times in (1, 2, 4, 8))
         self.encoder = nn.Sequential(
             _block(1, c64, convolutions=2, stride=2),  # H/2
             _block(c64, c128, convolutions=2, stride=2),  # H/4
             _block(c128, c256, convolutions=3, stride=2),  # H/8
             _block(c256, c512, convolutions=3),
-            _block(c512, c512, convolutions=3, dilation=2),
+            *(_block(c512, c512, convolutions=3, dilation=2) for _ in range(options.blocks - 1)),
         )
         self.decoder = nn.Sequential(
             _up(c512, c256),  # H/4
@@ -57,7 +62,7 @@ class RegressionCNN(nn.Module):
         return self.decoder(self.encoder(L / 100 - 0.5)).float().tanh() * AB_SCALE
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        yield Update({"l2": F.mse_loss(self(batch.L) / AB_SCALE, batch.ab / AB_SCALE)})
+        yield Update({self.loss: LOSSES[self.loss](self(batch.L) / AB_SCALE, batch.ab / AB_SCALE)})
 
 
 def _block(inputs: int, channels: int, convolutions: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import DiagnosticSpec, ModelSpec, Published
 from colorbench.hooks import hookimpl
+from colorbench.published import find_weights
 from colorbench_enhanced_unet.ablations import ablations_of
 from colorbench_enhanced_unet.options import Options
 from colorbench_enhanced_unet.schedule import section_4
@@ -30,7 +29,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Wang, Hu, Zhao: one-step residual refinement with color prior, noise and attention",
         build=build,
         schedule=section_4,
-        options=Options(vgg=cached_vgg()),
+        options=Options(vgg=find_weights(VGG16)),  # an option, so that it counts in what a result is bound to
         refines="siggraph17",
         published=Published(
             source="Wang, Hu, Zhao: Beyond Black and White, Table 2",
@@ -81,10 +80,3 @@ def build(*, width: float = 1.0, size: int = 256, base: nn.Module | None = None,
     from colorbench_enhanced_unet.model import EnhancedUNet
 
     return EnhancedUNet(width, base, Options(**options))
-
-
-def cached_vgg() -> Path | None:
-    """The file in torch.hub's cache, if it is there: as an option it counts in what a result is bound to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    file = Path(os.environ.get("TORCH_HOME", cache), "hub", "checkpoints", VGG16).expanduser()
-    return file if file.is_file() else None

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from colorbench.contract import ModelSpec, Preset, Stage
-from colorbench_enhanced_unet.options import LOSSES
-from colorbench_enhanced_unet.schedule import at_once, section_4
+from colorbench.contract import ModelSpec, Preset, Stage, untrained
+from colorbench_enhanced_unet.options import LOSSES, Tone, ToneOptions
+from colorbench_enhanced_unet.schedule import at_once, of_both_tones, section_4
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,7 +44,7 @@ def ablations_of(spec: ModelSpec) -> Iterator[ModelSpec]:
     for change, options in CHANGES.items():
         yield spec.variant(change, **options)
     for change, options in CHANGES_AT_TEST.items():
-        yield replace(spec.variant(change, **options), trained_as=spec.name)
+        yield replace(spec.variant(change, **options), trained_as=spec.name, schedule=untrained)
     yield replace(
         spec.variant("averaged-weights"),
         summary="enhanced-unet with a running mean of its weights at the end of each stage",
@@ -74,6 +74,34 @@ def ablations_of(spec: ModelSpec) -> Iterator[ModelSpec]:
         options={},
         schedule=lambda preset: [at_once(preset, {})],
     )
+    yield from for_tones(spec)
+
+
+def for_tones(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Section 6 of the paper: a model for warm images and one for cool ones, trained in one go."""
+    both = replace(
+        spec.variant("warm-cool"),
+        summary="an enhanced-unet for warm and one for cool images, chosen by the tone of the base's colors",
+        build=build_tones,
+        options=ToneOptions(**spec.option_values),
+        schedule=of_both_tones,
+    )
+    yield both
+    chosen: Mapping[str, tuple[Tone, str]] = {
+        "warm": ("warm", "enhanced-unet trained on the warmer half of the images"),
+        "cool": ("cool", "enhanced-unet trained on the cooler half of the images"),
+        "warm-cool-oracle": ("truth", "the two of warm-cool, chosen by the tone of the truth, which only a test knows"),
+    }
+    for change, (tone, summary) in chosen.items():
+        yield replace(
+            both,
+            name=f"{spec.name}/{change}",
+            summary=summary,
+            options=ToneOptions(**spec.option_values, tone=tone),
+            schedule=untrained,
+            trained_as=both.name,
+            sees_truth=tone == "truth",
+        )
 
 
 def on_unseen(preset: Preset) -> list[Stage]:
@@ -90,3 +118,9 @@ def build_longer(*, width: float, size: int, base: nn.Module | None) -> nn.Modul
     from colorbench_enhanced_unet.longer import TrainedLonger
 
     return TrainedLonger(base)
+
+
+def build_tones(*, width: float, size: int, base: nn.Module | None, **options: Any) -> nn.Module:
+    from colorbench_enhanced_unet.tones import TwoTones
+
+    return TwoTones(width, base, ToneOptions(**options))

@@ -52,7 +52,7 @@ class Options:
     mirrored: bool = False  # at test, the mean of the result and of the mirrored picture's
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(Options).items():
+        for name, hint in get_type_hints(type(self)).items():
             known, given = get_args(hint), getattr(self, name)
             if get_origin(hint) is Literal and given not in known:
                 raise ValueError(f"enhanced-unet knows {name} {', '.join(map(str, known))}, not {given!r}")
@@ -71,6 +71,16 @@ class Options:
     def weights(self) -> Mapping[str, float]:
         """Equation 1: the weight of each loss."""
         return {loss: getattr(self, f"{loss}_loss") for loss in LOSSES}
+
+
+Tone = Literal["warm", "cool", "base", "truth"]  # always one of the two models, or the one of these colors
+
+
+@dataclass(frozen=True)
+class ToneOptions(Options):
+    """Of the models for warm and for cool images, `tones.py`."""
+
+    tone: Tone = "base"
 
 
 RANGES = {

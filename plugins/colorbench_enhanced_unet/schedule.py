@@ -37,6 +37,15 @@ def section_4(preset: Preset) -> list[Stage]:
     ]
 
 
+def of_both_tones(preset: Preset) -> list[Stage]:
+    """The schedule for the two models of `tones.py` at once, behind a look at the tones of the first stages' images."""
+    stages = [
+        replace(stage, frozen=tuple(f"{tone}.{name}" for tone in ("warm", "cool") for name in stage.frozen))
+        for stage in section_4(preset)
+    ]
+    return [Stage("tones", images=stages[0].images, measures=True), *stages]
+
+
 def at_once(preset: Preset, settings: Mapping[str, Any]) -> Stage:
     """One stage over all images in turn, for as many steps as those of the schedule together."""
     stages = section_4(preset)

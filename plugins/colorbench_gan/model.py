@@ -7,56 +7,53 @@ Hu and Zhao, "Beyond Black and White", names no architecture; its related work d
 Two departures. Evaluation is deterministic: batch normalization uses its running statistics and dropout is
 off, where pix2pix keeps both as in training. Otherwise an image's score would depend on the other images of
 its batch and on chance, and no two runs of one checkpoint would agree. And the U-Net is as deep as the training
-images allow, 8 levels from 256 px on: see `Options`.
+images allow, 8 levels from 256 px on: see `UNet`. Its place can be taken by a U-Net on a ResNet (`resnet.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colorbench.contract import Batch, Update
+from colorbench_gan import Options
+from colorbench_gan.resnet import ResNetUNet
 
 AB_SCALE = 110.0  # ab of sRGB colors stays within -108..99
-L1_WEIGHT = 100.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """`width` multiplies the channels, 64 to 512, of both players; `size` is the side of the training images.
-
-    The U-Net halves the image down to one pixel, as pix2pix does from 256 px in 8 levels; where the side is not a
-    power of 2, as often as it can be halved. Images of other sides must be multiples of 2^depth.
-    """
-
-    width: float = 1.0
-    size: int = 256
-
-    @property
-    def depth(self) -> int:
-        return min(8, (self.size & -self.size).bit_length() - 1)
 
 
 class Pix2Pix(nn.Module):
-    """The generator, L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W) within -110..110, and its discriminator."""
+    """The generator, L (B, 1, H, W) in 0..100 -> ab (B, 2, H, W) within -110..110, and its discriminator.
 
-    def __init__(self, options: Options) -> None:
+    `width` multiplies the channels of both players; `size` is the side of the training images.
+    """
+
+    def __init__(self, width: float, size: int, options: Options) -> None:
         super().__init__()
-        self.generator = UNet(options.width, options.depth)
-        self.discriminator = PatchGAN(options.width)
-        self.apply(_initialize)
+        self.l1_weight = options.l1_weight
+        if options.generator == "unet":
+            self.generator: nn.Module = UNet(width, size)
+            self.discriminator = PatchGAN(width)
+            self.apply(_initialize)
+        else:
+            self.generator = ResNetUNet(options.generator, width, size, options.encoder)
+            self.discriminator = PatchGAN(width).apply(_initialize)
 
     def forward(self, L: Tensor) -> Tensor:
         return self.generator(_scaled(L)) * AB_SCALE
 
     def updates(self, batch: Batch) -> Iterator[Update]:
+        """With the setting "adversarial", True where a stage does not say otherwise, the discriminator learns first."""
         L, ab = _scaled(batch.L), batch.ab / AB_SCALE
         fake = self.generator(L)
+        l1 = self.l1_weight * F.l1_loss(fake, ab)
+        if not batch.settings.get("adversarial", True):
+            yield Update({"l1": l1}, player="generator")
+            return
         yield Update(
             {
                 "real": 0.5 * _verdict(self.discriminator(L, ab), real=True),
@@ -66,14 +63,19 @@ class Pix2Pix(nn.Module):
         )
         with _held(self.discriminator):
             adversarial = _verdict(self.discriminator(L, fake), real=True)
-        yield Update({"adversarial": adversarial, "l1": L1_WEIGHT * F.l1_loss(fake, ab)}, player="generator")
+        yield Update({"adversarial": adversarial, "l1": l1}, player="generator")
 
 
 class UNet(nn.Module):
-    """L (B, 1, H, W) in -1..1 -> ab (B, 2, H, W) in -1..1."""
+    """L (B, 1, H, W) in -1..1 -> ab (B, 2, H, W) in -1..1. `width` multiplies the channels, 64 to 512.
 
-    def __init__(self, width: float, depth: int) -> None:
+    It halves a training image, of side `size`, down to one pixel, as pix2pix does from 256 px in 8 levels; where the
+    side is not a power of 2, as often as it can be halved. Images of other sides must be multiples of 2^depth.
+    """
+
+    def __init__(self, width: float, size: int) -> None:
         super().__init__()
+        depth = min(8, (size & -size).bit_length() - 1)
         self.multiple = 2**depth
         widths = [_channels(min(64 * 2**level, 512), width) for level in range(depth)]
         downs, ups = [], []

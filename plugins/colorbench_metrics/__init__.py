@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,8 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colorbench.contract import MetricSpec
+from colorbench.contract import MetricSpec, PublishedWeights
 from colorbench.hooks import hookimpl
+from colorbench.published import find_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,24 @@ if TYPE_CHECKING:
 INCEPTION, VGG16, LPIPS = "weights-inception-2015-12-05-6726825d.pth", "vgg16-397923af.pth", "lpips_weights.pt"
 RELEASES = "https://github.com/toshas/torch-fidelity/releases", "https://github.com/photosynthesis-team/piq/releases"
 LARGEST_FILE = 1 << 30  # bytes; VGG16 has half of that
+VGG16_WEIGHTS = PublishedWeights(
+    file=VGG16,
+    url=f"https://download.pytorch.org/models/{VGG16}",
+    page="https://docs.pytorch.org/vision/stable/models/generated/torchvision.models.vgg16.html",
+    sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    licence="BSD-3-Clause",
+    trained_on="ImageNet",
+    size=553_433_881,
+)
+INCEPTION_WEIGHTS = PublishedWeights(
+    file=INCEPTION,
+    url=f"{RELEASES[0]}/download/v0.2.0/{INCEPTION}",
+    page=RELEASES[0],
+    sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    licence="Apache-2.0",
+    trained_on="ImageNet",
+    size=95_628_359,
+)
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000  # of torch-fidelity, and of the paper's authors
 
 
@@ -130,13 +148,19 @@ def _lpips_spec(folder: Path | None) -> MetricSpec:
         _lpips,
         better="lower",
         takes_weights=True,
+        weights=[VGG16_WEIGHTS],
     )
-    found = [(folder or _cache()) / name for name in (VGG16, LPIPS)]
-    where = f"in {folder}" if folder else "in torch.hub's cache"
-    remedy = f"put it there, or both files in a folder, and say --weights lpips=FOLDER; {LPIPS} is of {RELEASES[1]}"
-    for file in found:
-        if not file.is_file():
-            return _missing(spec, f"{file.name} is not {where}; {remedy}")
+    where = f"in {folder}" if folder else "among the kept weights, or in torch.hub's cache"
+    remedy = (
+        f"put it there, or both files in a folder, and say --weights lpips=FOLDER; colorbench weights fetch lpips gets "
+        f"{VGG16}, and {LPIPS} is of {RELEASES[1]}"
+    )
+    found: list[Path] = []
+    for name in (VGG16, LPIPS):
+        file = folder / name if folder else find_weights(name)
+        if file is None or not file.is_file():
+            return _missing(spec, f"{name} is not {where}; {remedy}")
+        found.append(file)
     try:
         hashes = [_sha256(file) for file in found]
     except OSError as error:
@@ -158,6 +182,7 @@ def _inception_specs(given: Path | None) -> list[MetricSpec]:
         _fid,
         better="lower",
         takes_weights=True,
+        weights=[INCEPTION_WEIGHTS],
     )
     kid = MetricSpec(
         "kid",
@@ -168,9 +193,9 @@ def _inception_specs(given: Path | None) -> list[MetricSpec]:
     )
     if find_spec("torch_fidelity") is None:
         return [_missing(spec, "torch-fidelity is not installed; pip install 'colorbench[fid]'") for spec in (fid, kid)]
-    file = given or _cache() / INCEPTION
-    if not given and not file.is_file():
-        why = f"{INCEPTION}, of {RELEASES[0]}, is not in torch.hub's cache; put it there, or say --weights fid=FILE"
+    file = given or find_weights(INCEPTION)
+    if file is None:
+        why = f"{INCEPTION} is not kept; say colorbench weights fetch fid, or --weights fid=FILE"
         return [_missing(spec, why) for spec in (fid, kid)]
     try:
         sha256 = _sha256(file)
@@ -197,12 +222,6 @@ def _inception_specs(given: Path | None) -> list[MetricSpec]:
 
 def _missing(spec: MetricSpec, why: str) -> MetricSpec:
     return replace(spec, missing=why)
-
-
-def _cache() -> Path:
-    """Where torch.hub keeps weights, found without importing torch."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    return Path(os.environ.get("TORCH_HOME", cache), "hub", "checkpoints").expanduser()
 
 
 def _sha256(file: Path) -> str:

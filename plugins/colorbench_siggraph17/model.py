@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from colorbench.contract import Batch, Update
 from colorbench.hints import reveal
+from colorbench_siggraph17.options import Options
 
 AB_SCALE = 110.0  # ab / 110 fills (-1, 1), the range of tanh
 BIN_STEP = 10.0  # Lab units between two neighboring color classes
@@ -22,15 +23,15 @@ BINS_PER_AXIS = 23  # -110, -100, ... 110 on each axis: 529 classes, also those 
 
 
 class Siggraph17(nn.Module):
-    """ab from L, and from color hints where there are any. With `hints` it learns from random ones.
+    """ab from L, and from color hints where there are any. With the option `hints` it learns from random ones.
 
     `width` multiplies every channel count but the input's, the output's and the 529 color classes';
     at width 1 there are 34,187,027 parameters, 135,953 of them in the class head.
     """
 
-    def __init__(self, width: float = 1.0, hints: bool = False) -> None:
+    def __init__(self, width: float = 1.0, options: Options | None = None) -> None:
         super().__init__()
-        self.hints = hints
+        self.options = options or Options()
         # Torch's own initialization, not the release's N(0, 0.02): with few channels that is small, and a short
         # training then ends with a larger error.
         c64, c128, c256, c512 = (max(4, round(channels * width)) for channels in (64, 128, 256, 512))
@@ -69,7 +70,8 @@ class Siggraph17(nn.Module):
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         """The release's regression stage: the class head does not train the trunk."""
-        ab, features = self._colorize(batch.L, random_hints(batch.ab) if self.hints else None)
+        hints = random_hints(batch.ab, self.options) if self.options.hints else None
+        ab, features = self._colorize(batch.L, hints)
         logits = self.model_class(features.detach()).float()  # (B, 529, H/4, W/4)
         distance = (ab - batch.ab / AB_SCALE).abs().sum(dim=1)
         yield Update(
@@ -97,20 +99,19 @@ class Siggraph17(nn.Module):
         return torch.tanh(self.model_out(conv10).float()), conv8
 
 
-def random_hints(ab: Tensor) -> Tensor:
-    """Hints as the release draws them in training: true ab (B, 2, H, W) -> (B, 3, H, W), as `forward` takes them.
+def random_hints(ab: Tensor, options: Options) -> Tensor:
+    """Hints as the authors draw them in training: true ab (B, 2, H, W) -> (B, 3, H, W), as `forward` takes them.
 
-    After each patch an image gets another with a probability of 7/8, of 1 to 9 pixels to a side, around the center.
+    Each image has a geometric number of points, drawn around its center. Each point is a square of random side with its
+    mean ab. A few images are shown all of their ab instead, so that the network learns to copy what it is given.
     """
-    patches = []
-    for image in range(len(ab)):
-        while torch.rand(()) < 7 / 8:
-            side = int(torch.randint(1, 10, ()))
-            room = torch.tensor(ab.shape[2:]) - side
-            corner = torch.normal((room + 1) / 2, (room + 1) / 4)
-            top, left = corner.clamp(torch.zeros(2), room).int().tolist()
-            patches.append((image, top, left, side))
-    return reveal(ab, patches)
+    images = torch.arange(len(ab)).repeat_interleave(torch.empty(len(ab)).geometric_(options.stop).long() - 1)
+    side = torch.randint(1, min(options.largest, *ab.shape[2:]) + 1, images.shape)
+    room = torch.tensor(ab.shape[2:]) - side[:, None]  # (N, 2): the last row and column where a point may begin
+    corner = torch.normal((room + 1) / 2, (room + 1) / 4).clamp_min(0).minimum(room.float()).long()
+    hints = reveal(ab, [(*point,) for point in torch.column_stack((images, corner, side)).tolist()])
+    whole = torch.rand(len(ab), 1, 1, 1).to(ab.device) < options.whole
+    return torch.where(whole, torch.cat((ab, torch.ones_like(ab[:, :1])), dim=1).float(), hints)
 
 
 def nearest_bin(ab: Tensor) -> Tensor:

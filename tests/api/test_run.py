@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import FAILING, TINY, call, jpeg, one_line
+from conftest import FAILING, TINY, call, jpeg, jpegs, one_line
 from PIL import Image
 
 import colorbench
@@ -56,7 +57,7 @@ def test_the_tables_are_those_of_the_folder(run):
     assert list(run.comparison.columns) == list(pd.read_csv(run.path / "comparison.csv").columns)
     assert set(run.scores.groupby(["model", "seed"]).size()) == {8}
     assert set(run.losses["split"]) == {"train", "val"}
-    assert run.ablations.empty
+    assert (len(run.ablations), [*run.ablations]) == (0, ["model", "status"])
     assert run.markdown == (run.path / "comparison.md").read_text()
     assert run.record.seeds == [0, 1]
     assert run.record.commands[0].startswith("colorbench.run(['tiny', 'grey', 'doomed'], 'portraits', seeds=[0, 1]")
@@ -87,8 +88,16 @@ def test_predictions_are_those_in_the_zip_by_model_and_seed(run):
     assert len(first) == len(list(first)) == 8
     assert (first[name].mode, first[name].size) == ("RGB", (16, 16))
     assert np.any(np.asarray(first[name]) != np.asarray(other[name]))
-    with pytest.raises(KeyError):
-        first["strange.png"]
+    assert ("strange.png" in first, "nope" in run.predictions, run.predictions.get("nope")) == (False, False, None)
+    for mapping, key, said in (
+        (first, f"{name}x", f"did you mean '{name}'"),
+        (run.predictions, "tinny", r"did you mean 'tiny'"),
+        (run.predictions, "doomed", "keeps no predictions of doomed"),
+    ):
+        with pytest.raises(UserError, match=said) as missing:
+            mapping[key]
+        assert isinstance(missing.value, KeyError)
+        assert not str(missing.value).startswith(("'", '"'))
     with pytest.raises(UserError, match=r"unknown model 'tinny' \(did you mean 'tiny'\?\)"):
         run.pictures("tinny")
     with pytest.raises(UserError, match="keeps no predictions of doomed"):
@@ -107,6 +116,35 @@ def test_a_picture_is_colored_from_a_file_an_image_or_an_array(run, tmp_path):
     assert np.array_equal(best, np.asarray(run.colorize(photo, model=str(scores.idxmin()))))
     with pytest.raises(UserError, match="cannot read the picture"):
         run.colorize(np.zeros((4, 4)) + 0.5)
+
+
+def test_a_run_is_evaluated_scored_and_merged_in_silence_but_for_what_fails(run, files, tmp_path, capsys, caplog):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    with caplog.at_level("INFO", "colorbench"):
+        evaluated = colorbench.evaluate(copy, jpegs(tmp_path / "photos", 3), plugins=files[0])
+    assert evaluated.path.is_relative_to(copy)
+    assert [*evaluated.comparison["model"]] == ["grey", "tiny"] or [*evaluated.comparison["model"]] == ["tiny", "grey"]
+    assert "tiny seed 1: done" in caplog.messages
+    scored = colorbench.score_run(copy, plugins=files)
+    merged = colorbench.merge([copy], tmp_path / "merged")
+    for other in (scored, merged):
+        pd.testing.assert_frame_equal(other.scores, run.scores)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="data is 3; give a dataset"):
+        colorbench.evaluate(copy, 3)
+    with pytest.raises(UserError, match="plugins is 3; give a file"):
+        colorbench.score_run(copy, plugins=3)
+
+
+def test_test_images_are_exported_as_the_command_does(tmp_path):
+    photos, out = jpegs(tmp_path / "photos", 3), tmp_path / "out"
+    assert colorbench.export(photos, out, size=16) == 3
+    assert [len([*(out / kind).iterdir()]) for kind in ("input", "truth")] == [3, 3]
+    with pytest.raises(UserError, match="--size 8 is not in the range 16 to"):
+        colorbench.export(photos, tmp_path / "other", size=8)
+    with pytest.raises(UserError, match="is not an empty folder"):
+        colorbench.export(photos, out, size=16)
 
 
 def test_a_folder_is_opened_without_reading_its_tables(run, tmp_path):
@@ -212,7 +250,22 @@ def test_importing_costs_no_torch_and_every_name_is_there():
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert all(hasattr(colorbench, name) for name in dir(colorbench))
-    assert {"run", "open_run", "spec", "load_model", "score", "__version__"} <= {*dir(colorbench)}
+    assert {"run", "open_run", "spec", "load_model", "score", "evaluate", "__version__"} <= {*dir(colorbench)}
+
+
+def test_all_leaves_out_what_asks_for_it_and_everything_does_not(tmp_path, registry):
+    text = TINY.replace("schedule, OPTIONS)", "schedule, OPTIONS, in_all=False)")
+    (tmp_path / "tiny.py").write_text(text)
+
+    def models(names):
+        return list(options_of(names, "portraits", {"plugins": [tmp_path / "tiny.py"]}).models)
+
+    every = {name: spec for name, spec in registry.specs["model"].items() if not spec.parent}
+    usual = [name for name, spec in every.items() if spec.in_all]
+    assert models("all") == [*usual, "on-tiny"]
+    assert models("all,tiny,cnn") == [*usual, "on-tiny", "tiny"]
+    assert models("everything") == [*every, "tiny", "on-tiny"]
+    assert {*usual} > {"grey", "mean-color", "cnn", "gan", "siggraph17", "enhanced-unet"}
 
 
 VARIED = """
@@ -274,8 +327,13 @@ def test_an_interrupted_cell_leaves_no_process_and_can_go_on(tmp_path):
     cells = [process for process in psutil.Process().children(recursive=True) if process.ppid() != os.getpid()]
     assert cells == []
     with folder.held():
-        (cell,) = prepare(options_of("tiny", "portraits", settings)).cells
+        work = prepare(options_of("tiny", "portraits", settings))
+    (cell,), (estimate,) = work.cells, work.estimates.values()
     assert cell.state == RESUMABLE
+    assert not work.timing
+    assert work.seconds > estimate.training + estimate.prediction  # the report
+    assert replace(work, timing=True).seconds - work.seconds == pytest.approx(estimate.timing)
+    assert estimate.timing > 5  # a process of its own
 
 
 def test_a_notebook_counts_as_a_place_for_bars(monkeypatch):

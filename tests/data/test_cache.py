@@ -56,6 +56,13 @@ def test_the_limit_of_near_grey_is_read_from_the_protocol(root, splits):
     assert all_grey.splits["test"].near_grey.all()
 
 
+def test_one_pixel_of_color_is_enough():
+    pixels = np.full((32, 32, 3), 128, np.uint8)
+    assert decode._is_near_grey(pixels, 5.0)
+    pixels[9, 17] = 200, 40, 40
+    assert not decode._is_near_grey(pixels, 5.0)
+
+
 def test_an_entry_belongs_to_the_protocol_and_to_the_code_that_decodes(root, splits, decoded, monkeypatch):
     first = entries(root)
     decode_all("photos", splits, SMALL)

@@ -155,3 +155,12 @@ def test_bf16_is_left_where_one_dnn_is_kept_from_it(monkeypatch, isa, bf16):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
     assert device.describe()["precision"] == ("bf16" if bf16 else "no")
+
+
+@pytest.mark.parametrize(("version", "bf16"), [("2.11.0+cu130", False), ("2.14.1", True), ("3.0.0", True)])
+def test_an_older_torch_trains_in_float32_on_the_cpu(monkeypatch, version, bf16):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.setattr(torch, "__version__", version)
+    assert device.describe()["precision"] == ("bf16" if bf16 else "no")

@@ -279,8 +279,8 @@ def test_kept_predictions_are_scored_under_other_protocols_as_they_are(hinted_ru
 def test_the_arrays_of_a_dataset_reach_models_and_metrics(tmp_path):
     plugin, run = tmp_path / "depth.py", tmp_path / "run"
     plugin.write_text(DEPTH)
-    common = ("--plugin", plugin, "--preset", "smoke", "--size", 16, "--no-timing", "--data", "scenes")
-    result = call("run", "--models", "deep,grey", *common, "--out", run)
+    common = ("--plugin", plugin, "--preset", "smoke", "--size", 16, "--data", "scenes", "--out", run)
+    result = call("run", "--models", "deep,grey", "--no-timing", *common)
     assert result.exit_code == 0, result.stderr
     table = pd.read_csv(run / "comparison.csv").set_index("model")
     assert table["given"].to_dict() == {"deep": "depth, caption", "grey": "automatic"}
@@ -288,6 +288,9 @@ def test_the_arrays_of_a_dataset_reach_models_and_metrics(tmp_path):
     assert "warmth is left out: it needs heat, which these data have not" in (run / "comparison.md").read_text()
     assert "warmth" not in table
     assert "share_near" in pd.read_parquet(run / "cells/grey/seed-0/details.parquet")
+    assert call("run", "--models", "deep", *common).exit_code == 0
+    timing = json.loads((run / "timing/deep.json").read_text())
+    assert (timing["failed"], timing["step_n"] is not None) == (None, True)  # its arrays, with which alone it can train
 
 
 def test_a_metric_that_takes_an_array_is_left_out_without_it(tmp_path, photo_zip):

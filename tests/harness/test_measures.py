@@ -154,8 +154,9 @@ def test_an_attribute_that_looks_like_a_misspelt_one_is_named(name, meant):
     refuse_misspelt(network)
 
 
-def test_a_misspelt_updates_is_named_before_a_step(monkeypatch):
-    monkeypatch.setattr(Toy, "update", Toy.updates, raising=False)
-    monkeypatch.delattr(Toy, "updates")
-    with pytest.raises(ValueError, match=r"'update', .* did you mean 'updates'"):
+@pytest.mark.parametrize(("written", "due"), [("update", "updates"), ("foward", "forward")])
+def test_a_misspelt_method_that_all_models_need_is_named_before_a_step(monkeypatch, written, due):
+    monkeypatch.setattr(Toy, written, getattr(Toy, due), raising=False)
+    monkeypatch.delattr(Toy, due)
+    with pytest.raises(ValueError, match=rf"'{written}', .* did you mean '{due}'"):
         refuse_misspelt(spec("toy").build())

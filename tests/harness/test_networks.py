@@ -28,6 +28,8 @@ def test_a_refiner_saves_only_what_it_trained():
     refiner = build(spec("b", "a"), 1.0, 16, base)
     assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
     assert not any(p.requires_grad for p in base.parameters())
+    refiner.again = base
+    assert trained_state(refiner, base).keys() == {"convolution.weight", "convolution.bias"}
 
 
 def test_a_variant_starts_from_its_parent_s_weights():
@@ -270,6 +272,17 @@ def test_foreign_names_are_mapped_and_own_ones_left(tmp_path):
     assert torch.equal(network.convolution.weight, other.convolution.weight)
 
 
+def test_a_published_file_may_lack_what_only_trains(tmp_path):
+    network, other, file = Players(), Players(), tmp_path / "w.safetensors"
+    file.write_bytes(packed_weights(other.convolution.state_dict(prefix="convolution.")))
+    with pytest.raises(UserError, match="it lacks critic"):
+        load_published(network, spec("a"), file)
+    network.unpublished, before = ("critic",), network.critic.weight.clone()
+    load_published(network, spec("a"), file)
+    assert torch.equal(network.convolution.weight, other.convolution.weight)
+    assert torch.equal(network.critic.weight, before)
+
+
 @pytest.mark.parametrize(
     ("convert", "reason"),
     [
@@ -291,5 +304,7 @@ def test_published_weights_are_of_the_width_that_the_model_says(tmp_path):
     build_published(model, model.published_size, tmp_path / "w.pth")
     assert (asked[0]["width"], asked[0]["size"]) == (0.5, 256)
     torch.save({"x": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"give weights of a, whose published ones take --width 0\.5$"):
+    with pytest.raises(UserError, match=r"give weights of a at its published width, 0\.5$"):
         build_published(model, 64, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"give weights of a at width 0\.25, or --width 0\.5 for published ones$"):
+        load_published(Toy(), model, tmp_path / "w.pth", width=0.25)

@@ -6,11 +6,10 @@ import io
 import pytest
 import torch
 from torch import nn
-from toys import Toy, toy_images, trainer
+from toys import Toy, accelerator, toy_images, trainer
 
 from colorbench.contract import Batch, Stage
 from colorbench.harness.checkpoint import Checkpoint
-from colorbench.harness.device import accelerator
 from colorbench.harness.optimizers import learning_rate, make_optimizer
 from colorbench.harness.stepper import Stepper
 

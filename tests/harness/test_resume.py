@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toys import accelerator
 
 from colorbench import plugins
 from colorbench.data.cache import Images
 from colorbench.harness.checkpoint import Checkpoint, TrainingState, position_of
-from colorbench.harness.device import accelerator
 from colorbench.harness.networks import build, trained_state
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.presets import PRESETS
@@ -25,7 +25,8 @@ SMOKE = PRESETS["smoke"]
 REGISTRY = plugins.load()
 MODELS = REGISTRY.specs["model"]
 LEARNING = sorted(name for name, spec in MODELS.items() if spec.schedule(SMOKE))
-SEVERAL_STAGES = next(name for name in LEARNING if len(MODELS[name].schedule(SMOKE)) > 1)
+UPDATING = {name: [stage for stage in MODELS[name].schedule(SMOKE) if not stage.measures] for name in LEARNING}
+SEVERAL_STAGES = next(name for name in LEARNING if len(UPDATING[name]) > 1)
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import STAGE, Players, Toy, spec, toy_images, trained, trainer
+from toys import STAGE, Players, Toy, accelerator, spec, toy_images, trained, trainer
 
 from colorbench.contract import Batch, Stage, Update
 from colorbench.data.cache import Images
 from colorbench.data.loader import Loader, to_lab
-from colorbench.harness.device import accelerator
 from colorbench.harness.predict import colorize
 from colorbench.harness.stepper import check_stages
 from colorbench.harness.trainer import DivergedError, TrainingJob
@@ -249,8 +248,9 @@ def refusal(network, images, stages):
         ({"frozen": None}, "frozen is None; a tuple of names"),
         ({"frozen": "convolution"}, "frozen is 'convolution'; a tuple of names"),
         (
-            {"frozen": ("absent",)},
-            "frozen 'absent': the network has no such submodule; there are: convolution, drop",
+            {"frozen": ("absent",), "rates": {"": 1.0, "drpo": 2.0}},
+            "frozen 'absent'; stage 'next', rates 'drpo': the network has no such submodule; "
+            "there are: convolution, drop",
         ),
     ],
 )

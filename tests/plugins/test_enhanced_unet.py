@@ -12,7 +12,8 @@ from colorbench_enhanced_unet import ablations, losses, schedule
 from colorbench_enhanced_unet.crops import crop, random_places
 from colorbench_enhanced_unet.diffusion import noise_schedule, timestep_embedding
 from colorbench_enhanced_unet.model import EnhancedUNet, SelfAttention, color_prior
-from colorbench_enhanced_unet.options import LOSSES, Options
+from colorbench_enhanced_unet.options import LOSSES, Options, ToneOptions
+from colorbench_enhanced_unet.tones import TwoTones
 from torch import nn
 
 from colorbench import plugins
@@ -683,3 +684,76 @@ def _longer():
     specs = {}
     plugin.register_models(lambda spec: specs.update({spec.name: spec}))
     return specs["enhanced-unet/siggraph17-longer"]
+
+
+# --- a model for warm images, and one for cool ones
+
+
+def two_tones(tone="base"):
+    torch.manual_seed(0)
+    return TwoTones(0.125, Base(), ToneOptions(**NO_VGG, tone=tone))
+
+
+def of_yellowness(*means):
+    """L and ab (B, 2, 32, 32) whose b* has these means in Lab units."""
+    L, ab = pictures(len(means))
+    ab[:, 1] += torch.tensor(means)[:, None, None] - ab[:, 1].mean((1, 2))[:, None, None]
+    return L, ab
+
+
+def test_half_of_the_images_are_warm():
+    network, (L, ab) = two_tones(), of_yellowness(-3.0, 20.0, 1.0, 8.0, -30.0, 2.0)
+    network.measure(iter([Batch(L[:4], ab[:4]), Batch(L[4:], ab[4:])]))
+    assert network.boundary.item() == pytest.approx(1, abs=1e-3)
+    assert network._is_warm(ab).tolist() == [False, True, False, True, False, True]
+
+
+def test_each_of_the_two_learns_from_the_images_of_its_tone_as_one_refiner_would():
+    network, (L, ab) = two_tones().train(), of_yellowness(9.0, -9.0, 5.0, 7.0)
+    own = {"warm": [0, 2, 3], "cool": [1]}
+    for update in network.updates(Batch(L, ab, QUIET)):
+        network.zero_grad()
+        sum(update.losses.values()).backward()
+        alone, chosen = getattr(two_tones(), update.player).train(), own.pop(update.player)
+        (expected,) = alone.updates(Batch(L[chosen], ab[chosen], QUIET))
+        assert update.losses.keys() == expected.losses.keys()
+        (len(chosen) / 4 * sum(expected.losses.values())).backward()
+        for (name, p), due in zip(network.named_parameters(), two_tones().named_parameters(), strict=True):
+            assert name == due[0]
+            assert name.startswith(update.player) or p.grad is None or not p.grad.any()
+        for p, due in zip(getattr(network, update.player).parameters(), alone.parameters(), strict=True):
+            assert (p.grad is None) == (due.grad is None)
+            assert p.grad is None or torch.allclose(p.grad, due.grad, atol=1e-6)
+    assert not own
+
+
+def test_a_batch_of_one_tone_is_a_step_for_both_in_which_the_other_learns_nothing():
+    network, (L, ab) = two_tones().train(), of_yellowness(9.0, 5.0)
+    losses = {update.player: update.losses for update in network.updates(Batch(L, ab, QUIET))}
+    assert all(loss == 0 and loss.requires_grad for loss in losses["cool"].values())
+    assert losses["warm"]["residual"] > 0
+
+
+@pytest.mark.parametrize("tone", ["warm", "cool", "base", "truth"])
+def test_the_tone_chooses_the_model_of_an_image(tone):
+    network, (L, _) = two_tones(tone).eval(), pictures()
+    torch.nn.init.constant_(network.warm.residual.bias, 0.1)
+    with torch.no_grad():
+        base = network.warm.base(L)
+        network.boundary.copy_(base[:, 1].mean((1, 2)).mean())
+        warmer = base[:, 1].mean((1, 2)) > network.boundary
+        boundary = network.boundary.item()
+        colored = network(L, of_yellowness(boundary + 1, boundary - 1)[1]) if tone == "truth" else network(L)
+    is_warm = (colored - base).abs().mean((1, 2, 3)) > 5
+    assert warmer.tolist() != [True, False]  # else base and truth would not be told apart
+    chosen = {"warm": [True, True], "cool": [False, False], "base": warmer.tolist(), "truth": [True, False]}
+    assert is_warm.tolist() == chosen[tone]
+
+
+def test_only_the_row_of_the_true_tone_sees_the_truth():
+    specs = {}
+    plugin.register_models(lambda spec: specs.update({spec.name: spec}))
+    tones = {name: spec for name, spec in specs.items() if "tone" in spec.option_values}
+    assert [name for name, spec in tones.items() if spec.sees_truth] == ["enhanced-unet/warm-cool-oracle"]
+    assert all(spec.option_values["tone"] != "truth" or spec.sees_truth for spec in tones.values())
+    assert {spec.trained_as for spec in tones.values()} == {None, "enhanced-unet/warm-cool"}

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from toys import accelerator
 
 from colorbench import plugins
 from colorbench.data.cache import Images
-from colorbench.harness.device import accelerator
 from colorbench.harness.networks import build
 from colorbench.harness.stepper import check_stages
 from colorbench.harness.trainer import Trainer, TrainingJob
@@ -65,3 +65,33 @@ def test_the_classifier_s_prior_is_that_of_the_training_images():
     assert set(losses.stage) == {"train"}
     red = network.centers[network.prior.argmax()]
     assert (red > 0).all()
+
+
+@pytest.fixture(scope="module")
+def initialized():
+    return plugins.load([EXAMPLES / "initializations.py"]).specs["model"]
+
+
+def test_every_model_that_trains_can_begin_with_four_kinds_of_weights(initialized, registry):
+    trained = {name for name, spec in registry.specs["model"].items() if spec.schedule(SMOKE) and not spec.parent}
+    kinds = ("torch", "kaiming", "xavier", "normal")
+    assert initialized.keys() - registry.specs["model"].keys() == {
+        f"{n}/init-{kind}" for n in trained for kind in kinds
+    }
+
+
+@pytest.mark.parametrize(("kind", "variance"), [("kaiming", 2 / 576), ("xavier", 1 / 576), ("normal", 0.0004)])
+def test_first_weights_have_the_variance_of_their_kind(initialized, kind, variance):
+    layer = build(initialized[f"cnn/init-{kind}"], width=1.0, size=16).encoder[0][2]  # 64 channels to 64, 3 x 3
+    assert layer.weight.var().item() == pytest.approx(variance, rel=0.05)
+    assert not layer.bias.any()
+
+
+def test_other_first_weights_leave_a_base_and_what_begins_at_zero(initialized):
+    base = build(initialized["siggraph17"], SMOKE.width, SMOKE.size)
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    network = build(initialized["enhanced-unet/init-kaiming"], SMOKE.width, SMOKE.size, base)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
+    assert not network.residual.weight.any()
+    own = build(initialized["enhanced-unet"], SMOKE.width, SMOKE.size, base)
+    assert not torch.equal(network.down1[0].weight, own.down1[0].weight)

@@ -110,8 +110,10 @@ def test_a_file_that_breaks_is_refused_with_its_reason(plugin_file, text):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="FileNotFoundError"):
+    with pytest.raises(UserError, match=r"absent\.py: there is no such file; name a Python file$"):
         plugins.load([tmp_path / "absent.py"])
+    with pytest.raises(UserError, match=r"it is no file; name a Python file$"):
+        plugins.load([tmp_path])
 
 
 @pytest.mark.parametrize("name", ["Upper", "../up", "a b", "", "a//b", "-a"])
@@ -128,8 +130,21 @@ def test_unknown_names_are_all_named_with_the_nearest_match(registry):
         f"{first + 'x'!r} (did you mean {first!r}?)",
         f"{second + 'y'!r} (did you mean {second!r}?)",
         "there is:",
+        "one in a plugin file needs --plugin FILE",
     ):
         assert part in str(caught.value)
+
+
+def test_an_unknown_variant_is_told_of_those_that_its_parent_has(registry):
+    variants = [name for name, spec in registry.specs["model"].items() if spec.parent]
+    parent, _, change = variants[0].rpartition("/")
+    with pytest.raises(UserError) as caught:
+        registry.find("model", [f"{parent}/zzz", f"{variants[0]}s", "grey/zzz", "nobody/zzz"])
+    said = str(caught.value)
+    for part in (f"'{parent}/zzz' ({parent} has: {change}, ", f"(did you mean {variants[0]!r}?)", "has: no variants"):
+        assert part in said
+    assert "'nobody/zzz';" in said
+    assert not any(name in said.partition("there is: ")[2] for name in variants)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("list", "models"), ("list", "plugins"), ("run", "--help")])

@@ -4,10 +4,12 @@ import math
 from itertools import pairwise
 
 import colorbench_siggraph17 as plugin
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from colorbench_siggraph17.model import Siggraph17, nearest_bin, random_hints
+from colorbench_siggraph17.options import Options
 
 from colorbench.contract import Batch, Preset
 
@@ -155,16 +157,56 @@ def test_hints_and_mask_change_the_output():
         assert torch.equal(automatic, network(L, torch.cat((ab * 0, ones * 0), dim=1)))
 
 
-def test_random_hints_are_true_means_in_patches_of_1_to_9_pixels_and_7_of_them_in_the_mean():
+def test_random_hints_are_true_means_in_patches_of_1_to_9_pixels():
     ab = torch.arange(2.0)[None, :, None, None].expand(200, 2, 64, 64) + 5
-    hints = random_hints(ab)
+    hints = random_hints(ab, Options(whole=0))
     mask = hints[:, 2:]
     assert torch.equal(hints[:, :2], ab * mask)
     assert set(mask.unique().tolist()) == {0, 1}
-    # A geometric number of patches with the mean 7, of (1 + 4 + ... + 81) / 9 = 31.7 pixels, which may overlap.
-    assert 120 < mask.sum((1, 2, 3)).mean() < 222
     assert (mask.sum((1, 2, 3)) == 0).float().mean() == pytest.approx(1 / 8, abs=0.08)
-    assert mask[:, :, 16:48, 16:48].mean() > 2 * mask.mean()  # around the center
+
+
+def authors_points(random, images, height, width):
+    """The published loop, stop=1/8 and sides of 1 to 9: (image, top, left, side) of each point."""
+    for image in range(images):
+        while random.random() < 1 - 0.125:
+            side = random.choice([1, 2, 3, 4, 5, 6, 7, 8, 9])
+            top, left = (
+                int(np.clip(random.normal((room + 1) / 2, (room + 1) / 4), 0, room))
+                for room in (height - side, width - side)
+            )
+            yield image, top, left, side
+
+
+def test_random_hints_are_drawn_as_the_authors_draw_them(monkeypatch):
+    drawn, count = [], 1500
+    monkeypatch.setattr("colorbench_siggraph17.model.reveal", lambda ab, points: drawn.extend(points) or ab[:, :1])
+    random_hints(torch.zeros(count, 2, 16, 40), Options())
+    expected = np.array(list(authors_points(np.random.default_rng(0), count, 16, 40)))
+    drawn = np.array(drawn)
+    counts, due = (np.bincount(points[:, 0], minlength=count) for points in (drawn, expected))
+    for number in range(20):  # P(no more than so many points)
+        assert (counts <= number).mean() == pytest.approx((due <= number).mean(), abs=0.06)
+    assert {*drawn[:, 3]} == {*range(1, 10)}
+    for column, side in ((1, 16), (2, 40), (3, 10)):
+        for value in range(side):
+            shares = [(points[:, column] <= value).mean() for points in (drawn, expected)]
+            assert shares[0] == pytest.approx(shares[1], abs=0.03), (column, value)
+
+
+def test_the_whole_ab_of_some_images_is_shown():
+    ab = 30 * torch.randn(400, 2, 8, 8)
+    hints = random_hints(ab, Options(stop=0.999, whole=0.25))
+    whole = hints[:, 2].mean((1, 2))
+    assert whole.eq(1).float().mean() == pytest.approx(0.25, abs=0.1)
+    assert torch.equal(hints[whole == 1, :2], ab[whole == 1])
+    assert random_hints(ab[:20], Options(stop=0.1)).shape == (20, 3, 8, 8)  # where a point of 9 px has no room
+
+
+@pytest.mark.parametrize("wrong", [{"stop": 0}, {"largest": 0}, {"whole": 1.5}])
+def test_an_option_out_of_its_range_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"needs {next(iter(wrong))} in"):
+        plugin.build(width=0.1, hints=True, **wrong)
 
 
 def test_only_the_variant_that_learns_from_hints_takes_them():

@@ -2,10 +2,13 @@
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, call
 from run_folders import IMAGES, FakeRun
 
+import colorbench
+from colorbench import UserError
 from colorbench.report.compare import compare
 from colorbench.report.publish import publish
 from colorbench.runs.folder import RunFolder
@@ -65,6 +68,12 @@ def test_every_row_is_called_by_what_became_of_it(runs):
     assert frame.loc["newly-failing", "mse_a":].isna().all()
 
 
+def test_python_compares_as_the_command_does(runs):
+    pd.testing.assert_frame_equal(colorbench.compare(*runs), compare(*map(RunFolder, runs)))
+    with pytest.raises(UserError, match="is no run folder"):
+        colorbench.compare(runs[0], runs[0].parent)
+
+
 def test_the_command_prints_a_table_and_writes_nothing(runs):
     before = {file: file.read_bytes() for run in runs for file in run.rglob("*") if file.is_file()}
     result = call("compare", *runs)
@@ -87,7 +96,11 @@ def test_a_script_is_told_of_what_is_worse_or_fails_now(runs, name):
             )
         )
     assert call("compare", *runs).exit_code == 0
-    assert call("compare", *runs, "--fail-on", "worse").exit_code == (name in ("worse", "newly-failing"))
+    told = call("compare", *runs, "--fail-on", "worse")
+    assert told.exit_code == (name in ("worse", "newly-failing", "only-in-a"))
+    assert (f"--fail-on worse applies to {name} (" in told.stderr) == bool(told.exit_code)
+    uncompared = name in ("done-in-neither", "no-seed-in-common", "only-in-b")
+    assert (f"colorbench: not compared: {name} (" in told.stderr) == uncompared
 
 
 @pytest.mark.parametrize("name", ["no-seed-in-common", "done-in-neither"])

@@ -168,6 +168,23 @@ def test_the_notes_tell_what_the_numbers_do_not(mixed):
         assert told in notes
 
 
+def test_bold_is_explained_where_something_is_bold_alone(tmp_path, errors):
+    run = FakeRun(tmp_path, ["plain", "better"], seeds=(0,))
+    run.cell("plain", 0, errors)
+    for done in (False, True):
+        run.cell("better", 0, **({"mse": errors * 0.8} if done else {"reason": "no"}))
+        text = report.write(run.folder)
+        assert "Lower is better under ↓, higher under ↑." in text
+        assert ("Bold: the best" in text, "| **" in text) == (done, done)
+
+
+def test_a_note_on_an_environment_names_a_few_cells_and_counts_the_others(tmp_path, errors):
+    run = FakeRun(tmp_path, ["plain"], seeds=tuple(range(6)))
+    for seed in run.record.seeds:
+        run.cell("plain", seed, errors, environment=ELSEWHERE if seed == 5 else HERE)
+    assert "(plain seed 0, plain seed 1, plain seed 2, 2 more): AMD EPYC" in notes_of(report.write(run.folder))
+
+
 def test_one_line_names_what_was_compared(tmp_path, errors):
     run = FakeRun(tmp_path, ["plain"], seeds=(0,))
     run.cell("plain", 0, errors)
@@ -210,6 +227,15 @@ def test_models_stand_between_the_floor_and_the_bound(tmp_path, errors):
         True,
         False,
     ]
+
+
+def test_an_ablation_that_sees_the_truth_is_named_on_its_own_page_alone(tmp_path, errors):
+    run = FakeRun(tmp_path, ["plain", "plain/seeing"], seeds=(0,))
+    run.cell("plain", 0, errors)
+    run.cell("plain/seeing", 0, errors * 0.5, parent="plain", sees_truth=True)
+    said = "Made from the true colors, which no colorization has, and never in bold"
+    assert said not in notes_of(report.write(run.folder))
+    assert f"{said}: plain/seeing." in (run.folder.path / "ablations.md").read_text()
 
 
 def test_without_a_bound_there_is_only_the_skill(tmp_path, errors):

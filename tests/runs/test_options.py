@@ -126,6 +126,53 @@ def test_what_an_option_cannot_be_is_one_line(given, said):
         configured(**given)
 
 
+def rates(registry, name):
+    return [stage.learning_rate for stage in registry.specs["model"][name].schedule(PRESETS["smoke"])]
+
+
+def test_every_model_that_trains_has_a_factor_on_its_learning_rates(registry):
+    def trains(spec):
+        return bool(spec.schedule(PRESETS["smoke"])) and not spec.trained_as
+
+    models = {name: spec for name, spec in registry.specs["model"].items() if spec.parent is None}
+    swept, factors = plugins.load(), parsed(f"{name}.rate_factor=0.5,1,2" for name in models if trains(models[name]))
+    configure(swept, factors)
+    assert len(factors) > 4
+    for name in (key.rpartition(".")[0] for key in factors):
+        assert rates(swept, name) == rates(registry, name)
+        for factor in (0.5, 2.0):
+            assert rates(swept, f"{name}/rate-factor-{factor}") == [factor * rate for rate in rates(registry, name)]
+    for name in models.keys() - {key.rpartition(".")[0] for key in factors}:
+        with pytest.raises(UserError, match=f"unknown option of {name}: 'rate_factor'"):
+            configure(plugins.load(), {f"{name}.rate_factor": 2})
+
+
+def test_a_factor_on_the_learning_rates_reaches_the_ablations_that_are_trained():
+    net = replace(spec("net"), options={"count": 3})
+    registry = registry_of(net, net.variant("more", count=4), replace(net.variant("at-test"), trained_as="net"))
+    configure(registry, parsed(["net.rate_factor=2"]))
+    assert [rates(registry, name) for name in ("net", "net/more", "net/at-test")] == [[0.1], [0.1], [0.05]]
+    with pytest.raises(
+        UserError, match=r"option rate_factor of net cannot be 0\.0 \(ValueError: it has to be above 0\)"
+    ):
+        configure(registry, parsed(["net.rate_factor=0"]))
+
+
+def test_an_option_of_that_name_is_the_model_s_own():
+    registry = registry_of(replace(spec("net"), options={"rate_factor": 5}))
+    configure(registry, parsed(["net.rate_factor=2"]))
+    assert registry.specs["model"]["net"].option_values == {"rate_factor": 2}
+    assert rates(registry, "net") == [0.05]
+
+
+def test_a_factor_on_the_learning_rates_is_in_the_key(optional):
+    given = {"plugin_files": [optional.file], "options": {"tiny.rate_factor": [1, 4]}}
+    cells = prepare(Options(["tiny"], "portraits", replace(PRESETS["smoke"], size=16), optional.run, **given)).cells
+    rates = {cell.spec.name: cell.record.made_from["stages"][0]["learning_rate"] for cell in cells}
+    assert rates == {"tiny": 0.001, "tiny/rate-factor-4.0": 0.004}
+    assert len({cell.record.key for cell in cells}) == 2
+
+
 @pytest.mark.parametrize("text", ["net", "net.count", "net.count=", "count=3", ".count=3", "net.=3"])
 def test_an_option_is_said_in_full(text):
     with pytest.raises(UserError, match=r"say MODEL\.KEY=VALUE"):
@@ -340,7 +387,7 @@ def test_a_model_is_trained_on_from_a_file(optional):
     [
         (
             {"x": torch.zeros(1)},
-            "it lacks convolution.0.weight, convolution.0.bias, and the model has no x; give weights",
+            "it lacks convolution.0.weight, convolution.0.bias, and the model has no x; give weights of tiny at width ",
         ),
         (INITIAL | {"convolution.0.bias": torch.zeros(3)}, "convolution.0.bias is (3,), not (2,)"),
         ({"params": INITIAL, "params_ema": INITIAL}, "holds several states, params and params_ema"),
@@ -367,7 +414,7 @@ def test_initial_weights_are_for_what_trains(optional):
         (("--initial", f"grey={file}", "--models", "grey"), "it learns nothing by itself"),
         (("--initial", f"tiny={file}", "--weights", f"tiny={file}"), "--weights gives its weights already"),
         (("--initial", f"grey={file}"), "unknown model that runs for --initial 'grey'"),
-        (("--initial", "tiny"), "--initial tiny: say NAME=FILE"),
+        (("--initial", "tiny"), "no published weights of tiny are known; give a file of yours as tiny=FILE"),
     ):
         result = optional("tiny", *given)
         assert (result.exit_code, said in one_line(result)) == (2, True), result.stderr

@@ -135,7 +135,9 @@ def test_pytest_fails_where_a_law_is_broken_and_skips_what_comes_after_it(tiny):
 def test_pytest_says_in_one_line_what_is_not_there(tmp_path, capsys):
     status, _ = inner_pytest("--colorbench", "portrait", tmp_path)
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "--colorbench: unknown model, dataset" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--colorbench: unknown model, dataset" in said
+    assert "or install its package first: pip install ." in said
 
 
 def test_the_pytest_plugin_imports_nothing_slow():
@@ -175,7 +177,8 @@ def test_a_new_plugin_keeps_every_law_and_its_own_tests_pass(colorbench, tmp_pat
         ("model", "a--b", "a package cannot be called 'a--b'"),
         ("model", "1st", "a package cannot be called '1st'"),
         ("model", "a" * 61, "use up to 60 lower-case letters"),
-        ("model", "all", "all stands for everything that there is; choose another name"),
+        ("model", "all", "all is a word of the command line; choose another name"),
+        ("model", "everything", "everything is a word of the command line; choose another name"),
         ("metric", "model", "no column can be called 'model'"),
         ("model", "grey", "model 'grey' is there already, by colorbench_bounds"),
         ("model", "metrics", "model 'metrics' is there already, by the module colorbench_metrics"),

@@ -7,7 +7,8 @@ import pytest
 from colorbench.testing.targets import ALL, find_targets
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-FILES = [file for file in EXAMPLES.rglob("*.py") if file.name != "base_epochs.py"]  # whose dozen differs in epochs
+MANY = ("base_epochs.py", "initializations.py")  # whose ablations differ in epochs and first weights alone
+FILES = [file for file in EXAMPLES.rglob("*.py") if file.name not in MANY]
 TARGETS = find_targets([ALL, *map(str, FILES)], ablations=True)
 
 

@@ -1,0 +1,130 @@
+"""The trained models of a run under a series of protocols that differ in one field: a curve for each."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from colorbench import report
+from colorbench.api.common import load_registry, say
+from colorbench.api.evaluate import evaluate, protocol_to_score
+from colorbench.api.run import Run, reported
+from colorbench.api.score import context_to_score
+from colorbench.code import plugin_code
+from colorbench.data.splits import dataset_name
+from colorbench.errors import UserError, refuse_unknown
+from colorbench.harness.preflight import check_protocol
+from colorbench.harness.protocols import predict_under
+from colorbench.plugins import Registry
+from colorbench.protocol import ASKED_WITH, Protocol
+from colorbench.report import results
+from colorbench.runs import executors
+from colorbench.runs import folder as files
+from colorbench.runs.folder import RunFolder, cell_name
+from colorbench.runs.identity import key_of
+from colorbench.runs.plan import Context
+from colorbench.runs.records import DONE, OtherProtocols, protocol_record
+
+EVERY = "all"
+
+
+def parse_series(text: str, registry: Registry) -> tuple[str, list[str | int]]:
+    """The field and its values, each once, of "FIELD=V1,V2": "hints=1,10" or "degradation=blur:2,noise".
+
+    A degradation without a strength has all of its own, and "all" stands for all of all. Raises UserError for anything
+    else than a field that a trained network can be asked with, and values of its type.
+    """
+    field, _, listed = text.partition("=")
+    words = [word.strip() for word in listed.split(",") if word.strip()]
+    refuse_unknown("field for --vary", [field], ASKED_WITH)
+    if not words:
+        raise UserError(f"--vary {text} has no values; say {field}=VALUE,VALUE")
+    if field == "degradation":
+        known = registry.specs["degradation"]
+        names = [*known] if words == [EVERY] else words
+        registry.find("degradation", [name.partition(":")[0] for name in names])
+        named = ([name] if ":" in name else [f"{name}:{s:g}" for s in known[name].strengths] for name in names)
+        return field, list(dict.fromkeys(value for values in named for value in values))
+    if isinstance(getattr(Protocol, field), str):
+        return field, list(dict.fromkeys(words))
+    if wrong := [word for word in words if not word.isdecimal()]:
+        raise UserError(f"--vary {text}: {', '.join(wrong)} is no whole number; say {field}=1,10")
+    return field, list(dict.fromkeys(map(int, words)))
+
+
+def evaluate_series(
+    run: str | Path, data: str, varied: str, out: str | None = None, plugin_files: Sequence[Path] = (), **others: Any
+) -> Run:
+    """`evaluate`, and then ask the same trained models under protocols that differ in one field from that one.
+
+    `varied` is "FIELD=V1,V2", see `parse_series`; `others` are further settings of `evaluate`. What is there already is
+    kept. Raises UserError for a series that cannot be, with nothing changed, and, once all else is written, naming the
+    models that could not be asked.
+    """
+    registry = load_registry(plugin_files, {})
+    field, values = parse_series(varied, registry)
+    base = protocol_to_score(RunFolder(run), registry, others.get("protocol"))
+    changed: list[dict[str, Any]] = [{field: value} for value in values if value != getattr(base, field)]
+    members = [replace(base, name=f"{field}={each[field]}", **each) for each in changed]
+    for protocol in members:
+        check_protocol(protocol)
+    named = filter(None, [dataset_name(data), others.get("protocol"), field])
+    evaluated = evaluate(run, data, out or str(Path(run, "evaluations", "-".join(named))), plugin_files, **others)
+    context = context_to_score(evaluated.folder, registry, data, tuple(plugin_files))
+    record = context.folder.record
+    command = next(there for there in reversed(record.commands) if " --vary " not in there)
+    record.commands = list(dict.fromkeys([*record.commands, f"{command} {shlex.join(['--vary', varied])}"]))
+    with context.folder.held():
+        context.folder.write(record)
+        failed = _ask(context, [base, *members], field, Path(run).resolve())
+    series = reported(evaluated.folder, evaluated.cells, plugin_files)
+    if failed:
+        raise UserError(f"left out of {series.path / report.PROTOCOLS}: {'; '.join(failed)}")
+    return series
+
+
+def _ask(context: Context, protocols: Sequence[Protocol], field: str, trained_in: Path) -> list[str]:
+    """Write what each cell answers as soon as it has, and return a reason for each that fails."""
+    folder, record, failed = context.folder, context.folder.record, []
+    others, tables = _there(context, protocols, field)
+    for cell in [cell for cell in folder.cells() if cell.status == DONE]:
+        name, key = cell_name(cell.model, cell.seed), (cell.predicted_by, cell.scored_by)
+        if others.cells.get(name) == key:
+            continue
+        request = context.request(cell, folder.cell_dir(cell.model, cell.seed), trained_in=trained_in)
+        try:
+            tables[name] = executors.call(partial(predict_under, protocols), request)
+        except (RuntimeError, UserError) as error:  # what is raised there, and the end of its process
+            failed.append(f"{cell.model} seed {cell.seed}: {error}")
+            continue
+        others.cells[name] = key
+        content = files.to_parquet(pd.concat(tables.values(), ignore_index=True))
+        record.others, record.files[files.PROTOCOLS] = others, files.sha256(content)
+        files.write_aside(folder.path / files.PROTOCOLS, content)
+        folder.write(record)
+        say(f"{cell.model} seed {cell.seed}: asked with {len(protocols)} values of {field}")
+    return failed
+
+
+def _there(
+    context: Context, protocols: Sequence[Protocol], field: str
+) -> tuple[OtherProtocols, dict[str, pd.DataFrame]]:
+    """What the folder has of this very series, and the rows by cell; else a series without any."""
+    folder, told = context.folder, [protocol_record(protocol) for protocol in protocols]
+    damages = {name for name, strength in (protocol.damage for protocol in protocols) if strength}
+    plugins = {context.registry.plugin_of("degradation", name).source for name in damages}
+    code = key_of([plugin_code(source) for source in sorted(plugins)])
+    there = folder.record.others
+    if there and (there.protocols, there.varied, there.code) == (told, field, code):
+        rows = results.read(folder).protocols
+        cells: Any = iter(rows.groupby(["model", "seed"])) if len(rows) else ()
+        tables = {cell_name(model, int(seed)): of_cell for (model, seed), of_cell in cells}
+        kept = {name: keys for name, keys in there.cells.items() if name in tables}
+        return OtherProtocols(told, kept, field, code), tables
+    return OtherProtocols(told, {}, field, code), {}

@@ -1,0 +1,77 @@
+"""A file from the web, gone on with from where an earlier download was cut off."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from tqdm import tqdm
+
+TIMEOUT = 15, 60  # seconds: until the server answers, and between two parts of what it sends
+CHUNK = 1 << 16  # bytes written at once; of one that is cut off nothing is kept
+
+
+class DownloadError(Exception):
+    """Why a file could not be had."""
+
+
+def download(url: str, part: Path, size: int = 0) -> None:
+    """Download the file at `url` into `part`, after what is there already if the server can do so.
+
+    `size` is the length that is due in bytes, 0 for any. Raises DownloadError, and OSError if `part` cannot be written;
+    what has come until then stays in `part`.
+    """
+    there = part.stat().st_size if part.exists() else 0
+    if size and there == size:
+        return
+    with _asked(url, there) as answer:
+        start, total = _extent(answer)
+        if there and (answer.status_code == requests.codes.requested_range_not_satisfiable or start not in (0, there)):
+            part.unlink()  # it is longer than the file, or cannot be gone on with
+            download(url, part, size)
+            return
+        if not answer.ok or start not in (0, there):
+            raise DownloadError(f"the server answers {answer.status_code} {answer.reason}".rstrip())
+        if size and total not in (0, size):
+            raise DownloadError(f"the file there has {total:,} bytes, not {size:,}")
+        _receive(answer, part, start, size or total)
+
+
+def _asked(url: str, start: int) -> requests.Response:
+    # A compressed answer would have another length, and no place to go on from.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        return requests.get(url, headers=headers, stream=True, timeout=TIMEOUT)
+    except requests.Timeout as error:
+        raise DownloadError(f"{urlsplit(url).netloc} does not answer") from error
+    except requests.RequestException as error:
+        raise DownloadError(f"no connection to {urlsplit(url).netloc} ({type(error).__name__})") from error
+
+
+def _extent(answer: requests.Response) -> tuple[int, int]:
+    """At which byte of the file an answer starts, and how many the file has; 0 if the server does not say."""
+    if answer.status_code == requests.codes.partial_content:
+        said = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        return (int(said[1]), int(said[2]) if said[2] != "*" else 0) if said else (-1, 0)
+    return 0, int(length) if (length := answer.headers.get("Content-Length", "")).isdecimal() else 0
+
+
+def _receive(answer: requests.Response, part: Path, start: int, total: int) -> None:
+    bar = tqdm(desc=part.name.strip("."), initial=start, total=total or None, unit="B", unit_scale=True, disable=None)
+    with part.open("ab" if start else "wb") as file, bar:
+        try:
+            for chunk in answer.iter_content(CHUNK):
+                file.write(chunk)
+                bar.update(len(chunk))
+                if total and file.tell() > total:
+                    raise DownloadError(f"the server sends more than {total:,} bytes")
+        except requests.RequestException as error:
+            raise DownloadError(_cut_off(file.tell(), total)) from error
+        if file.tell() < total:
+            raise DownloadError(_cut_off(file.tell(), total))
+
+
+def _cut_off(came: int, total: int) -> str:
+    return f"it was cut off after {came:,} of {f'{total:,}' if total else 'unknown'} bytes"
