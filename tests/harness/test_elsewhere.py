@@ -1,5 +1,6 @@
 """Pictures made elsewhere are rows like any other: matched by name, with the true L, or refused by name."""
 
+import errno
 import io
 import shutil
 import zipfile
@@ -99,6 +100,22 @@ def test_the_export_is_what_the_protocol_feeds_and_takes_no_full_folder(photos, 
     result = call("export", photos, exported, "--size", 32)
     assert result.exit_code == 2
     assert "not an empty folder" in one_line(result)
+
+
+def test_a_full_disk_leaves_no_export_that_looks_whole(photos, tmp_path, monkeypatch):
+    save, saved = Image.Image.save, []
+
+    def full(self, file, *arguments):
+        saved.append(file)
+        if len(saved) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, file, *arguments)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    for said in ("the disk is full: free some space", ""):
+        result = call("export", photos, tmp_path / "exported", "--size", 32)
+        assert said in (one_line(result) if said else result.stderr)
+        assert [*(tmp_path / "exported").iterdir()] == [] if said else result.exit_code == 0
 
 
 def test_the_grey_input_has_the_luminance_of_the_truth(exported):
