@@ -18,7 +18,7 @@ from colorbench.color import luminance, recombine
 from colorbench.data.cache import Images, decode_all
 from colorbench.data.loader import to_rgb
 from colorbench.data.splits import open_splits, refuse_inside
-from colorbench.errors import UserError, refuse_empty
+from colorbench.errors import UserError, reason, refuse_empty, whatever_raised
 from colorbench.harness.predict import BATCH, Damage, damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.plugins import load
@@ -62,7 +62,10 @@ def _write(images: Images, folder: Path, protocol: Protocol, damage: Damage | No
     for start in range(0, len(images), BATCH):
         truth = np.array(images.pixels[start : start + BATCH])
         rgb = to_rgb(truth, torch.device("cpu"))
-        L = damage(rgb, images.digests[start : start + BATCH]) if damage else luminance(rgb, protocol)
+        try:
+            L = damage(rgb.clone(), images.digests[start : start + BATCH]) if damage else luminance(rgb, protocol)
+        except whatever_raised() as error:
+            raise UserError(f"the images cannot be damaged: {reason(error)}; mend the plugin of that") from error
         grey = to_pixels(recombine(L, L.new_zeros(len(L), 2, *L.shape[2:]), protocol))[..., 0]
         for name, *pixels in zip(images.names[start:], grey, truth, strict=False):
             for kind, picture in zip(KINDS, pixels, strict=True):

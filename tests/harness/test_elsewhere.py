@@ -118,6 +118,23 @@ def test_a_full_disk_leaves_no_export_that_looks_whole(photos, tmp_path, monkeyp
         assert [*(tmp_path / "exported").iterdir()] == [] if said else result.exit_code == 0
 
 
+def test_a_damage_that_fails_stops_the_export_in_one_line(photos, tmp_path):
+    plugin = tmp_path / "burst.py"
+    plugin.write_text(
+        "from colorbench import DegradationSpec, Protocol, hookimpl\n\n\n"
+        "def apply(rgb, strength, seeds):\n    rgb.zero_()\n    raise GeneratorExit('burst')\n\n\n"
+        "@hookimpl\ndef register_degradations(register):\n"
+        "    register(DegradationSpec('burst', 'a test', apply, [1.0], 'times'))\n\n\n"
+        "@hookimpl\ndef register_protocols(register):\n"
+        "    register(Protocol('burst', 'a test', 'a test', degradation='burst:1'))\n"
+    )
+    arguments = ("--size", 32, "--plugin", plugin, "--protocol", "burst")
+    result = call("export", photos, tmp_path / "exported", *arguments)
+    assert result.exit_code == 2
+    assert "the images cannot be damaged: GeneratorExit: burst; mend the plugin of that" in one_line(result)
+    assert [*(tmp_path / "exported").iterdir()] == []
+
+
 def test_the_grey_input_has_the_luminance_of_the_truth(exported):
     for file in (exported / "truth").rglob("*.png"):
         grey = np.asarray(Image.open(exported / "input" / file.relative_to(exported / "truth")).convert("RGB"))
