@@ -133,7 +133,7 @@ def test_without_a_reference_there_is_no_gain(tmp_path, errors):
 
 
 def test_every_model_has_a_row_worst_first_and_without_scores_last(mixed):
-    assert list(mixed.frame().index) == ["plain", "better (trained elsewhere)", "broken", "stopped"]
+    assert list(mixed.frame().index) == ["plain", "better", "broken", "stopped"]
     rows = rows_of(report.write(mixed.folder))
     assert list(rows)[2:] == ["plain", "better (trained elsewhere)", "broken", "stopped"]
     assert rows["plain"][-1] == "done"
