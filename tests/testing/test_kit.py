@@ -104,8 +104,7 @@ def test_a_plugin_that_prints_closes_and_forks_changes_nothing_of_what_is_told(c
     [
         (
             "portrait",
-            "unknown model, dataset, metric, protocol, degradation, diagnostic or plugin 'portrait' "
-            "(did you mean 'portraits'?)",
+            "degradation, diagnostic or plugin 'portrait' (did you mean 'portraits'?)",
         ),
         ("absent.py", "cannot load the plugin absent.py: there is no such file"),
     ],
