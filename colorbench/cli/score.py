@@ -40,7 +40,7 @@ def score(
     With a single --protocol, the table of pictures uses that protocol.
 
     \b
-    colorbench score colored/ deoldify=other/ --truth photos/
+    colorbench score colored/ other=elsewhere/ --truth photos/
     colorbench score results/my-run --plugin my_metric.py
     colorbench score results/my-run --protocol all
     """

@@ -142,7 +142,7 @@ def load_published(
     tensors of real numbers, or does not fit by key, shape and kind of number; `width`, if given, is one that the user
     can change for it.
     """
-    state, own = _state_in(_content(file), file), trained_state(network, base)
+    state, own = read_state(file), trained_state(network, base)
     if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if spec.convert and state.keys() != own.keys():
@@ -188,6 +188,14 @@ def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         if given.dtype != due.dtype and not {given.dtype, due.dtype} <= FLOATS:
             return f"{key} is {given.dtype}, not {due.dtype}"
     return ""
+
+
+def read_state(file: Path) -> Mapping[str, Tensor]:
+    """The tensors in a weight file by name, whether safetensors or what torch.save wrote. Nothing in it is executed.
+
+    For a plugin whose option names a file. Raises UserError if it cannot be read, or holds anything but tensors.
+    """
+    return _state_in(_content(file), file)
 
 
 def _content(file: Path) -> bytes:

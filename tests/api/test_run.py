@@ -276,7 +276,7 @@ import colorbench
 
 @colorbench.hookimpl
 def register_models(register):
-    register(colorbench.spec("cnn").variant("wide", width_factor=2))
+    register(colorbench.spec("cnn").variant("wide", channels=128))
 """
 
 

@@ -440,7 +440,7 @@ def test_a_helper_that_is_imported_by_its_name_counts(line, tmp_path, monkeypatc
 
 def test_a_model_is_timed_again_when_another_cell_is_in_its_place(bench, monkeypatch):
     timed, rate = [], {"median": 0.5, "iqr": 0.01, "rounds": 7}
-    monkeypatch.setattr(throughput, "_measure", lambda request: timed.append(request["seed"]) or {"infer_1": rate})
+    monkeypatch.setattr(throughput, "_measure", lambda request, *_: timed.append(request["seed"]) or {"infer_1": rate})
     table = bench.folder / "table.txt"
     table.write_text("1 2 3")
     bench.change("OPTIONS = {}", f"OPTIONS = {{'table': {str(table)!r}}}")

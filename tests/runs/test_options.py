@@ -144,7 +144,7 @@ def test_every_model_that_trains_has_a_factor_on_its_learning_rates(registry):
             assert rates(swept, f"{name}/rate-factor-{factor}") == [factor * rate for rate in rates(registry, name)]
     for name in models.keys() - {key.rpartition(".")[0] for key in factors}:
         with pytest.raises(UserError, match=f"unknown option of {name}: 'rate_factor'"):
-            configure(plugins.load(), {f"{name}.rate_factor": 2})
+            configure(registry, {f"{name}.rate_factor": 2})
 
 
 def test_a_factor_on_the_learning_rates_reaches_the_ablations_that_are_trained():
