@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 LONGEST_REASON = 1000  # characters
-MANY = 20  # names that one line still lists in full
+MANY = 25  # names that one line lists
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a terminal or an editor acts on: control characters, ends of lines, turns of direction; and halves of characters.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -84,12 +84,14 @@ class UserValueError(UserError, ValueError):
 def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: str = "") -> None:
     """Raises UserError naming all of `names` that are not `known`, the nearest match of each, and what exists.
 
-    Of many names, those that are parent/change are left out of what exists.
+    Of many names that exist, those that are parent/change are left out, and then all but the first.
     """
     known = list(known)
     if unknown := [name for name in names if name not in known]:
         said = ", ".join(f"{shown(name, LONGEST_REASON)}{_nearest(str(name), known)}" for name in unknown)
         there = known if len(known) <= MANY else [name for name in known if "/" not in name] or known
+        if len(there) > MANY:
+            there = [*there[:MANY], f"{len(there) - MANY} more"]
         raise UserError(f"unknown {noun} {said}; there is: {', '.join(there) or 'none'}{hint}")
 
 
@@ -112,7 +114,8 @@ def refuse_unknown_data(data: str, datasets: Iterable[str]) -> None:
     if not data:
         raise UserError("--data is empty; name a dataset, or a folder or zip of images")
     if (name := data.partition(":")[0]) not in set(datasets) and not os.path.exists(data):
-        refuse_unknown("dataset or path", [name if ":" in data else data], datasets)
+        hint = ", or the path of a folder or zip of images that exists"
+        refuse_unknown("dataset or path", [name if ":" in data else data], datasets, hint)
 
 
 def refuse_empty(**options: object) -> None:

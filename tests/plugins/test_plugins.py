@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from colorbench import hooks, plugins
-from colorbench.errors import UserError
+from colorbench.errors import UserError, refuse_unknown
 from colorbench.specs import KINDS
 
 CORE = Path(plugins.__file__).parent
@@ -203,3 +203,10 @@ def test_nothing_imports_upward():
         for file in (CORE / folder).rglob("*.py"):
             imported = set(re.findall(r"(?:from|import) colorbench\.(\w+)", file.read_text())) & MAY_IMPORT.keys()
             assert imported <= allowed, file
+
+
+def test_of_many_names_that_there_are_one_line_lists_some_and_counts_the_others():
+    with pytest.raises(UserError) as caught:
+        refuse_unknown("name", ["zzz"], [f"name-{index}" for index in range(30)])
+    assert "name-24, 5 more" in str(caught.value)
+    assert "name-25" not in str(caught.value)
