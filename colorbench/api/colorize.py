@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorbench.data.sources import SUFFIXES, pictures
-from colorbench.errors import DISK_FULL, UserError, reason, refuse_empty
+from colorbench.errors import DISK_FULL, UserError, reason, refuse_empty, whatever_raised
 from colorbench.harness.photo import Photo, Picture, png_of, read
 from colorbench.harness.recolor import color, color_picture, hints_of
 from colorbench.harness.trained import Loaded, find_model
@@ -42,7 +42,7 @@ def colorize(
 
 
 @dataclass(frozen=True)
-class Settings:
+class ColorizeSettings:
     """How photos are colored. `weights` are files by model, used instead of `run`; "published" is a kept one.
 
     `out` is a folder, or one file for one photo and model; default: the current folder. Existing files are replaced
@@ -58,7 +58,7 @@ class Settings:
 
 
 def colorize_files(
-    photos: Sequence[str], models: Sequence[str], settings: Settings, plugins: Sequence[Path] = ()
+    photos: Sequence[str], models: Sequence[str], settings: ColorizeSettings, plugins: Sequence[Path] = ()
 ) -> Iterator[Path | UserError]:
     """Color photos, given by files, folders or patterns, with each model, into PHOTO-MODEL.png.
 
@@ -119,7 +119,10 @@ def _refuse_inside(folder: Path, given: str) -> None:
 
 
 def _colored(
-    found: Sequence[tuple[Path, PurePath]], loaded: Sequence[Loaded], targets: list[list[Path]], settings: Settings
+    found: Sequence[tuple[Path, PurePath]],
+    loaded: Sequence[Loaded],
+    targets: list[list[Path]],
+    settings: ColorizeSettings,
 ) -> Iterator[Path | UserError]:
     made_of: dict[Path, Path] = {}
     bar = tqdm(found, unit="photo", disable=None if len(found) > 1 else True)
@@ -147,7 +150,7 @@ def _refusal(out: Path, photo: Path, made_of: Mapping[Path, Path], overwrite: bo
     return ""
 
 
-def _color(file: Path, wanted: Sequence[tuple[Loaded, Path]], settings: Settings) -> Iterator[Path | UserError]:
+def _color(file: Path, wanted: Sequence[tuple[Loaded, Path]], settings: ColorizeSettings) -> Iterator[Path | UserError]:
     """The photo colored by each model into a file; or why not."""
     if not wanted:
         return
@@ -164,13 +167,13 @@ def _color(file: Path, wanted: Sequence[tuple[Loaded, Path]], settings: Settings
             yield error
 
 
-def _write(model: Loaded, photo: Photo, out: Path, settings: Settings) -> None:
+def _write(model: Loaded, photo: Photo, out: Path, settings: ColorizeSettings) -> None:
     try:
         hints = hints_of(settings.hints, photo, model) if settings.hints else None
         png = png_of(color(model, photo, hints, settings.intensity), photo)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin's network raises
+    except whatever_raised() as error:
         raise UserError(f"{out} was not made: {model.spec.name} fails ({reason(error)})") from error
     try:
         write_aside(out, png)

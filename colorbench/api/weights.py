@@ -26,7 +26,7 @@ def add(name: str, file: Path, plugin_files: Sequence[Path] = ()) -> Path:
     fit the model by names and shapes.
     """
     spec, weights = published.chosen(load(plugin_files), name)
-    with _aside(weights) as aside:
+    with _aside(weights, "new") as aside:
         try:
             if not stat.S_ISREG(file.stat().st_mode):  # reading from a pipe might never end
                 raise UserError(f"cannot read {file}: it is no file; name the file of the weights")
@@ -36,12 +36,11 @@ def add(name: str, file: Path, plugin_files: Sequence[Path] = ()) -> Path:
                 raise
             raise UserError(f"cannot read {file}: {error.strerror}; name the file of the weights") from error
         if why := published.why_unsound(weights, aside):
-            aside.unlink()
             raise UserError(
                 f"{file} is not the published {weights.file}: {why}; get that from {weights.page}, "
                 f"or use yours unkept, as --weights {spec.name}={file}"
             )
-        return _keep(spec, weights, aside)
+        return _keep(spec, weights, aside, file)
 
 
 def fetch(name: str, plugin_files: Sequence[Path] = ()) -> Path:
@@ -56,7 +55,7 @@ def fetch(name: str, plugin_files: Sequence[Path] = ()) -> Path:
     elsewhere = f"; download it from {weights.page} elsewhere, and say colorbench weights add {name} FILE"
     if not weights.url:
         raise UserError(f"{weights.file} cannot be fetched: it has no address of its own{elsewhere}")
-    with _aside(weights) as aside:
+    with _aside(weights, "part") as aside:
         try:
             download(weights.url, aside, weights.size)
         except DownloadError as error:
@@ -65,7 +64,7 @@ def fetch(name: str, plugin_files: Sequence[Path] = ()) -> Path:
         if why := published.why_unsound(weights, aside):
             aside.unlink()
             raise UserError(f"what came from {weights.url} is not {weights.file}, and was not kept: {why}{elsewhere}")
-        return _keep(spec, weights, aside)
+        return _keep(spec, weights, aside, aside)
 
 
 def verify(plugin_files: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
@@ -82,19 +81,23 @@ def verify(plugin_files: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _aside(weights: PublishedWeights) -> Iterator[Path]:
-    """Where the file is made before it is kept; nobody else makes it meanwhile."""
+def _aside(weights: PublishedWeights, ending: str) -> Iterator[Path]:
+    """Where the file is made before it is kept; nobody else makes it meanwhile. Only a "part" stays there."""
     folder = published.folder()
+    aside = folder / f".{weights.file}.{ending}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / f".{weights.file}.lock", blocking=False):
-            yield folder / f".{weights.file}.part"
+            yield aside
     except filelock.Timeout as error:
         raise UserError(f"{weights.file} is being fetched by another command; wait until it is done") from error
+    finally:
+        if ending != "part":
+            aside.unlink(missing_ok=True)
 
 
-def _keep(spec: published.Spec, weights: PublishedWeights, aside: Path) -> Path:
-    """Put a sound file in its place, if the model can load it."""
+def _keep(spec: published.Spec, weights: PublishedWeights, aside: Path, named: Path) -> Path:
+    """Put a sound file in its place, if the model can load it; `named` is the same file as an error names it."""
     if isinstance(spec, ModelSpec):
-        build_published(spec, spec.published_size, aside)
+        build_published(spec, spec.published_size, named)
     return aside.replace(published.folder() / weights.file)

@@ -42,10 +42,10 @@ def colorize(
 
     from tqdm import tqdm
 
-    from colorbench.api.colorize import Settings, colorize_files
+    from colorbench.api.colorize import ColorizeSettings, colorize_files
 
     failed = written = 0
-    for done in colorize_files(photos, models, Settings(weights=given, **settings), plugins):
+    for done in colorize_files(photos, models, ColorizeSettings(weights=given, **settings), plugins):
         with tqdm.external_write_mode():
             if isinstance(done, UserError):
                 click.echo(f"colorbench: {one_line(str(done))}", err=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import ModelSpec, Preset, Stage
 from colorbench.hooks import hookimpl
+from colorbench.published import find_weights
 from colorbench_ddcolor.options import Options
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Kang et al. 2023: ConvNeXt-L, a pixel decoder and a transformer that learns colors",
         build=build,
         schedule=schedule,
-        options=Options(vgg=cached_vgg()),
+        options=Options(vgg=find_weights(VGG16_BN)),  # an option, so that it counts in what a result is bound to
         convert=convert,
         published_size=512,
     )
@@ -65,10 +64,3 @@ def schedule(preset: Preset) -> list[Stage]:
 def halved(progress: float) -> float:
     """Constant for the first fifth of the stage; halved there, and at every further tenth."""
     return 0.5 ** max(0, int(10 * progress + 1e-9) - 1)
-
-
-def cached_vgg() -> Path | None:
-    """The file in torch.hub's cache, if it is there: as an option it counts in what a result is bound to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    file = Path(os.environ.get("TORCH_HOME", cache), "hub", "checkpoints", VGG16_BN).expanduser()
-    return file if file.is_file() else None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colorbench.contract import ModelSpec, Preset, Stage, constant
 from colorbench.hooks import hookimpl
+from colorbench.published import find_weights
 from colorbench_deoldify.options import Options
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def register_models(register: Callable[[ModelSpec], None]) -> None:
         summary="Antic 2019, the artistic model: U-Net on ResNet34, NoGAN training",
         build=build,
         schedule=partial(schedule, gan_rate=1e-5),
-        options=Options(vgg=cached_vgg()),
+        options=Options(vgg=find_weights(VGG16_BN)),  # an option, so that it counts in what a result is bound to
         convert=convert,
         published_size=560,  # a render factor of 35
     )
@@ -100,10 +99,3 @@ def schedule(preset: Preset, gan_rate: float) -> list[Stage]:
 def first(share: float, epoch: int, count: int) -> Sequence[int]:
     """The first images, this share of all, but at least `FEWEST`."""
     return range(min(count, max(FEWEST, round(share * count))))
-
-
-def cached_vgg() -> Path | None:
-    """The file in torch.hub's cache, if it is there: as an option it counts in what a result is bound to."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch")
-    file = Path(os.environ.get("TORCH_HOME", cache), "hub", "checkpoints", VGG16_BN).expanduser()
-    return file if file.is_file() else None

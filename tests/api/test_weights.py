@@ -6,6 +6,7 @@ import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import filelock
 import numpy as np
 import pandas as pd
 import pytest
@@ -157,8 +158,25 @@ def test_a_file_that_does_not_fit_the_model_is_not_added(weights, place):
     torch.save(place.state | {"convolution.bias": torch.rand(3)}, place.file)
     place.content = place.file.read_bytes()
     place.declare("")
-    assert refused(weights("add", "tiny", place.file), "convolution.bias is (3,), not (2,)")
+    assert refused(
+        weights("add", "tiny", place.file), f"{place.file} does not fit", "convolution.bias is (3,), not (2,)"
+    )
     assert not place.whole
+
+
+def test_a_file_that_is_refused_leaves_alone_what_was_fetched_so_far(weights, place):
+    (part := place.kept / f".{NAME}.part").parent.mkdir()
+    part.write_bytes(place.content[:700])
+    place.file.write_bytes(b"x" * len(place.content))
+    assert refused(weights("add", "tiny", place.file), "its SHA-256 is")
+    assert {path.name for path in place.kept.iterdir()} - {f".{NAME}.lock"} == {part.name}
+    assert part.read_bytes() == place.content[:700]
+
+
+def test_two_commands_do_not_make_the_same_file(weights, place):
+    place.kept.mkdir()
+    with filelock.FileLock(place.kept / f".{NAME}.lock"):
+        assert refused(weights("fetch", "tiny"), "is being fetched by another command")
 
 
 @pytest.mark.parametrize(("name", "said"), [("tinny", "did you mean 'tiny'?"), ("cnn", "no published weights of cnn")])
@@ -174,6 +192,8 @@ def test_verify_names_what_is_damaged_or_unknown(weights, place):
     result = weights("verify")
     assert result.exit_code == 1
     assert re.fullmatch(f"other.pth: no plugin .*\n{NAME}: its SHA-256 is .*\n", result.stdout)
+    with pytest.raises(UserError, match=r"is damaged: its SHA-256 is .*; say colorbench weights fetch tiny"):
+        package.load_model("tiny", weights="published", plugins=place.plugin)
 
 
 @pytest.mark.parametrize("path", ["/file", "/moved"])
