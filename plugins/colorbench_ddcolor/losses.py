@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
+
+from colorbench.harness.networks import read_state
 
 SATURATION = 1.2  # of the true pictures that the perceptual and the adversarial loss compare with
 IMAGES = 4  # of a batch on each of the authors' GPUs, over which they sum the colorfulness loss
@@ -37,7 +38,7 @@ class Perceptual(nn.Module):
 
     `weights` is a file of torchvision's VGG16-BN. Without one the features are random, the same in every run, with
     their channels multiplied by `width`. The kernels are constants: they follow the module to its device, but are
-    neither parameters nor state. Raises ValueError if the file holds no such network.
+    neither parameters nor state. Raises UserError or ValueError if the file holds no such network.
     """
 
     mean: Tensor
@@ -94,10 +95,10 @@ def _vgg16_bn(width: float) -> nn.Sequential:
 
 
 def _read(layers: nn.Sequential, file: Path) -> None:
+    state = read_state(file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
         layers.load_state_dict({name: state[f"features.{name}"] for name in layers.state_dict()})
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError) as error:
+    except (LookupError, RuntimeError) as error:
         raise ValueError(f"{file} holds no VGG16-BN weights of torchvision ({type(error).__name__})") from error
 
 

@@ -6,7 +6,6 @@ Both see sRGB pictures (B, 3, H, W) normalized with ImageNet's mean and deviatio
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from colorbench.harness.networks import read_state
 from colorbench_deoldify.layers import SelfAttention, scaled, spectral
 
 LAYERS = {22: 20.0, 32: 70.0, 42: 10.0}  # the last ReLU of VGG16's third, fourth and fifth stage, and their weights
@@ -49,7 +49,7 @@ class Features(nn.Module):
 
     `weights` is a file of torchvision's VGG16-BN. Without one the features are random, the same in every run, with
     their channels multiplied by `width`. The kernels are constants: they follow the module to its device, but are
-    neither parameters nor state. Raises ValueError if the file holds no such network.
+    neither parameters nor state. Raises UserError or ValueError if the file holds no such network.
     """
 
     def __init__(self, weights: Path | None, width: float) -> None:
@@ -104,10 +104,10 @@ def _vgg16_bn(width: float) -> nn.Sequential:
 
 
 def _read(layers: nn.Sequential, file: Path) -> None:
+    state = read_state(file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
         layers.load_state_dict({name: state[f"features.{name}"] for name in layers.state_dict()})
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError) as error:
+    except (LookupError, RuntimeError) as error:
         raise ValueError(f"{file} holds no VGG16-BN weights of torchvision ({type(error).__name__})") from error
 
 
