@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from math import inf
 from pathlib import Path
 from types import NoneType, UnionType
@@ -143,7 +143,12 @@ def _changed(spec: ModelSpec, key: str, value: Any) -> ModelSpec:
 def _at_rate(schedule: Callable[[Preset], Sequence[Stage]], factor: float) -> Callable[[Preset], Sequence[Stage]]:
     if not 0 < factor < inf:
         raise ValueError("it has to be above 0")
-    return lambda preset: [replace(stage, learning_rate=factor * stage.learning_rate) for stage in schedule(preset)]
+
+    @wraps(schedule)  # by whose module the code counts
+    def scaled(preset: Preset) -> Sequence[Stage]:
+        return [replace(stage, learning_rate=factor * stage.learning_rate) for stage in schedule(preset)]
+
+    return scaled
 
 
 def _values_of(spec: ModelSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Weights that an option took from a file are replaced: such a model does not begi
 """
 
 from dataclasses import replace
+from functools import wraps
 
 from colorbench import hookimpl, plugins
 from colorbench.contract import untrained
@@ -42,7 +43,11 @@ def begun(network, how):
 
 
 def rebuilt(build, how):
-    return lambda **given: begun(build(**given), how)
+    @wraps(build)  # its code counts, too
+    def first(**given):
+        return begun(build(**given), how)
+
+    return first
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from colorbench.options import configure, parsed
 from colorbench.plugins import Plugin, Registry
 from colorbench.presets import PRESETS
 from colorbench.runs.folder import RunFolder
+from colorbench.runs.plan import own_fields
 
 OPTIONS = """
 from dataclasses import dataclass
@@ -165,12 +166,17 @@ def test_an_option_of_that_name_is_the_model_s_own():
     assert rates(registry, "net") == [0.05]
 
 
-def test_a_factor_on_the_learning_rates_is_in_the_key(optional):
-    given = {"plugin_files": [optional.file], "options": {"tiny.rate_factor": [1, 4]}}
-    cells = prepare(Options(["tiny"], "portraits", replace(PRESETS["smoke"], size=16), optional.run, **given)).cells
-    rates = {cell.spec.name: cell.record.made_from["stages"][0]["learning_rate"] for cell in cells}
-    assert rates == {"tiny": 0.001, "tiny/rate-factor-4.0": 0.004}
-    assert len({cell.record.key for cell in cells}) == 2
+def test_a_factor_on_the_learning_rates_is_recorded_and_the_code_of_the_schedule_counts():
+    loaded = plugins.load()
+    models = loaded.specs["model"]
+    models["gan"] = replace(models["gan"], schedule=models["cnn"].schedule)
+    configure(loaded, {"gan.rate_factor": [1, 4]})
+    own, row = (
+        own_fields(models[name], PRESETS["smoke"], loaded, untrained=False) for name in ("gan", "gan/rate-factor-4.0")
+    )
+    assert [fields["stages"][0]["learning_rate"] for fields in (own, row)] == [0.001, 0.004]
+    assert own["code"] == row["code"]
+    assert "plugin colorbench_cnn" in row["code"]
 
 
 @pytest.mark.parametrize("text", ["net", "net.count", "net.count=", "count=3", ".count=3", "net.=3"])
