@@ -110,7 +110,7 @@ def test_a_photo_of_any_size_is_colored_and_keeps_its_luminance(smoke_run, color
     photo.write_bytes(jpeg(5, size))
     Image.open(photo).convert("L").save(photo)
     for model in light:
-        result = colorbench("colorize", photo, "--model", model, "--run", smoke_run[1], "--out", out)
+        result = colorbench("colorize", photo, "--model", model, "--run", smoke_run[1], "--out", out, "--overwrite")
         assert result.exit_code == 0, result.stderr
         colored = np.array(Image.open(out))
         assert colored.shape == (*size[::-1], 3)
