@@ -173,7 +173,7 @@ def _write(model: Loaded, photo: Photo, out: Path, settings: ColorizeSettings) -
         png = png_of(color(model, photo, hints, settings.intensity), photo)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a plugin's network raises
+    except (Exception, SystemExit, GeneratorExit) as error:  # whatever a plugin's network raises
         raise UserError(f"{out} was not made: {model.spec.name} fails ({reason(error)})") from error
     try:
         write_aside(out, png)
