@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from colorbench.errors import UserValueError
 from colorbench.protocol import COLORBENCH, Protocol
 
 _WHITE = (0.95047, 1.0, 1.08883)
@@ -29,7 +30,11 @@ Planes = tuple[Tensor, Tensor, Tensor]
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """sRGB (..., 3, H, W) in 0..1 -> Lab (..., 3, H, W): L in 0..100, a and b in Lab units. Differentiable."""
+    """sRGB (..., 3, H, W) in 0..1 -> Lab (..., 3, H, W): L in 0..100, a and b in Lab units. Differentiable.
+
+    Raises UserError for anything but floats of this shape.
+    """
+    _refuse_misfit("rgb", rgb)
     return torch.stack(_linear_to_lab(_linear(rgb).unbind(-3)), dim=-3)
 
 
@@ -44,7 +49,11 @@ def bytes_to_lab(rgb: Tensor, protocol: Protocol = COLORBENCH) -> Planes:
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
-    """Lab (..., 3, H, W) -> sRGB (..., 3, H, W), clipped to 0..1. Differentiable inside the gamut."""
+    """Lab (..., 3, H, W) -> sRGB (..., 3, H, W), clipped to 0..1. Differentiable inside the gamut.
+
+    Raises UserError for anything but floats of this shape.
+    """
+    _refuse_misfit("lab", lab)
     return _lab_to_rgb(lab).clamp(0, 1)
 
 
@@ -79,6 +88,13 @@ def reference(truth: Tensor, protocol: Protocol = COLORBENCH) -> Tensor:
     red, green, blue = picture.float().unbind(1)
     grey = (0.2989 * red + 0.587 * green + 0.114 * blue)[:, None]  # ITU-R BT.601, as torchvision has it
     return _rounded((grey + protocol.truth_saturation * (picture - grey)).clamp_(0, 255), protocol)
+
+
+def _refuse_misfit(name: str, image: Tensor) -> None:
+    if not isinstance(image, Tensor):
+        raise UserValueError(f"{name} is of type {type(image).__name__}; give a tensor of floats (..., 3, H, W)")
+    if image.ndim < 3 or image.shape[-3] != 3 or not image.is_floating_point():
+        raise UserValueError(f"{name} is {image.dtype} {tuple(image.shape)}; give floats of shape (..., 3, H, W)")
 
 
 def _to_bytes(lab: Tensor, protocol: Protocol) -> Tensor:

@@ -407,15 +407,13 @@ class DegradationSpec:
     resized pictures, uint8 RGB (B, 3, H, W), and returns the L that models see: float32 (B, 1, H, W) in 0..100. What is
     random must follow `seeds`, a whole number per image, the same for every strength and model.
 
-    `strengths`, numbers above 0, the least damage first, are those of a series; `unit` says in a few words what a
-    strength counts.
+    `strengths`, numbers above 0, the least damage first, are those of a series. `summary` says what a strength counts.
     """
 
     name: str
     summary: str
     apply: Callable[[Tensor, float, Sequence[int]], Tensor]
     strengths: Sequence[float]
-    unit: str
 
 
 @dataclass(frozen=True)

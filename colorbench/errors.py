@@ -34,7 +34,8 @@ def words_of(error: BaseException) -> str:
 
 def reason(error: BaseException) -> str:
     """What an exception says, in one line of which an end is left out that nobody would read."""
-    line = one_line(f"{type(error).__name__}: {words_of(error)}".removesuffix(": "))
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    line = one_line(f"{kind}{words_of(error)}".removesuffix(": "))
     return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
 
 
@@ -87,7 +88,7 @@ def refuse_unknown(noun: str, names: Iterable[str], known: Iterable[str], hint: 
     """
     known = list(known)
     if unknown := [name for name in names if name not in known]:
-        said = ", ".join(f"{shown(name)}{_nearest(str(name), known)}" for name in unknown)
+        said = ", ".join(f"{shown(name, LONGEST_REASON)}{_nearest(str(name), known)}" for name in unknown)
         there = known if len(known) <= MANY else [name for name in known if "/" not in name] or known
         raise UserError(f"unknown {noun} {said}; there is: {', '.join(there) or 'none'}{hint}")
 
@@ -118,4 +119,4 @@ def refuse_empty(**options: object) -> None:
     """Raises UserError naming the options that were given without a word, as by a script whose variable is not set."""
     if empty := [f"--{name}" for name, value in options.items() if value == ""]:
         verb = "is" if len(empty) == 1 else "are"
-        raise UserError(f"{', '.join(empty)} {verb} empty; say what is meant, or leave it out")
+        raise UserError(f"{', '.join(empty)} {verb} empty; give a value, or leave it out")

@@ -43,7 +43,7 @@ def parsed(texts: Sequence[str]) -> dict[str, list[str]]:
     for text in texts:
         name, _, value = text.partition("=")
         if not all((*name.rpartition("."), value)):
-            raise UserError(f"--option {text}: say MODEL.KEY=VALUE")
+            raise UserError(f"--option {text}: write MODEL.KEY=VALUE")
         given.setdefault(name, []).append(value)
     return given
 
@@ -177,7 +177,9 @@ def _values(name: str, given: Sequence[Any], kind: Any) -> Iterator[Any]:
                 read = _read(value, kind)
             except (TypeError, ValueError) as error:  # msgspec's errors are both
                 what = one_line(str(getattr(kind, "__name__", kind) if isinstance(kind, type) else kind))
-                raise UserError(f"--option {name}={_said(value)}: it is no {what}; give one") from error
+                raise UserError(
+                    f"--option {name}={_said(value)}: it is not of type {what}; give another value"
+                ) from error
             if isinstance(read, Path) and (why := why_no_file(read, or_folder=True)):
                 raise UserError(f"--option {name}={_said(value)}: {why}; name another")
             if (same := recordable(name, read)) not in seen:

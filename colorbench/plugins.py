@@ -95,7 +95,7 @@ def load(
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
     for file in paths_of(files):
         if not file.is_file():
-            why = "it is no file" if file.exists() else "there is no such file"
+            why = "it is not a file" if file.exists() else "there is no such file"
             raise UserError(f"cannot load the plugin {file}: {why}; name a Python file")
         _add(registry, Plugin(file.stem, str(file), str(file.resolve())), partial(_module_from, file))
         if broken := registry.plugins[-1].broken:
@@ -105,7 +105,7 @@ def load(
         plugin = Plugin(spec.name, f"--pictures {spec.pictures}", "")
         _add(registry, plugin, partial(SimpleNamespace, register_models=hook))
         if broken := registry.plugins[-1].broken:
-            raise UserError(f"cannot take the pictures {spec.pictures}: {broken}; name them otherwise, NAME=DIR")
+            raise UserError(f"cannot take the pictures {spec.pictures}: {broken}; give them another name, NAME=DIR")
     return registry
 
 
@@ -151,7 +151,7 @@ def _module_from(file: Path) -> Any:
     name = f"colorbench_file_{file.stem}_{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:8]}"
     spec = spec_from_file_location(name, file.resolve())
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
+        raise ImportError(f"{file} is not a Python file")
     module = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -98,7 +98,7 @@ class Protocol:
                 f"the protocol's degradation cannot be {self.degradation!r}; give NAME:STRENGTH, such as 'blur:2'"
             )
         if self.size > LARGEST_SIZE:
-            raise UserError(f"pictures of {self.size} px cannot be had; give a size up to {LARGEST_SIZE}")
+            raise UserError(f"pictures of {self.size} px are too large; give a size up to {LARGEST_SIZE}")
 
     @property
     def id(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,6 @@ import platformdirs
 from colorbench.contract import PUBLISHED, MetricSpec, ModelSpec, PublishedWeights
 from colorbench.errors import UserError, refuse_unknown
 from colorbench.plugins import Registry
-from colorbench.runs.predictions import file_sha256
 
 Spec = ModelSpec | MetricSpec
 KINDS = "model", "metric"  # of what takes weights
@@ -83,7 +83,7 @@ def kept(registry: Registry, model: str, word: str | Path = PUBLISHED) -> Path:
 def _stands_for_kept(registry: Registry, model: str, file: Path) -> bool:
     if (spec := registry.specs["model"].get(model)) is None:
         if model in registry.specs["metric"] and str(file) == PUBLISHED and not file.exists():
-            raise UserError(f"--weights {model}: say NAME=FILE")  # a metric finds what is kept by itself
+            raise UserError(f"--weights {model}: write NAME=FILE")  # a metric finds what is kept by itself
         return False
     named = str(file) in {weights.file for weights in spec.weights} and not file.exists()
     return named or str(file) == PUBLISHED
@@ -93,5 +93,6 @@ def why_unsound(weights: PublishedWeights, file: Path) -> str:
     """Why a file is not these weights, by its size and hash; "" if it is. Raises OSError."""
     if weights.size and (size := file.stat().st_size) != weights.size:
         return f"it has {size:,} bytes, not {weights.size:,}"
-    sha256 = file_sha256(file)
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return "" if sha256.startswith(weights.sha256) else f"its SHA-256 is {sha256[:12]}…, not {weights.sha256[:12]}…"

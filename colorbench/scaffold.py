@@ -32,7 +32,7 @@ def write_plugin(kind: str, name: str, registry: Registry, parent: Path = Path()
         due = f"up to {LONGEST} lower-case letters, digits and single dashes"
         raise UserError(f"a package cannot be called {name[: 2 * LONGEST]!r}; use {due}")
     if name in ("all", "everything"):
-        raise UserError(f"{name} is a word of the command line; choose another name")
+        raise UserError(f"{name} has a meaning in the command line; choose another name")
     if kind == "metric" and not is_metric_name(registered):
         raise UserError(f"no column can be called {registered!r}; choose another name")
     module = f"colorbench_{name.replace('-', '_')}"

@@ -108,8 +108,8 @@ def _refuse_misfit_degradation(spec: DegradationSpec) -> None:
     numbers = [isinstance(each, int | float) and 0 < each < math.inf for each in spec.strengths]
     if not numbers or not all(numbers) or [*spec.strengths] != sorted(spec.strengths):
         raise ValueError(f"{name}: strengths is {spec.strengths!r}; give numbers above 0, the least first")
-    if not callable(spec.apply) or not isinstance(spec.unit, str):
-        raise ValueError(f"{name}: apply has to be a function, and unit text")
+    if not callable(spec.apply):
+        raise ValueError(f"{name}: apply has to be a function")
 
 
 def _refuse_misfit_diagnostic(spec: DiagnosticSpec) -> None:

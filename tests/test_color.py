@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.color import lab2rgb, rgb2lab
 
-from colorbench import lab_to_rgb, rgb_to_lab
+from colorbench import UserError, lab_to_rgb, rgb_to_lab
 from colorbench.color import bytes_to_lab, luminance, recombine
 
 
@@ -51,6 +51,13 @@ def test_gradients_are_finite_at_black_and_white(rgb):
     lab_to_rgb(rgb_to_lab(extremes)).sum().backward()
     assert extremes.grad.isfinite().all()
     assert extremes.grad[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("convert", [rgb_to_lab, lab_to_rgb])
+@pytest.mark.parametrize("image", [torch.zeros(3, 4), torch.zeros(1, 1, 4, 4), torch.zeros(3, 4, 4).byte(), None])
+def test_what_is_no_picture_is_refused_in_one_line(convert, image):
+    with pytest.raises(UserError, match=r"^(rgb|lab) is .*; give (a tensor of )?floats .*\.\.\., 3, H, W\)$"):
+        convert(image)
 
 
 def test_the_gradient_is_the_function_s_own():

@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from colorbench.data.sources import SUFFIXES, pictures
-from colorbench.errors import DISK_FULL, UserError, reason, refuse_empty
+from colorbench.errors import DISK_FULL, UserError, reason, refuse_empty, whatever_raised
 from colorbench.harness.photo import Photo, Picture, png_of, read
 from colorbench.harness.recolor import color, color_picture, hints_of
 from colorbench.harness.trained import Loaded, find_model
@@ -173,7 +173,7 @@ def _write(model: Loaded, photo: Photo, out: Path, settings: ColorizeSettings) -
         png = png_of(color(model, photo, hints, settings.intensity), photo)
     except UserError:
         raise
-    except (Exception, SystemExit, GeneratorExit) as error:  # whatever a plugin's network raises
+    except whatever_raised() as error:
         raise UserError(f"{out} was not made: {model.spec.name} fails ({reason(error)})") from error
     try:
         write_aside(out, png)

@@ -102,7 +102,7 @@ def ask(check: Callable[[Any], Any], request: Any, what: str) -> Any:
     try:
         return executors.call(check, request)
     except executors.EndedError as error:
-        raise UserError(f"{what} cannot be checked: {error}; mend or remove the plugin") from error
+        raise UserError(f"{what} cannot be checked: {error}; repair or remove the plugin") from error
 
 
 def make_apart(request: CellRequest) -> CellRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,17 @@ from PIL import Image
 from colorbench.api.kinds import refuse_other_kinds
 from colorbench.api.settings import refuse_number
 from colorbench.color import luminance, recombine
-from colorbench.data.cache import decode_all
+from colorbench.data.cache import Images, decode_all
 from colorbench.data.loader import to_rgb
 from colorbench.data.splits import open_splits, refuse_inside
-from colorbench.errors import UserError, refuse_empty
-from colorbench.harness.predict import BATCH, damage_of, to_pixels
+from colorbench.errors import UserError, reason, refuse_empty, whatever_raised
+from colorbench.harness.predict import BATCH, Damage, damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
 from colorbench.plugins import load
-from colorbench.protocol import COLORBENCH
+from colorbench.protocol import COLORBENCH, Protocol
 from colorbench.runs.predictions import picture_name
+
+KINDS = ("input", "truth")
 
 
 def export(
@@ -43,17 +46,29 @@ def export(
     refuse_inside(folder, str(data), registry)
     fed = replace(registry.find("protocol", [protocol])[0], size=size)
     check_protocol(fed)
-    damaged = damage_of(fed, registry)
+    damage = damage_of(fed, registry)
     used = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
     images = decode_all(str(data), open_splits(str(data), registry, {"test": None}), used).splits["test"]
+    folder.mkdir(parents=True, exist_ok=True)
+    # A folder aside, so that a full disk leaves none that looks whole.
+    with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder, ignore_cleanup_errors=True) as aside:
+        _write(images, Path(aside), used, damage)
+        for kind in KINDS:
+            Path(aside, kind).rename(folder / kind)
+    return len(images)
+
+
+def _write(images: Images, folder: Path, protocol: Protocol, damage: Damage | None) -> None:
     for start in range(0, len(images), BATCH):
         truth = np.array(images.pixels[start : start + BATCH])
         rgb = to_rgb(truth, torch.device("cpu"))
-        L = damaged(rgb, images.digests[start : start + BATCH]) if damaged else luminance(rgb, used)
-        grey = to_pixels(recombine(L, L.new_zeros(len(L), 2, *L.shape[2:]), used))[..., 0]
+        try:
+            L = damage(rgb.clone(), images.digests[start : start + BATCH]) if damage else luminance(rgb, protocol)
+        except whatever_raised() as error:
+            raise UserError(f"the images cannot be damaged: {reason(error)}; mend the plugin of that") from error
+        grey = to_pixels(recombine(L, L.new_zeros(len(L), 2, *L.shape[2:]), protocol))[..., 0]
         for name, *pixels in zip(images.names[start:], grey, truth, strict=False):
-            for kind, picture in zip(("input", "truth"), pixels, strict=True):
+            for kind, picture in zip(KINDS, pixels, strict=True):
                 file = folder / kind / picture_name(name)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(file, "PNG")
-    return len(images)

@@ -69,6 +69,7 @@ DUE: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "as_is": _SWITCH,
     "out": ("a folder", _is_path),
+    "runs": ("the paths of run folders, in a list", lambda value: _are(_is_path, value) and len(value) > 0),
     "again": _NAMES,
     "keep": _NAMES,
     "plugins": ("a file, or several in a list", lambda value: _is_path(value) or _are(_is_path, value)),

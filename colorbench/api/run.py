@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from colorbench import report
+from colorbench.api.kinds import refuse_other_kinds
 from colorbench.errors import UserError, UserKeyError, refuse_unknown
 from colorbench.plugins import load
 from colorbench.report import comparison, markdown, results
@@ -41,6 +42,7 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> Run:
     Raises UserError, leaving nothing behind, with a line for each difference that forbids it, and if `out` is anything
     but an empty folder.
     """
+    refuse_other_kinds({"runs": runs, "out": out})
     folder = join(runs, out)
     return reported(folder, folder.cells(), ())
 

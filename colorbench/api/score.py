@@ -78,8 +78,8 @@ def score_protocols(
         check_protocol(protocol)
     if context.protocol.name in [protocol.name for protocol in protocols[1:]]:
         raise UserError(
-            f"protocol {context.protocol.name} is another one since {folder.path} was made under it; nothing was "
-            "scored: call the new one otherwise, or leave it out"
+            f"protocol {context.protocol.name} has changed since {folder.path} was made under it; nothing was "
+            "scored: give the changed protocol another name, or leave it out"
         )
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.status == DONE]

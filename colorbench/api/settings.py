@@ -206,7 +206,7 @@ def specs_of(given: Mapping[str, str | Path] | Sequence[str], as_is: bool) -> li
         if not os.path.exists(path):
             raise UserError(f"there are no pictures {str(path)!r}; name a folder or zip of them, as NAME=DIR")
         if "/" in name or not re.fullmatch(MODEL_NAME, name):
-            raise UserError(f"pictures cannot be called {name!r}: say NAME=DIR, NAME of a-z, 0-9, dashes and dots")
+            raise UserError(f"pictures cannot be called {name!r}: write NAME=DIR, NAME of a-z, 0-9, dashes and dots")
         options = {"as_is": True} if as_is else {}
         summary = one_line(f"made elsewhere: pictures of {Path(path).resolve().name}")
         specs.append(ModelSpec(name, summary, options=options, pictures=Path(path)))
@@ -224,7 +224,7 @@ def listed(names: Names) -> list[str]:
     parts = names.split(",") if isinstance(names, str) else names
     found = list(dict.fromkeys(name.strip() for name in parts if name.strip()))
     if not found:
-        raise UserError(f"{names!r} names nothing; say all, or names with commas between")
+        raise UserError(f"{names!r} names nothing; give all, or names separated by commas")
     return found
 
 
@@ -265,7 +265,7 @@ def refuse_number(name: str, value: Any) -> None:
         return
     low, high = RANGES[name]
     if not isinstance(value, Integral):
-        raise UserError(f"--{name.replace('_', '-')} {value!r} is no whole number; give one from {low} to {high}")
+        raise UserError(f"--{name.replace('_', '-')} {value!r} is not a whole number; give one from {low} to {high}")
     if not (low <= int(value) <= high):
         raise UserError(f"{option} is not in the range {low} to {high}")
 
@@ -275,7 +275,7 @@ def _count(given: int | str) -> int | None:
     if given in ("all", "none"):
         return None if given == "all" else 0
     if not str(given).isdecimal():
-        raise UserError(f"--predictions {given}: say none, all, or how many")
+        raise UserError(f"--predictions {given}: give none, all, or a number")
     return int(given)
 
 

@@ -53,7 +53,7 @@ class _Group(click.Group):
             if isinstance(error, Exception) or (isinstance(error, SystemExit) and error.code):
                 raise
             why = type(error).__name__  # SystemExit or what else is no Exception
-            _stop(f"a plugin has ended the command before it was done ({why}); mend or remove it", 2)
+            _stop(f"a plugin has ended the command before it was done ({why}); repair or remove it", 2)
 
 
 @contextlib.contextmanager

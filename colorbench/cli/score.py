@@ -40,7 +40,7 @@ def score(
     With a single --protocol, the table of pictures uses that protocol.
 
     \b
-    colorbench score colored/ deoldify=other/ --truth photos/
+    colorbench score colored/ other=elsewhere/ --truth photos/
     colorbench score results/my-run --plugin my_metric.py
     colorbench score results/my-run --protocol all
     """
@@ -52,7 +52,7 @@ def score(
     if truth is not None:
         _score_pictures(folders, truth, names, {**settings, "plugins": plugins, "command": command_line()})
     elif len(folders) > 1 or settings["as_is"] or settings["out"] is not None:
-        raise UserError("pictures are scored against the true ones: say where these are with --truth DATA")
+        raise UserError("pictures are scored against the true ones: give their place with --truth DATA")
     elif names:
         _under(names, folders[0], data, plugins)
     else:

@@ -24,7 +24,7 @@ def _files(context: click.Context, parameter: click.Parameter, pairs: Sequence[s
     """What --weights or --initial gives, by name. Raises UserError for anything but NAME=FILE."""
     split = [pair.partition("=") for pair in pairs]
     if wrong := [pair for pair, (name, _, file) in zip(pairs, split, strict=True) if not name or not file]:
-        raise UserError(f"--{parameter.name} {', '.join(wrong)}: say NAME=FILE")
+        raise UserError(f"--{parameter.name} {', '.join(wrong)}: write NAME=FILE")
     return {name: Path(file) for name, _, file in split}
 
 

@@ -103,7 +103,7 @@ def refuse_misspelt(network: nn.Module) -> None:
     due += ["forward"] if type(network).forward is nn.Module.forward else []
     for name in sorted({*dir(network)} - {*dir(nn.Module)} - {*OPTIONAL}):
         if near := difflib.get_close_matches(name, due, n=1, cutoff=0.85):
-            raise ValueError(f"the network has {name!r}, which nothing asks for; did you mean {near[0]!r}? Rename it")
+            raise ValueError(f"the network has {name!r}, which is not used; did you mean {near[0]!r}? Rename it")
 
 
 def notes_of(network: nn.Module) -> tuple[str, ...]:
@@ -142,7 +142,7 @@ def load_published(
     tensors of real numbers, or does not fit by key, shape and kind of number; `width`, if given, is one that the user
     can change for it.
     """
-    state, own = _state_in(_content(file), file), trained_state(network, base)
+    state, own = read_state(file), trained_state(network, base)
     if all(key.startswith("module.") for key in state) and not all(key.startswith("module.") for key in own):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     if spec.convert and state.keys() != own.keys():
@@ -167,7 +167,7 @@ def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Mod
     learned = {name for name, _ in network.named_parameters()}
     # A buffer may have infinities, such as a mask of attention.
     if broken := [k for k, v in state.items() if v.isnan().any() or (k in learned and not v.isfinite().all())]:
-        raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights of a sound training")
+        raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights without them")
     network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
@@ -188,6 +188,14 @@ def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
         if given.dtype != due.dtype and not {given.dtype, due.dtype} <= FLOATS:
             return f"{key} is {given.dtype}, not {due.dtype}"
     return ""
+
+
+def read_state(file: Path) -> Mapping[str, Tensor]:
+    """The tensors in a weight file by name, whether safetensors or what torch.save wrote. Nothing in it is executed.
+
+    For a plugin whose option names a file. Raises UserError if it cannot be read, or holds anything but tensors.
+    """
+    return _state_in(_content(file), file)
 
 
 def _content(file: Path) -> bytes:
@@ -242,7 +250,7 @@ def _converted(
     except whatever_raised() as error:
         raise UserError(f"{file} cannot be converted ({reason(error)}); give weights that were published") from error
     if not _is_state(converted):
-        raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; mend its plugin")
+        raise UserError(f"{file}: convert returned {type(converted).__name__}, not tensors by name; repair its plugin")
     return converted
 
 

@@ -122,7 +122,7 @@ def check_protocol(protocol: Protocol) -> None:
             raise ValueError(f"{', '.join(wrong)} would be no number")
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         where = f"protocol {protocol.name} at {protocol.size} px"
-        raise UserError(f"{where}: {reason(error)}; take larger images, or mend its fields") from error
+        raise UserError(f"{where}: {reason(error)}; take larger images, or correct its fields") from error
 
 
 def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
@@ -148,7 +148,7 @@ def check_metrics(request: CellRequest) -> dict[str, np.ndarray]:
         except whatever_raised() as error:  # it shall not cost a training
             failed.append(f"the metric {metric.name!r} fails ({reason(error)})")
     if failed:
-        raise UserError(f"{'; '.join(failed)}; mend or remove its plugin")
+        raise UserError(f"{'; '.join(failed)}; repair or remove its plugin")
     return statistics
 
 

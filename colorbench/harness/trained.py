@@ -116,7 +116,7 @@ def load_base(run: RunFolder, record: CellRecord, spec: ModelSpec, registry: Reg
         return None
     if run.cell(spec.refines, record.seed).weights_sha256 != record.made_from.get("base", {}).get("weights"):
         raise UserError(
-            f"{spec.name!r} was trained on other weights of {spec.refines!r} than {run.path} holds now; train it anew"
+            f"{spec.name!r} was trained on other weights of {spec.refines!r} than {run.path} holds now; train it again"
         )
     return load_cell(run, spec.refines, record.seed, registry)
 

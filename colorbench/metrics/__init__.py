@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from colorbench.contract import MetricSpec
-from colorbench.errors import UserValueError
+from colorbench.errors import UserValueError, shown
 from colorbench.metrics import extra as plugged
 from colorbench.metrics.pair import Pair, mean
 from colorbench.metrics.standard import standard_scores
@@ -39,8 +39,11 @@ def score(
     `extra` that fails or does not return one number per image (all of which are a ValueError, too), and for a protocol
     that the code does not know.
     """
+    metrics = tuple(extra) if isinstance(extra, Iterable) else (extra,)
+    if not all(isinstance(metric, MetricSpec) for metric in metrics):
+        raise UserValueError(f"extra is {shown(extra)}; give MetricSpec objects in a list")
     try:
-        return score_batch(Pair(predicted, truth, protocol=protocol), extra).scores
+        return score_batch(Pair(predicted, truth, protocol=protocol), metrics).scores
     except ValueError as error:
         raise UserValueError(str(error)) from error
 

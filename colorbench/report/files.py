@@ -87,7 +87,7 @@ def read_table(content: bytes, file: Path, name: str) -> pd.DataFrame:
             raise ValueError(f"with values in {', '.join(wrong)} that cannot be")
     except Exception as error:  # of what is no Parquet file, pyarrow and pandas raise all kinds
         raise UserError(
-            f"{file} is no Parquet file of this version of colorbench ({reason(error)}); restore it"
+            f"{file} is not a Parquet file of this version of colorbench ({reason(error)}); restore it"
         ) from error
     return frame
 
@@ -134,7 +134,7 @@ def read_arrays(content: bytes, file: Path, groups: Groups, lengths: dict[Any, i
             if not _fits(arrays[name], kind, due, lengths):
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}")
     except Exception as error:  # of what is no .npz file, numpy, zipfile and zlib raise all kinds
-        raise UserError(f"{file} is no .npz file of a run's pictures ({reason(error)}); restore it") from error
+        raise UserError(f"{file} is not an .npz file of a run's pictures ({reason(error)}); restore it") from error
     return arrays
 
 

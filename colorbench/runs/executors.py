@@ -92,7 +92,7 @@ def _started(context: Any, arguments: tuple[Any, ...]) -> Any:
             return process
         except (EOFError, OSError):
             time.sleep(1.0)  # until the system knows that the server has ended
-    raise EndedError("its process could not be started, perhaps for want of memory")
+    raise EndedError("its process could not be started, perhaps because memory ran out")
 
 
 def _ensure_server(context: Any) -> None:
@@ -160,7 +160,7 @@ def _listen(receiver: Connection, pid: int, until: float) -> tuple[str, Any]:
 def _ending(status: int | None) -> str:
     if status is not None and status < 0:
         name = signal.Signals(-status).name
-        return f"its process was killed by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        return f"its process was killed by {name}" + (", perhaps because memory ran out" if name == "SIGKILL" else "")
     return f"its process ended with status {status} before it was done"
 
 

@@ -103,7 +103,7 @@ class RunFolder:
                 entry = Path(folder, name)
                 with suppress(FileNotFoundError):  # of a run that is at work there
                     if what := REFUSED.get(stat.S_IFMT(entry.lstat().st_mode)):
-                        raise UserError(f"{entry} is {what}, which a run folder never holds; remove or replace it")
+                        raise UserError(f"{entry} is {what}, which has no place in a run folder; remove or replace it")
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -120,7 +120,7 @@ class RunFolder:
             remove_litter(self.path)
         except filelock.Timeout as error:
             raise UserError(
-                f"another run is at work in {self.path}; wait for it, or name another folder with --out"
+                f"another run is working in {self.path}; wait for it, or name another folder with --out"
             ) from error
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; name another folder with --out") from error

@@ -45,7 +45,7 @@ def merge(runs: Sequence[str | Path], out: str | Path) -> RunFolder:
     _refuse_target(target.path, sources)
     _refuse(_differing(sources), "merge runs of one protocol, data, preset and version of colorbench and its plugins")
     cells = _furthest(sources)
-    _refuse([*_conflicts(sources, cells), *_strangers(sources, cells)], "merge other runs, or train these cells anew")
+    _refuse([*_conflicts(sources, cells), *_strangers(sources, cells)], "merge other runs, or train these cells again")
     # Made beside `out`, under a name that the same command finds again if it is killed.
     whole = Path(os.path.abspath(target.path))
     aside = RunFolder(whole.with_name(f".{whole.name}.merging"))

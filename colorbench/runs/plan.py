@@ -289,7 +289,7 @@ def with_needed(specs: Sequence[ModelSpec], registry: Registry) -> list[ModelSpe
 
     def add(spec: ModelSpec, needed_by: tuple[str, ...]) -> None:
         if spec.name in needed_by:
-            raise UserError(f"model {spec.name!r} refines itself, or takes its own weights; mend its plugin")
+            raise UserError(f"model {spec.name!r} refines itself, or takes its own weights; repair its plugin")
         for name in (spec.refines, spec.trained_as):
             if other := registry.specs["model"].get(name or ""):
                 add(other, (*needed_by, spec.name))
@@ -329,7 +329,7 @@ def refuse_stale(cells: Sequence[Planned]) -> None:
         names = ",".join(dict.fromkeys(cell.spec.name for cell in stale))
         sound = ",".join(dict.fromkeys(cell.spec.name for cell in stale if cell.record.has_weights))
         uses = f", --keep {sound} uses as it is" if sound else ""
-        raise UserError("\n".join([*told, f"nothing was touched; --again {names} trains anew{uses}"]))
+        raise UserError("\n".join([*told, f"nothing was touched; --again {names} trains again{uses}"]))
 
 
 def _plan_cell(

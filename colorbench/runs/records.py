@@ -304,10 +304,12 @@ def protocol_of(record: ProtocolRecord) -> Protocol:
         protocol = Protocol(record.name, record.summary, record.source, **record.settings)  # type: ignore[arg-type]
     except TypeError as error:
         raise UserError(
-            f"protocol {record.name} has other fields ({reason(error)}); run it with its version"
+            f"protocol {record.name} has other fields ({reason(error)}); use the version that made the run"
         ) from error
     if protocol.id != record.id:
-        raise UserError(f"protocol {record.name} ({record.id}) is {protocol.id} here; run it with its version")
+        raise UserError(
+            f"protocol {record.name} ({record.id}) is {protocol.id} here; use the version that made the run"
+        )
     return protocol
 
 
@@ -327,7 +329,7 @@ def encode(record: Record) -> bytes:
     try:
         _parsed(content, type(record))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"no record can hold what was asked for ({reason(error)}); ask for something else") from error
+        raise UserError(f"what was asked for cannot be recorded ({reason(error)}); ask for something else") from error
     return msgspec.json.format(content, indent=2) + b"\n"
 
 
@@ -340,7 +342,7 @@ def decode(file: Path, kind: type[R]) -> R:
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}; make it readable") from error
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise UserError(f"{file} is damaged, or no record of this version ({reason(error)}); restore it") from error
+        raise UserError(f"{file} is damaged, or not a record of this version ({reason(error)}); restore it") from error
     if record.checksum != checksum_of(tree):
         raise UserError(f"{file} was changed after it was written (its checksum differs); restore it")
     return record

@@ -21,7 +21,7 @@ print("\\n{told}" + json.dumps(sorted({{*{heavy}}} & {{*sys.modules}})), file=sy
 def loads(plugin: Plugin) -> str:
     """It can be imported, and its hooks register what they say."""
     if plugin.broken:
-        raise ValueError(f"{plugin.broken}; mend it: until then it is left out")
+        raise ValueError(f"{plugin.broken}; repair it: until then it is left out")
     return ", ".join(plugin.provides) or "registers nothing"
 
 

@@ -127,7 +127,7 @@ def better(metric: Metric) -> str | None:
             worst = int(np.argmin(distance))
             raise ValueError(
                 f"a guess has {found[worst]:.4g}, the truth itself {best[worst]:.4g}, but better is "
-                f"{metric.spec.better!r}; mend compute, or say otherwise what is better"
+                f"{metric.spec.better!r}; correct compute or `better`"
             )
     return f"{metric.spec.better}: the truth has {np.ravel(best)[0]:.4g}"
 

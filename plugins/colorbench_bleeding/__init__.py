@@ -48,7 +48,7 @@ BLEEDING = DiagnosticSpec(
         "Contrast across edges: how much of the true difference in ab between the two sides is predicted, along that "
         "difference; 1 for all of it, 0 if both sides get one color, below 0 if they are exchanged. Paleness lowers "
         "it, too. Near / far contrast takes that out: the contrast 2/256 of the side from the edge over that 8/256 "
-        "from it; below 1 where colors blur into each other, and none where even the far one is not above 0.",
+        "from it; below 1 where colors blur into each other. It says little where there is hardly any contrast.",
     ],
 )
 

@@ -30,10 +30,10 @@ L1_WEIGHT, PERCEPTUAL_WEIGHT = 0.1, 5.0  # beside an adversarial loss of weight 
 LARGEST_AB = 128.0  # no color of sRGB is beyond -108..99
 
 RANDOM_FEATURES = (
-    "ddcolor: its perceptual loss compares random features, since no file of torchvision's VGG16-BN was given; "
+    "its perceptual loss compares random features, since no file of torchvision's VGG16-BN was given; "
     "the paper's are trained on ImageNet"
 )
-UNTRAINED_ENCODER = "ddcolor: trained here, its encoder starts from random weights; the paper's from ImageNet-22k"
+UNTRAINED_ENCODER = "its encoder starts from random weights when it is trained here; the paper's from ImageNet-22k"
 
 
 class DDColor(nn.Module):

@@ -21,45 +21,39 @@ def _late(name: str) -> Callable[..., Any]:
 DEGRADATIONS = (
     DegradationSpec(
         "noise",
-        "Gaussian noise, the same in all channels, as of grain",
+        "Gaussian noise, as of grain; strength: standard deviation, of 255 levels",
         _late("noise"),
         strengths=(5, 15, 25, 50),
-        unit="standard deviation, of 255 levels",
     ),
     DegradationSpec(
         "blur",
-        "a Gaussian blur, as of a lens or of a moved camera",
+        "Gaussian blur; strength: standard deviation, in 1/256 of the side",
         _late("blur"),
         strengths=(2, 4, 8, 16),
-        unit="standard deviation, in 1/256 of the side",
     ),
     DegradationSpec(
         "jpeg",
-        "a grey JPEG file, as scans are kept",
+        "a grey JPEG file, as scans are kept; strength: 100 minus its quality",
         _late("jpeg"),
         strengths=(25, 70, 90),
-        unit="100 minus the quality",
     ),
     DegradationSpec(
         "fading",
-        "less contrast around middle grey",
+        "less contrast around middle grey; strength: share that is lost",
         _late("fading"),
         strengths=(0.2, 0.4, 0.6, 0.8),
-        unit="share of the contrast that is lost",
     ),
     DegradationSpec(
         "scratches",
-        "white, nearly upright lines, 1/256 of the side wide",
+        "white, nearly upright lines, 1/256 of the side wide; strength: their number",
         _late("scratches"),
         strengths=(2, 8, 32),
-        unit="their number",
     ),
     DegradationSpec(
         "orthochromatic",
-        "film that hardly sees red: linear light as 0.1 R + 0.4 G + 0.5 B",
+        "film that hardly sees red, 0.1 R + 0.4 G + 0.5 B of linear light; strength: its share, the rest sees as we do",
         _late("orthochromatic"),
         strengths=(0.5, 1),
-        unit="share of such film in the exposure, the rest of it true luminance",
     ),
 )
 

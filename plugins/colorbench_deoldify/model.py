@@ -27,10 +27,10 @@ FEATURE_WEIGHT = {"artistic": 2.0, "stable": 1.5}  # of the feature loss beside 
 LUMA = 0.299, 0.587, 0.114  # ITU-R BT.601
 
 RANDOM_FEATURES = (
-    "deoldify: its feature loss compares random features, since no file of torchvision's VGG16-BN was given; "
+    "its feature loss compares random features, since no file of torchvision's VGG16-BN was given; "
     "the release's are trained on ImageNet"
 )
-UNTRAINED_ENCODER = "deoldify: trained here, its encoder starts from random weights; the release's from ImageNet"
+UNTRAINED_ENCODER = "its encoder starts from random weights when it is trained here; the release's from ImageNet"
 
 
 class DeOldify(nn.Module):

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from colorbench.harness.networks import misfit, read_state
 
 DECODER = (256, 128, 64, 32, 16)  # channels, from the smallest maps on
 ENCODER = (64, 128, 256, 512)  # of a ResNet's stages
@@ -70,15 +71,17 @@ def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 
 
 def _read(encoder: nn.Module, file: Path) -> None:
-    """Fill the encoder from safetensors or what torch.save wrote, its first kernels summed over R, G and B.
+    """Fill the encoder from a file, its first kernels summed over R, G and B.
 
-    Raises ValueError if the file holds no weights of it.
+    Raises UserError or ValueError if the file holds no weights of it.
     """
-    try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-        own = encoder.state_dict()
-        state = {key: state[key] for key in own}  # without the classifier, and without stages that are not used
+    state, own = {**read_state(file)}, encoder.state_dict()
+    if state.get("conv1.weight", torch.empty(0)).shape[1:2] == (3,):
         state["conv1.weight"] = state["conv1.weight"].sum(dim=1, keepdim=True)
-        encoder.load_state_dict(state)
-    except Exception as error:  # the two libraries raise many types: all mean that this is no such file
-        raise ValueError(f"{file} holds no weights of this encoder of timm ({type(error).__name__})") from error
+    counts = {key: tensor for key, tensor in own.items() if not tensor.ndim}  # of batches, which older files lack
+    used = {key: {**counts, **state}[key] for key in own if key in state or key in counts}  # no classifier
+    if why := misfit(used, own):
+        raise ValueError(f"{file} holds no weights of this encoder of timm: {why}")
+    if broken := [key for key, tensor in used.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{file} holds values that are not finite in {broken[0]}; give weights of a sound training")
+    encoder.load_state_dict(used)

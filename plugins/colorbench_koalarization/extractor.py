@@ -3,17 +3,16 @@ of Residual Connections on Learning, AAAI 2017. The network is timm's `inception
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colorbench.color import lab_to_rgb
+from colorbench.harness.networks import misfit, read_state
 
 CLASSES = 1001  # of ImageNet, and before them one for the background
 SMALLEST = 75  # px: from a smaller image the network's strides leave nothing
@@ -86,27 +85,21 @@ def _zero(network: nn.Module) -> None:
 
 
 def _read(network: nn.Module, file: Path) -> None:
-    """Fill the network from safetensors or what torch.save wrote, with or without the class of the background.
+    """Fill the network from a file, with or without the class of the background.
 
-    Raises ValueError if the file holds no weights of it.
+    Raises UserError or ValueError if the file holds no weights of it.
     """
-    try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-        network.load_state_dict(_named(state))
-    except Exception as error:  # the two libraries raise many types: all mean that this is no such file
-        raise ValueError(f"{file} holds no weights of timm's inception_resnet_v2 ({type(error).__name__})") from error
-    if broken := [name for name, tensor in network.state_dict().items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{file} holds values that are not finite in {broken[0]}")
-
-
-def _named(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """timm's names; files by others, from which timm's code descends, call the last layer `last_linear`."""
-    learned = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
-    named = {key.replace("last_linear.", "classif."): tensor for key, tensor in learned.items()}
+    # Files by others, from which timm's code descends, call the last layer `last_linear`.
+    state = {key.replace("last_linear.", "classif."): tensor for key, tensor in read_state(file).items()}
+    state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
     for key in ("classif.weight", "classif.bias"):
-        if len(named[key]) == CLASSES - 1:  # a background that is never seen
-            named[key] = torch.cat((torch.zeros_like(named[key][:1]), named[key]))
-    return named
+        if key in state and state[key].shape[:1] == (CLASSES - 1,):  # a background that is never seen
+            state[key] = torch.cat((torch.zeros_like(state[key][:1]), state[key]))
+    if why := misfit(state, network.state_dict()):
+        raise ValueError(f"{file} holds no weights of timm's inception_resnet_v2: {why}")
+    if broken := [key for key, tensor in state.items() if not tensor.isfinite().all()]:
+        raise ValueError(f"{file} holds values that are not finite in {broken[0]}; give weights of a sound training")
+    network.load_state_dict(state)
 
 
 def _freeze(network: nn.Module, saved: bool) -> None:

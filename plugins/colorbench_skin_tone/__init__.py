@@ -85,7 +85,7 @@ def notes(view: View) -> list[str]:
     counts = ", ".join(f"{tone} {first[IMAGES + tone].sum():.0f}" for tone in TONES)
     errors = view.details.set_index("model")[[f"skin_ab_error_{tone}" for tone in TONES]].dropna(how="all")
     worst = [f"{model} {str(column).removeprefix('skin_ab_error_')}" for model, column in errors.idxmax(axis=1).items()]
-    few = "A tone of a few images has an error that says little."
+    few = "Errors are means over the images of a tone; of a few images they say little."
     return [rule, f"Images by skin tone: {counts}. {few}", f"Worst tone: {', '.join(worst)}."]
 
 
@@ -100,7 +100,6 @@ DIAGNOSTICS = (
         terms=_late("terms:skin"),
         statistics=by_tone("ab"),
         table=ERRORS["ab"],
-        summed="skin by image",
         notes=notes,
     ),
     *(

@@ -131,6 +131,9 @@ def test_a_run_is_evaluated_scored_and_merged_in_silence_but_for_what_fails(run,
     for other in (scored, merged):
         pd.testing.assert_frame_equal(other.scores, run.scores)
     assert capsys.readouterr().err == ""
+    for runs in (3, [], "run"):
+        with pytest.raises(UserError, match=r"runs is .*; give the paths of run folders, in a list"):
+            colorbench.merge(runs, tmp_path / "other")
     with pytest.raises(UserError, match="data is 3; give a dataset"):
         colorbench.evaluate(copy, 3)
     with pytest.raises(UserError, match="plugins is 3; give a file"):
@@ -233,7 +236,7 @@ def test_an_unknown_setting_is_named_with_the_nearest(tmp_path):
 
 
 def test_a_number_as_text_is_refused(tmp_path):
-    with pytest.raises(UserError, match="--size '64' is no whole number; give one from 16 to "):
+    with pytest.raises(UserError, match="--size '64' is not a whole number; give one from 16 to "):
         colorbench.run("grey", preset="smoke", out=tmp_path / "run", size="64")
     assert not (tmp_path / "run").exists()
 
@@ -273,7 +276,7 @@ import colorbench
 
 @colorbench.hookimpl
 def register_models(register):
-    register(colorbench.spec("cnn").variant("wide", width_factor=2))
+    register(colorbench.spec("cnn").variant("wide", channels=128))
 """
 
 

@@ -29,7 +29,7 @@ def test_bad_weights_are_refused_before_anything_is_trained(colorbench, tmp_path
     assert "which a weight file does not hold" in one_line(refiner)
     stranger = colorbench(*common, "--weights", f"gan={tmp_path / 'w.pth'}")
     assert "unknown model that runs, or metric, for --weights 'gan'" in one_line(stranger)
-    assert "say NAME=FILE" in one_line(colorbench(*common, "--weights", "w.pth"))
+    assert "write NAME=FILE" in one_line(colorbench(*common, "--weights", "w.pth"))
     assert "unknown model 'cnm' (did you mean 'cnn'?)" in one_line(colorbench(*common, "--weights", "cnm=w.pth"))
 
 

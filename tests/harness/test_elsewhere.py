@@ -1,5 +1,6 @@
 """Pictures made elsewhere are rows like any other: matched by name, with the true L, or refused by name."""
 
+import errno
 import io
 import shutil
 import zipfile
@@ -99,6 +100,39 @@ def test_the_export_is_what_the_protocol_feeds_and_takes_no_full_folder(photos, 
     result = call("export", photos, exported, "--size", 32)
     assert result.exit_code == 2
     assert "not an empty folder" in one_line(result)
+
+
+def test_a_full_disk_leaves_no_export_that_looks_whole(photos, tmp_path, monkeypatch):
+    save, saved = Image.Image.save, []
+
+    def full(self, file, *arguments):
+        saved.append(file)
+        if len(saved) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(self, file, *arguments)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    for said in ("the disk is full: free some space", ""):
+        result = call("export", photos, tmp_path / "exported", "--size", 32)
+        assert said in (one_line(result) if said else result.stderr)
+        assert [*(tmp_path / "exported").iterdir()] == [] if said else result.exit_code == 0
+
+
+def test_a_damage_that_fails_stops_the_export_in_one_line(photos, tmp_path):
+    plugin = tmp_path / "burst.py"
+    plugin.write_text(
+        "from colorbench import DegradationSpec, Protocol, hookimpl\n\n\n"
+        "def apply(rgb, strength, seeds):\n    rgb.zero_()\n    raise GeneratorExit('burst')\n\n\n"
+        "@hookimpl\ndef register_degradations(register):\n"
+        "    register(DegradationSpec('burst', 'a test', apply, [1.0], 'times'))\n\n\n"
+        "@hookimpl\ndef register_protocols(register):\n"
+        "    register(Protocol('burst', 'a test', 'a test', degradation='burst:1'))\n"
+    )
+    arguments = ("--size", 32, "--plugin", plugin, "--protocol", "burst")
+    result = call("export", photos, tmp_path / "exported", *arguments)
+    assert result.exit_code == 2
+    assert "the images cannot be damaged: GeneratorExit: burst; mend the plugin of that" in one_line(result)
+    assert [*(tmp_path / "exported").iterdir()] == []
 
 
 def test_the_grey_input_has_the_luminance_of_the_truth(exported):

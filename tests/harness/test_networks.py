@@ -164,7 +164,7 @@ def test_a_buffer_may_have_infinities_but_no_nan(tmp_path):
     load_published(network, spec("a"), tmp_path / "w.pth")
     assert network.mask.tolist() == [0, -torch.inf]
     torch.save(network.state_dict() | {"mask": torch.tensor([0, torch.nan])}, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"values that are not finite in mask; give weights of a sound training"):
+    with pytest.raises(UserError, match=r"values that are not finite in mask; give weights without them"):
         load_published(network, spec("a"), tmp_path / "w.pth")
 
 

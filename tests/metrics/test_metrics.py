@@ -158,13 +158,14 @@ def test_pictures_stored_with_channels_last_score_the_same():
 
 
 HALVES = {"name": 0, "summary": 0, "source": 0}  # changed: 1 the input half, 2 the scoring half
-HALVES |= dict.fromkeys(("crop", "resize", "size", "luminance", "near_grey", "hints", "hint_size", "hint_places"), 1)
+IN_INPUT = "crop", "resize", "size", "luminance", "near_grey", "hints", "hint_size", "hint_places", "degradation"
+HALVES |= dict.fromkeys(IN_INPUT, 1)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Protocol)])
 def test_every_field_belongs_to_a_half(field):
     value = getattr(COLORBENCH, field)
-    changed = replace(COLORBENCH, **{field: "another" if isinstance(value, str) else type(value)(value + 1)})
+    changed = replace(COLORBENCH, **{field: "another:1" if isinstance(value, str) else type(value)(value + 1)})
     assert (changed.id != COLORBENCH.id) == (field not in ("summary", "source"))
     halves = (changed.input_id != COLORBENCH.input_id) + 2 * (changed.scoring_id != COLORBENCH.scoring_id)
     assert halves == HALVES.get(field, 2)

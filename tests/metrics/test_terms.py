@@ -57,6 +57,16 @@ def test_what_fails_is_left_out_of_all_images_with_its_reason(compute, reason):
     assert [*frame] == ["light", "dark"]
 
 
+class Uncounted:
+    """What torch does not count as written into."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def zero_(self):
+        self.tensor.numpy()[:] = 0
+
+
 def in_the_pair(of):
     def terms(pair):
         of(pair).zero_()
@@ -71,6 +81,7 @@ def in_the_pair(of):
         ("squared_error", lambda pair: pair.squared_error),
         ("truth", lambda pair: pair.truth),
         ("lab", lambda pair: pair.lab[0][1][:, 2:]),
+        ("lab", lambda pair: Uncounted(pair.lab[0][1][:, 2:])),
     ],
 )
 def test_what_writes_into_the_pair_fails_and_the_others_have_their_numbers(field, of):
@@ -86,6 +97,25 @@ def test_what_writes_into_the_pair_fails_and_the_others_have_their_numbers(field
     before = pictures.predicted.clone()
     score_batch(pictures, terms=Terms([DiagnosticSpec("toy", "a test", in_the_pair(lambda pair: pair.predicted))]))
     assert torch.equal(pictures.predicted, before)
+
+
+def test_what_writes_into_a_later_image_alone_fails_too():
+    calls = []
+
+    def terms(pair):
+        calls.append(pair)
+        if len(calls) > 1:
+            pair.chroma[1].numpy().sort()
+        return {"dark": pair.values[1].mean((1, 2, 3))}
+
+    def later(pair):
+        return {"later": pair.chroma[1][:, 0].mean(1)}
+
+    alone, _ = found(later)
+    frame, failed = found(terms, later)
+    assert [*failed] == ["toy-0"]
+    assert "it writes into pair.chroma" in failed["toy-0"]
+    assert frame["later"].tolist() == alone["later"].tolist()
 
 
 def test_an_image_may_lack_a_term():

@@ -116,8 +116,9 @@ def random_state(shapes):
             state[name] = torch.tensor(1)
         elif name.endswith(("running_var", "gamma", "weight_g")):
             state[name] = 0.5 + torch.rand(shape, generator=generator)
-        elif name.endswith("weight") and len(shape) == 1:  # of a normalization
-            state[name] = 0.3 + 0.4 * torch.rand(shape, generator=generator)
+        elif name.endswith("weight") and len(shape) == 1:  # of a normalization: residual blocks add up, others shrink
+            gain = 1 if name.startswith("layers.0.") else 5
+            state[name] = gain * (0.3 + 0.4 * torch.rand(shape, generator=generator))
         elif len(shape) > 1:
             state[name] = draw * (2 / math.prod(shape[1:])) ** 0.5
         else:

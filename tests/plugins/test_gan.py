@@ -102,7 +102,12 @@ def encoder_of_rgb():
 
 def test_a_file_of_another_network_and_one_for_the_unet_are_refused(tmp_path):
     save_file({"conv1.weight": torch.zeros(1)}, file := tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors holds no weights of this encoder of timm \(KeyError\)"):
+    with pytest.raises(ValueError, match=r"other\.safetensors holds no weights of this encoder of timm: it lacks bn1"):
+        network(generator="resnet18", encoder=file)
+    broken = encoder_of_rgb()
+    broken["layer1.0.bn1.weight"][0] = torch.inf
+    save_file(broken, file)
+    with pytest.raises(ValueError, match=r"not finite in layer1\.0\.bn1\.weight"):
         network(generator="resnet18", encoder=file)
     with pytest.raises(ValueError, match="set generator to resnet18"):
         Options(encoder=file)

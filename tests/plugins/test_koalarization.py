@@ -8,6 +8,7 @@ from colorbench_koalarization import build
 from colorbench_koalarization.extractor import Extractor
 
 from colorbench.color import lab_to_rgb
+from colorbench.errors import UserError
 
 # Inputs, outputs, kernel, stride and activation in the order of the authors' network_definition.py; "up" is
 # UpSampling2D((2, 2)), "fuse" the embedding of 1001 numbers, repeated and stacked behind the 256 channels.
@@ -96,8 +97,13 @@ def test_the_classifier_of_a_file_is_timm_s_and_is_kept_with_the_weights(tmp_pat
 
 def test_a_file_of_something_else_is_refused_in_one_line(tmp_path):
     torch.save({"classif.weight": torch.zeros(1000, 4), "classif.bias": torch.zeros(1000)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other\.pth holds no weights of timm's inception_resnet_v2 \(RuntimeError\)"):
+    with pytest.raises(
+        ValueError, match=r"other\.pth holds no weights of timm's inception_resnet_v2: it lacks conv2d_1a"
+    ):
         small(extractor=tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(UserError, match=r"text\.pth is truncated, or holds more than tensors"):
+        small(extractor=tmp_path / "text.pth")
 
 
 def test_without_a_file_the_features_are_random_fixed_unsaved_and_told():
@@ -115,7 +121,7 @@ def test_training_leaves_the_classifier_alone():
     network, L = small(), pictures()
     before = network.extractor(L)
     network.train()(L).sum().backward()
-    assert torch.equal(network.eval().extractor(L), before)
+    assert torch.equal(network.extractor(L), before)  # in training, too, by the same statistics
     assert network.fusion[0].weight.grad[:, -1001:].abs().sum() > 0  # fusion learns from it
 
 

@@ -135,9 +135,9 @@ def test_without_a_reference_there_is_no_gain(tmp_path, errors):
 def test_every_model_has_a_row_worst_first_and_without_scores_last(mixed):
     assert list(mixed.frame().index) == ["plain", "better", "broken", "stopped"]
     rows = rows_of(report.write(mixed.folder))
-    assert list(rows)[2:] == ["plain", "better", "broken", "stopped"]
+    assert list(rows)[2:] == ["plain", "better (trained elsewhere)", "broken", "stopped"]
     assert rows["plain"][-1] == "done"
-    assert rows["better"][-1] == "1 of 2 seeds; seed 1 skipped: its base plain is not there"
+    assert rows["better (trained elsewhere)"][-1] == "1 of 2 seeds; seed 1 skipped: its base plain is not there"
     assert rows["broken"][-1] == "failed: Diverged: the loss \0 is not finite"
     assert rows["broken"][0] == "–"  # noqa: RUF001
     assert rows["stopped"][-1].startswith("0 of 2 seeds; seed 0 interrupted: run the same command again; seed 1 mi")
@@ -410,7 +410,7 @@ def test_scores_with_holes_are_refused(mixed, errors):
         with pytest.raises(UserError, match="plain"):
             report.write(mixed.folder)
     mixed.change("plain", 1, {SCORES: b"no table at all"})
-    with pytest.raises(UserError, match=r"plain/seed-1/scores\.parquet is no Parquet file"):
+    with pytest.raises(UserError, match=r"plain/seed-1/scores\.parquet is not a Parquet file"):
         report.write(mixed.folder)
     mixed.file("plain", 1, SCORES).unlink()
     with pytest.raises(UserError, match="plain/seed-1"):

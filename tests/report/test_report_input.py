@@ -415,7 +415,7 @@ def test_a_published_run_is_read_as_carefully_as_any(whole, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", npz(a=np.array([object()], dtype=object))])
 def test_pictures_that_are_none_are_named(whole, content):
     whole.change("fine", 0, {SAMPLES: content})
-    assert f"{whole.file('fine', 0, SAMPLES)} is no .npz file" in one_line_of(whole.folder)
+    assert f"{whole.file('fine', 0, SAMPLES)} is not an .npz file" in one_line_of(whole.folder)
 
 
 @pytest.mark.parametrize("name", ["utkface-val", "utkface-all"])

@@ -11,7 +11,7 @@ from colorbench import code, plugins
 from colorbench.metrics import Pair, score_batch
 from colorbench.metrics.terms import Terms
 from colorbench.presets import PRESETS
-from colorbench.runs.plan import own_fields
+from colorbench.runs.plan import computed, own_fields
 
 EXAMPLE = REPOSITORY / "examples" / "error_by_hue.py"
 DIAGNOSTIC = '''
@@ -78,8 +78,9 @@ def test_what_is_computed_is_there_without_the_plugin_and_named(lit):
     assert "## Light" in (lit.run / "details.md").read_text()
 
 
-def test_without_any_diagnostic_there_are_no_details(bench, monkeypatch):
-    entries = [entry for entry in plugins.entry_points(group="colorbench") if entry.name != "diagnostics"]
+def test_without_any_diagnostic_there_are_no_details(bench, monkeypatch, registry):
+    computing = {registry.plugin_of("diagnostic", name).name for name in computed(registry)}
+    entries = [entry for entry in plugins.entry_points(group="colorbench") if entry.name not in computing]
     monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
     trained, scores = weights(bench), bench.table()["mse"]
     result = bench("tiny,on-tiny")

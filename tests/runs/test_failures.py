@@ -62,7 +62,7 @@ def test_a_model_that_cannot_be_built_again_is_one_line(colorbench, doomed, tmp_
     photo.write_bytes(jpeg(0))
     result = colorbench("colorize", photo, "--model", "doomed", "--run", run, "--plugin", doomed)
     assert result.exit_code == 2
-    assert one_line(result).endswith("cannot be built again: its file is gone")
+    assert one_line(result).endswith("cannot be built again: ValueError: its file is gone")
 
 
 def test_a_network_that_breaks_the_contract_fails_before_it_trains(colorbench, doomed, tmp_path):

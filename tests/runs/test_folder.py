@@ -186,7 +186,7 @@ def test_a_second_run_at_the_same_time_is_refused(folder):
     other = context.Process(target=_hold, args=(folder.path, held, done))
     other.start()
     assert held.wait(20)
-    with pytest.raises(UserError, match="another run is at work"), folder.held():
+    with pytest.raises(UserError, match="another run is working"), folder.held():
         pass
     other.kill()  # a killed run must not lock its folder for ever
     other.join()
@@ -208,8 +208,8 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         (b"", "damaged"),
         (b"\xff\xfe", "damaged"),
         (b"[" * 100_000, "damaged"),
-        (b'{"name": "another tool", "version": 3}', "damaged, or no record of this version"),
-        (b"[1, 2]", "damaged, or no record of this version"),
+        (b'{"name": "another tool", "version": 3}', "damaged, or not a record of this version"),
+        (b"[1, 2]", "damaged, or not a record of this version"),
     ],
 )
 def test_no_run_folder_and_a_record_that_is_none_are_refused(tmp_path, content, message):

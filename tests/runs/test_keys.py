@@ -47,7 +47,7 @@ def test_other_code_is_stale(bench):
     bench.change(FORWARD, "ab = 60 + 0 * self")
     said = refused(bench)
     assert "colorbench: tiny seed 0: code of plugin tiny.py\n" in said
-    assert "nothing was touched; --again tiny trains anew, --keep tiny uses as it is" in said
+    assert "nothing was touched; --again tiny trains again, --keep tiny uses as it is" in said
 
 
 def test_another_learning_rate_and_a_seed_are_not_averaged(bench):
@@ -440,7 +440,7 @@ def test_a_helper_that_is_imported_by_its_name_counts(line, tmp_path, monkeypatc
 
 def test_a_model_is_timed_again_when_another_cell_is_in_its_place(bench, monkeypatch):
     timed, rate = [], {"median": 0.5, "iqr": 0.01, "rounds": 7}
-    monkeypatch.setattr(throughput, "_measure", lambda request: timed.append(request["seed"]) or {"infer_1": rate})
+    monkeypatch.setattr(throughput, "_measure", lambda request, *_: timed.append(request["seed"]) or {"infer_1": rate})
     table = bench.folder / "table.txt"
     table.write_text("1 2 3")
     bench.change("OPTIONS = {}", f"OPTIONS = {{'table': {str(table)!r}}}")

@@ -108,12 +108,12 @@ def test_a_value_is_read_as_the_type_of_its_option(key, given, value):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"count": "four"}, r"^--option net\.count=four: it is no int; give one$"),
-        ({"count": True}, r"it is no int"),
-        ({"flag": "perhaps"}, "it is no bool"),
-        ({"sizes": "a,b"}, r"it is no tuple\[int, \.\.\.\]"),
-        ({"pair": "1"}, "it is no tuple"),
-        ({"kind": "c"}, "it is no .*Literal"),
+        ({"count": "four"}, r"^--option net\.count=four: it is not of type int; give another value$"),
+        ({"count": True}, r"it is not of type int"),
+        ({"flag": "perhaps"}, "it is not of type bool"),
+        ({"sizes": "a,b"}, r"it is not of type tuple\[int, \.\.\.\]"),
+        ({"pair": "1"}, "it is not of type tuple"),
+        ({"kind": "c"}, "it is not of type .*Literal"),
         ({"file": "absent.pth"}, r"^--option net\.file=absent\.pth: there is no such file or folder; name another$"),
         ({"file": "/dev/null"}, r"^--option net\.file=/dev/null: it is a pipe or a device; name another$"),
         ({"count": []}, r"^--option net\.count: the list of its values is empty; give one or more$"),
@@ -144,7 +144,7 @@ def test_every_model_that_trains_has_a_factor_on_its_learning_rates(registry):
             assert rates(swept, f"{name}/rate-factor-{factor}") == [factor * rate for rate in rates(registry, name)]
     for name in models.keys() - {key.rpartition(".")[0] for key in factors}:
         with pytest.raises(UserError, match=f"unknown option of {name}: 'rate_factor'"):
-            configure(plugins.load(), {f"{name}.rate_factor": 2})
+            configure(registry, {f"{name}.rate_factor": 2})
 
 
 def test_a_factor_on_the_learning_rates_reaches_the_ablations_that_are_trained():
@@ -175,7 +175,7 @@ def test_a_factor_on_the_learning_rates_is_in_the_key(optional):
 
 @pytest.mark.parametrize("text", ["net", "net.count", "net.count=", "count=3", ".count=3", "net.=3"])
 def test_an_option_is_said_in_full(text):
-    with pytest.raises(UserError, match=r"say MODEL\.KEY=VALUE"):
+    with pytest.raises(UserError, match=r"write MODEL\.KEY=VALUE"):
         parsed([text])
 
 
@@ -183,7 +183,7 @@ def test_the_type_of_an_option_in_a_mapping_is_that_of_its_default():
     registry = registry_of(replace(spec("net"), options={"count": 3, "sizes": (1, 2), "any": None, "file": Path("a")}))
     configure(registry, parsed(["net.count=4", "net.sizes=5,6,7", "net.any=true", "net.file=none"]))
     assert registry.specs["model"]["net"].options == {"count": 4, "sizes": (5, 6, 7), "any": True, "file": None}
-    with pytest.raises(UserError, match="it is no int"):
+    with pytest.raises(UserError, match="it is not of type int"):
         configure(registry, parsed(["net.count=x"]))
 
 
@@ -275,7 +275,7 @@ def test_an_option_is_in_the_key_and_needed_no_more_to_load(optional):
     ("given", "said"),
     [
         ("tiny.dept=3", "unknown option of tiny: 'dept' (did you mean 'depth'?); there is: depth, table"),
-        ("tiny.depth=x", "--option tiny.depth=x: it is no int; give one"),
+        ("tiny.depth=x", "--option tiny.depth=x: it is not of type int; give another value"),
         ("tinny.depth=3", "unknown model for --option 'tinny' (did you mean 'tiny'?)"),
         ("on-tiny.depth=3", "unknown option of on-tiny: 'depth'"),
         ("true-ab-8px.side=3", "unknown model that runs for --option 'true-ab-8px'"),

@@ -208,7 +208,10 @@ FLAWS = {
     "optimizer": (("=0.001)", "=0.001, optimizer='admw')"), "no optimizer 'admw' (did you mean 'adamw'"),
     "warm-up": (("=0.001)", "=0.001, warm_up=500)"), "warm_up is 500 steps, and the stage has 4; give fewer"),
     "measures": (("    return [Stage", "    return [Stage('count', measures=True), Stage"), "needs a method measure"),
-    "misspelt": (("def updates", "def update"), "the network has 'update', which nothing asks for; did you mean 'up"),
+    "misspelt": (
+        ("def updates", "def update"),
+        "the network has 'update', which is not used; did you mean 'up",
+    ),
     "schedule": (("    return [Stage", "    raise KeyError('steps')\n    return [Stage"), "KeyError: 'steps'"),
     "epochs": (("1, learning", "0, learning"), "epochs is 0; a whole number from 1 is due"),
     "updates": (("yield Update", "return\n            yield Update"), "updates yielded nothing in stage 'train'"),

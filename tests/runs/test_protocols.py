@@ -91,7 +91,7 @@ def test_a_cell_made_again_loses_its_rows_until_it_is_scored_again(compared):
     ("arguments", "said"),
     [
         (("--protocol", "omz,cp2"), "unknown protocol 'cp2' (did you mean 'ct2'?); there is: colorbench-1, "),
-        (("--protocol", ","), "',' names nothing; say all, or names with commas between"),
+        (("--protocol", ","), "',' names nothing; give all, or names separated by commas"),
     ],
 )
 def test_an_unknown_name_is_one_line_and_changes_nothing(bench, arguments, said):
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_one_line(compared):
     assert result.exit_code == 2
     assert "protocols.parquet" in one_line(result)
     file.unlink()
-    assert "`colorbench score` with --protocol makes it anew" in one_line(call("report", compared.run))
+    assert "`colorbench score` with --protocol makes it again" in one_line(call("report", compared.run))
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_others_bring_protocols_by_a_hook(bench):
         ('register(Protocol("odd name"))', "'odd name'"),
         ('register(Protocol("ct2"))', "'ct2'"),
         ('register(Protocol("odd", size="big"))', "size cannot be 'big'"),
-        ('register(Protocol("odd", size=8193))', "pictures of 8193 px cannot be had; give a size up to 8192"),
+        ('register(Protocol("odd", size=8193))', "pictures of 8193 px are too large; give a size up to 8192"),
         ('register("odd")', "str was registered as a protocol"),
         ('register(type("Odd", (Protocol,), {})("odd"))', "Odd was registered as a protocol; Protocol is due"),
-        ('register(Protocol("odd", ssim_window=99))', "protocol odd at 16 px: ValueError: SSIM needs sides of 99"),
+        ('register(Protocol("odd", ssim_window=99))', "protocol odd at 16 px: SSIM needs sides of 99"),
         ('register(Protocol("odd", peak=10**400))', "protocol odd at 16 px: OverflowError"),
         ('register(Protocol("odd", ciede2000_kl=1e-320))', "ciede2000 would be no number; take larger images"),
     ],
@@ -221,7 +221,7 @@ def test_a_protocol_that_has_changed_since_the_run_is_not_scored_beside_itself(b
     changed.write_text(OWN.replace("FURTHER", "").replace('rounding="truncate"', 'saved_as="jpeg-75"'))
     result = call("score", run, "--protocol", "ours", "--plugin", changed)
     assert result.exit_code == 2
-    assert "protocol ours is another one since" in one_line(result)
+    assert "protocol ours has changed since" in one_line(result)
     assert call("report", run).exit_code == 0
 
 

@@ -46,7 +46,7 @@ def test_control_characters_of_others_are_escaped_when_written(tmp_path):
 
 @pytest.mark.parametrize("fields", [{"width": float("nan")}, {"parameters": 2**63}, {"anchor": "top"}])
 def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path, fields):
-    with pytest.raises(UserError, match="no record can hold what was asked for"):
+    with pytest.raises(UserError, match="what was asked for cannot be recorded"):
         write_cell(tmp_path, CellRecord(model="net", seed=0, status="failed", **fields))
     assert not list(tmp_path.iterdir())
 

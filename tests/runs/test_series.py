@@ -122,7 +122,7 @@ def test_what_is_damaged_changes_no_training_and_no_id_of_before():
 @pytest.mark.parametrize("given", [lambda rgb: rgb, lambda rgb: luminance(rgb) + 60, lambda rgb: None])
 def test_what_is_no_luminance_is_refused(given):
     registry = Registry()
-    registry.specs["degradation"]["odd"] = DegradationSpec("odd", "", lambda rgb, *_: given(rgb), (1,), "")
+    registry.specs["degradation"]["odd"] = DegradationSpec("odd", "", lambda rgb, *_: given(rgb), (1,))
     images = smooth_images(1, 32)
     damaged = damage_of(replace(COLORBENCH, degradation="odd:1"), registry)
     with pytest.raises(ValueError, match=r"degradation odd gave .*; L is due, float32 \(1, 1, 32, 32\) in 0..100"):

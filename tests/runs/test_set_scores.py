@@ -116,7 +116,7 @@ def test_weights_reach_a_metric_by_its_name(bench, metric):
         ("drift=nowhere.txt", "cannot read --weights drift=nowhere.txt: there is no such file or folder"),
         ("darkest=metric.py", "darkest"),
         ("lost=metric.py", "--weights lost=metric.py: the metric lost cannot be computed: it needs a file; name it"),
-        ("drift", "--weights drift: say NAME=FILE"),
+        ("drift", "--weights drift: write NAME=FILE"),
     ],
 )
 def test_weights_that_nobody_takes_are_refused(bench, metric, monkeypatch, verb, weights, said):

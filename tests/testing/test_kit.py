@@ -78,7 +78,7 @@ def test_what_kills_the_process_of_its_check_is_one_line(colorbench, tiny):
     result = colorbench("check", tiny, "mean-color")
     assert result.exit_code == 1
     broken = [line for line in result.stdout.splitlines() if "BROKEN" in line]
-    said = "its process was killed by SIGKILL, perhaps for want of memory; mend what ends, kills or holds up"
+    said = "its process was killed by SIGKILL, perhaps because memory ran out; mend what ends, kills or holds up"
     assert [line.startswith(f"  BROKEN  process: {said}") for line in broken] == [True, True]
     assert result.stdout.splitlines()[-1].startswith("2 of 4 break a law: ")
     tiny.write_text(f"{kill}\n{SOUND}")
@@ -104,9 +104,10 @@ def test_a_plugin_that_prints_closes_and_forks_changes_nothing_of_what_is_told(c
     [
         (
             "portrait",
-            "unknown model, dataset, metric, protocol, diagnostic or plugin 'portrait' (did you mean 'portraits'?)",
+            "unknown model, dataset, metric, protocol, degradation, diagnostic or plugin 'portrait' "
+            "(did you mean 'portraits'?)",
         ),
-        ("absent.py", "cannot load the plugin absent.py: FileNotFoundError"),
+        ("absent.py", "cannot load the plugin absent.py: there is no such file"),
     ],
 )
 def test_what_is_not_there_is_one_line(colorbench, name, said):
@@ -177,8 +178,8 @@ def test_a_new_plugin_keeps_every_law_and_its_own_tests_pass(colorbench, tmp_pat
         ("model", "a--b", "a package cannot be called 'a--b'"),
         ("model", "1st", "a package cannot be called '1st'"),
         ("model", "a" * 61, "use up to 60 lower-case letters"),
-        ("model", "all", "all is a word of the command line; choose another name"),
-        ("model", "everything", "everything is a word of the command line; choose another name"),
+        ("model", "all", "all has a meaning in the command line; choose another name"),
+        ("model", "everything", "everything has a meaning in the command line; choose another name"),
         ("metric", "model", "no column can be called 'model'"),
         ("model", "grey", "model 'grey' is there already, by colorbench_bounds"),
         ("model", "metrics", "model 'metrics' is there already, by the module colorbench_metrics"),
