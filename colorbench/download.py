@@ -17,6 +17,13 @@ class DownloadError(Exception):
     """Why a file could not be had."""
 
 
+class CutOffError(DownloadError):
+    """Only a part of it came, which another download goes on with."""
+
+    def __init__(self, came: int, total: int) -> None:
+        super().__init__(f"it was cut off after {came:,} of {f'{total:,}' if total else 'unknown'} bytes")
+
+
 def download(url: str, part: Path, size: int = 0) -> None:
     """Download the file at `url` into `part`, after what is there already if the server can do so.
 
@@ -68,10 +75,6 @@ def _receive(answer: requests.Response, part: Path, start: int, total: int) -> N
                 if total and file.tell() > total:
                     raise DownloadError(f"the server sends more than {total:,} bytes")
         except requests.RequestException as error:
-            raise DownloadError(_cut_off(file.tell(), total)) from error
+            raise CutOffError(file.tell(), total) from error
         if file.tell() < total:
-            raise DownloadError(_cut_off(file.tell(), total))
-
-
-def _cut_off(came: int, total: int) -> str:
-    return f"it was cut off after {came:,} of {f'{total:,}' if total else 'unknown'} bytes"
+            raise CutOffError(file.tell(), total)

@@ -13,7 +13,7 @@ import filelock
 
 from colorbench import published
 from colorbench.contract import ModelSpec, PublishedWeights
-from colorbench.download import DownloadError, download
+from colorbench.download import CutOffError, DownloadError, download
 from colorbench.errors import UserError
 from colorbench.harness.networks import build_published
 from colorbench.plugins import load
@@ -59,8 +59,8 @@ def fetch(name: str, plugin_files: Sequence[Path] = ()) -> Path:
         try:
             download(weights.url, aside, weights.size)
         except DownloadError as error:
-            again = ": the same command goes on from there" if aside.exists() and aside.stat().st_size else ""
-            raise UserError(f"cannot fetch {weights.url}: {error}{again or elsewhere}") from error
+            remedy = "; the same command goes on from there" if isinstance(error, CutOffError) else elsewhere
+            raise UserError(f"cannot fetch {weights.url}: {error}{remedy}") from error
         if why := published.why_unsound(weights, aside):
             aside.unlink()
             raise UserError(f"what came from {weights.url} is not {weights.file}, and was not kept: {why}{elsewhere}")
