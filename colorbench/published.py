@@ -40,7 +40,7 @@ def known(registry: Registry) -> dict[str, tuple[Spec, PublishedWeights]]:
         for weights in spec.weights:
             first, same = found.setdefault(weights.file, (spec, weights))
             if same != weights:
-                raise UserError(f"{first.name} and {spec.name} tell differently of {weights.file}; mend a plugin")
+                raise UserError(f"{first.name} and {spec.name} differ about {weights.file}; change one of the plugins")
     return found
 
 
@@ -51,7 +51,7 @@ def chosen(registry: Registry, name: str) -> tuple[Spec, PublishedWeights]:
     """
     files, takers = known(registry), _takers(registry)
     if any(name in registry.specs[kind] for kind in KINDS) and name not in takers:
-        raise UserError(f"no published weights of {name} are known; give a file of yours as {name}=FILE")
+        raise UserError(f"no published weights of {name} are known; give --weights or --initial {name}=FILE")
     refuse_unknown("published weights", [name], [*takers, *files])
     return files.get(name) or (takers[name], takers[name].weights[0])
 
@@ -72,7 +72,7 @@ def resolved(registry: Registry, given: Mapping[str, Path]) -> dict[str, Path]:
 def kept(registry: Registry, model: str, word: str | Path = PUBLISHED) -> Path:
     """The kept file of a model. Raises UserError if there is none, or if it is damaged."""
     _, weights = chosen(registry, model if str(word) == PUBLISHED else str(word))
-    get = f"say colorbench weights fetch {model}" if weights.url else f"get it from {weights.page}"
+    get = f"run colorbench weights fetch {model}" if weights.url else f"get it from {weights.page}"
     if not (file := folder() / weights.file).is_file():
         raise UserError(f"{weights.file} is not kept here; {get}, or colorbench weights add {model} FILE")
     if why := why_unsound(weights, file):

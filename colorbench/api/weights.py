@@ -52,7 +52,7 @@ def fetch(name: str, plugin_files: Sequence[Path] = ()) -> Path:
     there = published.folder() / weights.file
     if there.is_file() and not published.why_unsound(weights, there):
         return there
-    elsewhere = f"; download it from {weights.page} elsewhere, and say colorbench weights add {name} FILE"
+    elsewhere = f"; download it from {weights.page} elsewhere, and run colorbench weights add {name} FILE"
     if not weights.url:
         raise UserError(f"{weights.file} cannot be fetched: it has no address of its own{elsewhere}")
     with _aside(weights, "part") as aside:

@@ -81,8 +81,8 @@ def main() -> None:
     """Train and compare image colorization models with the same code, under one written protocol.
 
     \b
-    colorbench run --models all                      run every model on the built-in data, in minutes
-    colorbench run --models all --data FOLDER        run every model on your photographs
+    colorbench run --models all                      compare models on the built-in data, in minutes
+    colorbench run --models all --data FOLDER        compare models on your photographs
     colorbench plan --models all --data FOLDER       show what run would do and how long it would take
     colorbench list models                           list the installed models
     """

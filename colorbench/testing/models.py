@@ -328,7 +328,7 @@ def resume(model: Model) -> str | None:
     if changed:
         remedy = "keep what a step depends on in buffers, and draw from torch's global generator"
         raise ValueError(f"{_some(changed)} differ when it was stopped and resumed; {remedy}")
-    return f"stopped {len(checkpoint.stopped)} times"
+    return f"the same bits; stops: {len(checkpoint.stopped)}"
 
 
 LAWS = (

@@ -195,7 +195,7 @@ def _inception_specs(given: Path | None) -> list[MetricSpec]:
         return [_missing(spec, "torch-fidelity is not installed; pip install 'colorbench[fid]'") for spec in (fid, kid)]
     file = given or find_weights(INCEPTION)
     if file is None:
-        why = f"{INCEPTION} is not kept; say colorbench weights fetch fid, or --weights fid=FILE"
+        why = f"{INCEPTION} is not kept; run colorbench weights fetch fid, or --weights fid=FILE"
         return [_missing(spec, why) for spec in (fid, kid)]
     try:
         sha256 = _sha256(file)

@@ -192,7 +192,7 @@ def test_verify_names_what_is_damaged_or_unknown(weights, place):
     result = weights("verify")
     assert result.exit_code == 1
     assert re.fullmatch(f"other.pth: no plugin .*\n{NAME}: its SHA-256 is .*\n", result.stdout)
-    with pytest.raises(UserError, match=r"is damaged: its SHA-256 is .*; say colorbench weights fetch tiny"):
+    with pytest.raises(UserError, match=r"is damaged: its SHA-256 is .*; run colorbench weights fetch tiny"):
         package.load_model("tiny", weights="published", plugins=place.plugin)
 
 
@@ -273,7 +273,7 @@ def test_a_file_of_another_hash_is_not_kept(weights, place, server):
 )
 def test_without_network_or_address_it_is_one_line(weights, place, url, said):
     place.declare(url)
-    assert refused(weights("fetch", "tiny"), said, "say colorbench weights add tiny FILE")
+    assert refused(weights("fetch", "tiny"), said, "run colorbench weights add tiny FILE")
 
 
 def test_a_full_disk_keeps_what_came(weights, place, monkeypatch):
@@ -300,5 +300,5 @@ def test_a_declaration_that_cannot_be_used_is_refused(change, said):
 def test_two_plugins_that_tell_differently_of_one_file_are_named(place, tmp_path):
     (tmp_path / "two.py").write_text(place.plugin.read_text().replace('"tiny"', '"tinier"').replace("MIT", "BSD")
                                      .replace('"on-tiny"', '"on-tinier"'))  # fmt: skip
-    with pytest.raises(UserError, match="tiny and tinier tell differently"):
+    with pytest.raises(UserError, match="tiny and tinier differ about"):
         package.load_model("tiny", weights="published", plugins=[place.plugin, tmp_path / "two.py"])

@@ -420,7 +420,7 @@ def test_initial_weights_are_for_what_trains(optional):
         (("--initial", f"grey={file}", "--models", "grey"), "it learns nothing by itself"),
         (("--initial", f"tiny={file}", "--weights", f"tiny={file}"), "--weights gives its weights already"),
         (("--initial", f"grey={file}"), "unknown model that runs for --initial 'grey'"),
-        (("--initial", "tiny"), "no published weights of tiny are known; give a file of yours as tiny=FILE"),
+        (("--initial", "tiny"), "no published weights of tiny are known; give --weights or --initial tiny=FILE"),
     ):
         result = optional("tiny", *given)
         assert (result.exit_code, said in one_line(result)) == (2, True), result.stderr

@@ -45,7 +45,7 @@ def test_check_tells_each_law_of_what_a_file_registers(colorbench, tiny):
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line for line in lines if not line.startswith(" ")][:-1] == ["plugin tiny", "model tiny", "model on-tiny"]
-    assert "  kept    resume: stopped 1 times" in lines
+    assert "  kept    resume: the same bits; stops: 1" in lines
     assert "  kept    base left alone: tiny unchanged" in lines
     assert lines[-1].startswith("3 keep all laws: ")
 
