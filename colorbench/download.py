@@ -9,8 +9,11 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
+from colorbench.errors import reason
+
 TIMEOUT = 15, 60  # seconds: until the server answers, and between two parts of what it sends
 CHUNK = 1 << 16  # bytes written at once; of one that is cut off nothing is kept
+NUMBER = "[0-9]{1,18}"  # of bytes; Python refuses to read thousands of digits
 
 
 class DownloadError(Exception):
@@ -55,14 +58,16 @@ def _asked(url: str, start: int) -> requests.Response:
         raise DownloadError(f"{urlsplit(url).netloc} does not answer") from error
     except requests.RequestException as error:
         raise DownloadError(f"no connection to {urlsplit(url).netloc} ({type(error).__name__})") from error
+    except (OSError, ValueError) as error:  # the certificates of this machine, the address that it is moved to
+        raise DownloadError(reason(error)) from error
 
 
 def _extent(answer: requests.Response) -> tuple[int, int]:
     """At which byte of the file an answer starts, and how many the file has; 0 if the server does not say."""
     if answer.status_code == requests.codes.partial_content:
-        said = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        said = re.fullmatch(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)", answer.headers.get("Content-Range", ""))
         return (int(said[1]), int(said[2]) if said[2] != "*" else 0) if said else (-1, 0)
-    return 0, int(length) if (length := answer.headers.get("Content-Length", "")).isdecimal() else 0
+    return 0, int(length) if re.fullmatch(NUMBER, length := answer.headers.get("Content-Length", "")) else 0
 
 
 def _receive(answer: requests.Response, part: Path, start: int, total: int) -> None:

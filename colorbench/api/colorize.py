@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -125,11 +125,12 @@ def _colored(
     settings: ColorizeSettings,
 ) -> Iterator[Path | UserError]:
     made_of: dict[Path, Path] = {}
+    given = {(at.st_dev, at.st_ino) for at in (photo.stat() for photo, _ in found if os.path.exists(photo))}
     bar = tqdm(found, unit="photo", disable=None if len(found) > 1 else True)
     for (photo, _), outs in zip(bar, targets, strict=True):
         wanted = []
         for model, out in zip(loaded, outs, strict=True):
-            if why := _refusal(out, photo, made_of, settings.overwrite):
+            if why := _refusal(out, photo, given, made_of, settings.overwrite):
                 yield UserError(why)
             else:
                 wanted.append((model, out))
@@ -139,12 +140,16 @@ def _colored(
             yield done
 
 
-def _refusal(out: Path, photo: Path, made_of: Mapping[Path, Path], overwrite: bool) -> str:
-    """Why a file must not be written; "" if it may."""
-    if os.path.exists(out) and os.path.exists(photo) and os.path.samefile(out, photo):
-        return f"cannot write {out}: it is the photo itself; name another file with --out"
+def _refusal(
+    out: Path, photo: Path, given: Container[tuple[int, int]], made_of: Mapping[Path, Path], overwrite: bool
+) -> str:
+    """Why a file must not be written; "" if it may. `given` are the photos, by device and inode."""
     if out in made_of:
         return f"{photo} is left out: {out} was made of {made_of[out]}; rename one of them"
+    if os.path.exists(out) and (out.stat().st_dev, out.stat().st_ino) in given:
+        itself = os.path.exists(photo) and os.path.samefile(out, photo)
+        what = "the photo itself" if itself else "one of the photos"
+        return f"cannot write {out}: it is {what}; name another file or folder with --out"
     if os.path.lexists(out) and not overwrite:
         return f"{photo} is left out: there is {out} already; --overwrite replaces it"
     return ""

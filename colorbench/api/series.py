@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -53,7 +54,7 @@ def parse_series(text: str, registry: Registry) -> tuple[str, list[str | int]]:
         return field, list(dict.fromkeys(value for values in named for value in values))
     if isinstance(getattr(Protocol, field), str):
         return field, list(dict.fromkeys(words))
-    if wrong := [word for word in words if not word.isdecimal()]:
+    if wrong := [word for word in words if not re.fullmatch(r"\d{1,18}", word)]:
         raise UserError(f"--vary {text}: {', '.join(wrong)} is no whole number; say {field}=1,10")
     return field, list(dict.fromkeys(map(int, words)))
 

@@ -88,6 +88,8 @@ def _aside(weights: PublishedWeights, ending: str) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / f".{weights.file}.lock", blocking=False):
+            if aside.is_symlink():  # what it leads to is not ours to write
+                aside.unlink()
             yield aside
     except filelock.Timeout as error:
         raise UserError(f"{weights.file} is being fetched by another command; wait until it is done") from error

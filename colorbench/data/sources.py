@@ -27,6 +27,7 @@ CHUNK = 1 << 14
 
 # Cameras of 100 megapixels exist. What is larger than twice Pillow's limit stays refused.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", module="PIL")  # of damaged EXIF data, which change no pixel
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ def _all_bits(image: Image.Image, content: bytes) -> np.ndarray | None:
         return np.asarray(image).clip(0, 65535).astype(np.uint16)[..., None]
     again = Image.open(io.BytesIO(content), formats=FORMATS)
     arguments = [(tile.args,) if isinstance(tile.args, str) else tile.args or ("",) for tile in again.tile]
+    if not arguments:  # a WebP, which has 8 bit
+        return None
     mode, _, order = str(arguments[0][0]).partition(";16")
     if mode not in ("LA", "RGB", "RGBA") or order not in EXCHANGED:
         return None

@@ -31,12 +31,12 @@ class Server(BaseHTTPRequestHandler):
         status = 302 if self.path == "/moved" else 416 if start and start >= len(content) else server.status
         self.send_response(206 if start and status == 200 else status)
         if status != 200:
-            self.send_header("Location", "/file")
+            self.send_header("Location", server.moved_to)
             content = b""
         elif start:
             self.send_header("Content-Range", f"bytes {start + server.shift}-{len(content) - 1}/{len(content)}")
         if server.tells_length:
-            self.send_header("Content-Length", str(len(content[start:])))
+            self.send_header("Content-Length", server.length or str(len(content[start:])))
         self.end_headers()
         self.wfile.write(content[start : server.cut_at])
 
@@ -57,7 +57,7 @@ def serving():
 def server(serving, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     serving.asked, serving.status, serving.ranges, serving.shift = [], 200, True, 0
-    serving.tells_length, serving.cut_at = True, None
+    serving.tells_length, serving.cut_at, serving.length, serving.moved_to = True, None, "", "/file"
     return serving
 
 
@@ -261,6 +261,39 @@ def test_a_file_of_another_hash_is_not_kept(weights, place, server):
     server.content, server.tells_length = place.content + b"x", False
     assert refused(weights("fetch", "tiny"), "sends more than")
     assert not place.whole
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [("http://[::1", "Invalid IPv6 URL"), (f"http://{'x' * 70}.invalid/", "label empty or too long")],
+)
+def test_what_is_moved_to_no_address_is_one_line(weights, place, server, address, said):
+    place.declare(f"{place.address}/moved")
+    server.moved_to = address
+    assert refused(weights("fetch", "tiny"), f"cannot fetch {place.address}/moved: ", said)
+
+
+def test_a_length_of_too_many_digits_is_none(weights, place, server):
+    server.length = "9" * 5000
+    assert weights("fetch", "tiny").exit_code == 0
+    assert place.whole
+
+
+def test_certificates_that_are_not_there_are_one_line(weights, place, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(place.kept / "none.pem"))
+    place.declare("https://127.0.0.1:9/file")
+    assert refused(weights("fetch", "tiny"), "TLS CA certificate bundle", "none.pem")
+
+
+@pytest.mark.parametrize("command", [("fetch", "tiny"), ("add", "tiny", "FILE")])
+def test_what_a_link_in_the_folder_leads_to_is_not_written(weights, place, command):
+    (other := place.kept.with_name("other")).write_bytes(b"not ours")
+    place.kept.mkdir()
+    for ending in ("part", "new"):
+        (place.kept / f".{NAME}.{ending}").symlink_to(other)
+    assert weights(*(place.file if word == "FILE" else word for word in command)).exit_code == 0
+    assert other.read_bytes() == b"not ours"
+    assert place.whole
 
 
 @pytest.mark.parametrize(

@@ -333,6 +333,32 @@ def test_nothing_is_overwritten_unasked(empty):
     assert Image.open(made).size == (24, 20)
 
 
+def test_no_photo_is_overwritten_by_the_colors_of_another(empty):
+    empty.out.mkdir()
+    photos = empty.out / "a.jpg", empty.out / "a-warm.png"
+    for file in photos:
+        smooth(24, 20).save(file)
+    before = photos[1].read_bytes()
+    result = empty.colorize(str(empty.out / "a*"), "warm", more=("--overwrite",))
+    assert result.exit_code == 1
+    assert one_line(result).endswith(f"{photos[1]}: it is one of the photos; name another file or folder with --out")
+    assert photos[1].read_bytes() == before
+    assert result.stdout == f"{empty.out / 'a-warm-warm.png'}\n"
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_webp_is_colored(empty, mode, lossless):
+    given = smooth(24, 20)
+    if mode == "RGBA":
+        given.putalpha(128)
+    given.save(empty.folder / "a.webp", lossless=lossless)
+    result = empty.colorize(empty.folder / "a.webp", "warm")
+    assert result.exit_code == 0, result.stderr
+    made = Image.open(empty.out / "a-warm.png")
+    assert (made.mode, made.size) == (mode, (24, 20))
+
+
 @pytest.mark.parametrize("tall", [False, True])
 def test_hints_are_where_they_were_painted_and_intensity_multiplies(empty, tall):
     turned = (lambda pixels: pixels.swapaxes(0, 1)) if tall else (lambda pixels: pixels)
