@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from colorbench.color import bytes_to_lab, lab_to_rgb
 
 SIDE = 256  # the side that lengths are given for
+MOST_SCRATCHES = 10_000  # they cover the picture by then, and each takes time
 CANVAS = 1024  # pixels to a side on which scratches are drawn, four to a width
 LUMINANCE = (0.212671, 0.715160, 0.072169)  # of linear sRGB: the Y of colorbench.color
 # Of linear sRGB, our choice: orthochromatic emulsions record blue and green, and of red what leaks into both. It is
@@ -33,7 +34,9 @@ def noise(rgb: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
 
 def blur(rgb: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
     side = rgb.shape[-1]
-    sigma = strength * side / SIDE
+    sigma = max(
+        strength * side / SIDE, 1e-3
+    )  # a Gaussian narrower than that moves nothing, and is no number in the end
     radius = min(math.ceil(4 * sigma), side - 1)  # what is farther is mirrored at the border, once
     return gaussian_blur(_luminance(rgb), [2 * radius + 1] * 2, [sigma, sigma]).clamp(0, 100)
 
@@ -53,6 +56,8 @@ def fading(rgb: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
 
 
 def scratches(rgb: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
+    if strength > MOST_SCRATCHES:
+        raise ValueError(f"{strength:g} scratches are too many; give up to {MOST_SCRATCHES}")
     drawn = [_scratched(rgb.shape[-1], round(strength), np.random.default_rng(seed)) for seed in seeds]
     covered, L = torch.from_numpy(np.stack(drawn))[:, None].to(rgb.device), _luminance(rgb)
     return L + covered * (100 - L)

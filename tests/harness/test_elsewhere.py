@@ -124,7 +124,7 @@ def test_a_damage_that_fails_stops_the_export_in_one_line(photos, tmp_path):
         "from colorbench import DegradationSpec, Protocol, hookimpl\n\n\n"
         "def apply(rgb, strength, seeds):\n    rgb.zero_()\n    raise GeneratorExit('burst')\n\n\n"
         "@hookimpl\ndef register_degradations(register):\n"
-        "    register(DegradationSpec('burst', 'a test', apply, [1.0], 'times'))\n\n\n"
+        "    register(DegradationSpec('burst', 'a test', apply, [1.0]))\n\n\n"
         "@hookimpl\ndef register_protocols(register):\n"
         "    register(Protocol('burst', 'a test', 'a test', degradation='burst:1'))\n"
     )

@@ -74,3 +74,9 @@ def test_orthochromatic_film_weighs_linear_light(color, light):
 
 def test_without_a_share_of_orthochromatic_film_the_luminance_is_the_true_one():
     torch.testing.assert_close(damage.orthochromatic(RGB, 0, [0, 0]), L, atol=2e-3, rtol=0)
+
+
+def test_a_strength_without_an_end_or_of_nothing_is_no_trap():
+    with pytest.raises(ValueError, match="give up to 10000"):
+        damage.scratches(RGB, 1e300, [0, 0])
+    torch.testing.assert_close(damage.blur(RGB, 1e-300, [0, 0]), L, atol=1e-3, rtol=0)
