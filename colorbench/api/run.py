@@ -178,19 +178,20 @@ class Run:
     ) -> Image.Image:
         """Color a picture of any size with a trained model: the one with the lowest MSE unless one is named.
 
-        See `colorbench.colorize`. Raises UserError if there is no such trained model, too.
+        A model without parameters, such as one color for all, is only taken if there is no other. See
+        `colorbench.colorize`. Raises UserError if there is no such trained model, too.
         """
         from colorbench.harness.recolor import color_picture  # which imports torch
 
         return color_picture(self._loaded(model or self._best()), image, hints, intensity)
 
     def _best(self) -> str:
-        """The finished network of the lowest MSE."""
+        """The finished network of the lowest MSE: of those with parameters, if there are any."""
         done = [cell for cell in self._results.outcomes if cell.status == DONE]
-        networks = {cell.model for cell in done if not cell.sees_truth and "pictures" not in cell.made_from}
-        for model in reversed(self._compared["model"].to_list()):  # the worst MSE first, those without scores last
-            if model in networks:
-                return str(model).partition("@")[0]
+        networks = {c.model: bool(c.parameters) for c in done if not c.sees_truth and "pictures" not in c.made_from}
+        ranked = reversed(self._compared["model"].to_list())  # the worst MSE comes first, those without scores last
+        for model in sorted(filter(networks.__contains__, ranked), key=lambda model: not networks[model]):
+            return str(model).partition("@")[0]
         raise UserError(f"{self.path} has no finished model that can color a picture; finish the run first")
 
     def _load(self, model: str) -> Loaded:
