@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,10 +24,7 @@ from colorbench.errors import refuse_empty
 @protocol_option
 @weights_option
 @plugin_option
-def evaluate(
-    folder: str, data: str, out: str | None, protocol: str | None, vary: str | None, weights: dict[str, Path],
-    plugins: Sequence[Path],
-) -> None:  # fmt: skip
+def evaluate(folder: str, data: str, vary: str | None, plugins: Sequence[Path], **settings: Any) -> None:
     """Score the trained models of a run on other images, without training.
 
     Scores the test split of the data, or every image of a folder or zip without splits, under the run's protocol unless
@@ -40,11 +38,11 @@ def evaluate(
     from colorbench.api.evaluate import evaluate
     from colorbench.api.series import evaluate_series
 
-    refuse_empty(protocol=protocol, vary=vary)
+    refuse_empty(protocol=settings["protocol"], vary=vary)
     if vary is None:
-        show(evaluate(folder, data, out, plugins, weights, protocol))
+        show(evaluate(folder, data, plugins=plugins, **settings))
         return
-    series = evaluate_series(folder, data, vary, out, plugins, weights=weights, protocol=protocol)
+    series = evaluate_series(folder, data, vary, plugin_files=plugins, **settings)
     click.echo((series.path / report.PROTOCOLS).read_text(encoding="utf-8"))
     click.echo(f"in {series.path}", err=True)
     exit_if_failed(series.cells)

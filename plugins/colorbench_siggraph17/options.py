@@ -1,8 +1,8 @@
 """How `siggraph17/hints` draws its hints in training.
 
 The defaults are those of github.com/richzhang/colorization-pytorch: `add_color_patches_rand_gt` in util/util.py, with
-`--sample_p .125` as in scripts/train_siggraph.sh and `--sample_Ps` from 1 to 9. `whole` is of the paper, R. Zhang et
-al. 2017; the release has no such images.
+`--sample_p .125` as in scripts/train_siggraph.sh and `--sample_Ps` from 1 to 9. `whole` follows
+our memory of the paper, R. Zhang et al. 2017, not checked against its text; the release has no such images.
 """
 
 from __future__ import annotations
