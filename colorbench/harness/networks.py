@@ -6,7 +6,8 @@ import difflib
 import io
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,19 @@ def count_parameters(network: nn.Module, L: Tensor, **inputs: Tensor) -> int:
         for hook in hooks:
             hook.remove()
     return sum(used.values())
+
+
+@contextmanager
+def held(*modules: nn.Module) -> Iterator[None]:
+    """Forward passes inside reach through the modules without giving their parameters a gradient."""
+    learning = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def submodules(network: nn.Module, asked: Mapping[str, str]) -> list[nn.Module]:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from colorbench.contract import Batch, Measures, Stage, Update
 from colorbench.errors import one_line, reason, shown, whatever_raised
-from colorbench.harness.networks import misfit, submodules
+from colorbench.harness.networks import held, misfit, submodules
 from colorbench.harness.optimizers import make_optimizer, refuse_unknown_optimizer, resumed_optimizer
 
 
@@ -153,15 +153,8 @@ def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
 @contextmanager
 def frozen(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
     """Stop the named submodules from learning while the block runs."""
-    modules = submodules(network, {f"frozen {name!r}": name for name in names})
-    stopped = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in stopped:
-        parameter.requires_grad_(False)
-    try:
+    with held(*submodules(network, {f"frozen {name!r}": name for name in names})):
         yield
-    finally:
-        for parameter in stopped:
-            parameter.requires_grad_(True)
 
 
 def _is_count(value: Any) -> bool:

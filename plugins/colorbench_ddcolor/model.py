@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import timm
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Update
+from colorbench.harness.networks import held
 from colorbench_ddcolor.discriminator import Discriminator, scaled, spectral
 from colorbench_ddcolor.losses import Perceptual, colorfulness_error, saturated
 from colorbench_ddcolor.options import ENCODERS, Options
@@ -60,7 +60,7 @@ class DDColor(nn.Module):
         ab = self.generator(batch.L)
         rgb = lab_to_rgb(torch.cat((batch.L, ab), dim=1))
         truth = saturated(lab_to_rgb(torch.cat((batch.L, batch.ab), dim=1)))
-        with _held(self.discriminator):
+        with held(self.discriminator):
             judged = self.discriminator(rgb)
         losses = {
             "l1": L1_WEIGHT * F.l1_loss(ab, batch.ab),
@@ -241,16 +241,3 @@ def _projection(channels: int, dim: int) -> nn.Conv2d:
 
 def _verdict(logits: Tensor, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-@contextmanager
-def _held(player: nn.Module) -> Iterator[None]:
-    """Forward passes inside reach through `player` without giving its parameters a gradient."""
-    learning = [parameter for parameter in player.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

@@ -18,6 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from colorbench.color import lab_to_rgb, rgb_to_lab
 from colorbench.contract import Batch, Update
+from colorbench.harness.networks import held
 from colorbench_deoldify.critic import Critic, Features
 from colorbench_deoldify.layers import SelfAttention, initialized, scaled, spectral
 from colorbench_deoldify.options import Options
@@ -82,7 +83,7 @@ class DeOldify(nn.Module):
                 "features": weight * self.features(colored, truth),
             }
             if stage == "gan":
-                with _held(self.critic):
+                with held(self.critic):
                     losses["adversarial"] = _verdict(self.critic(colored), real=True)
             yield Update(losses, player="generator")
         if stage != "generator":
@@ -250,16 +251,3 @@ def _as_trained(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module.train(training)
-
-
-@contextmanager
-def _held(player: nn.Module) -> Iterator[None]:
-    """Forward passes inside reach through `player` without giving its parameters a gradient."""
-    learning = [parameter for parameter in player.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

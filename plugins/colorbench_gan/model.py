@@ -13,13 +13,13 @@ images allow, 8 levels from 256 px on: see `UNet`. Its place can be taken by a U
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colorbench.contract import Batch, Update
+from colorbench.harness.networks import held
 from colorbench_gan import Options
 from colorbench_gan.resnet import ResNetUNet
 
@@ -61,7 +61,7 @@ class Pix2Pix(nn.Module):
             },
             player="discriminator",
         )
-        with _held(self.discriminator):
+        with held(self.discriminator):
             adversarial = _verdict(self.discriminator(L, fake), real=True)
         yield Update({"adversarial": adversarial, "l1": l1}, player="generator")
 
@@ -167,19 +167,6 @@ def _scaled(L: Tensor) -> Tensor:
 
 def _verdict(logits: Tensor, real: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
-
-
-@contextmanager
-def _held(player: nn.Module) -> Iterator[None]:
-    """Forward passes inside reach through `player` without giving its parameters a gradient."""
-    learning = [p for p in player.parameters() if p.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
 
 
 def _initialize(module: nn.Module) -> None:
