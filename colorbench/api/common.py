@@ -29,9 +29,9 @@ from colorbench.plugins import Registry, load, paths_of
 from colorbench.protocol import Protocol
 from colorbench.runs import executors
 from colorbench.runs import folder as files
+from colorbench.runs.context import CellRequest, Context
 from colorbench.runs.environment import environment
 from colorbench.runs.folder import RunFolder
-from colorbench.runs.plan import CellRequest, Context
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 

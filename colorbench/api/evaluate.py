@@ -27,9 +27,10 @@ from colorbench.options import recorded_spec
 from colorbench.plugins import Registry
 from colorbench.protocol import Protocol
 from colorbench.runs import folder as files
+from colorbench.runs.context import Context
+from colorbench.runs.fields import changes_since
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import predictions_key
-from colorbench.runs.plan import Context, changes_since
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord, Trained, protocol_of
 
 

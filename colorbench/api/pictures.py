@@ -13,7 +13,7 @@ from colorbench.api.train import train
 from colorbench.contract import Preset
 from colorbench.data.splits import dataset_name
 from colorbench.plugins import load
-from colorbench.runs.plan import own_fields
+from colorbench.runs.fields import own_fields
 
 PRESET = Preset("pictures", "", size=256, width=1.0, batch_size=1, epochs=1, train=0, val=0)
 

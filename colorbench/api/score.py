@@ -21,8 +21,8 @@ from colorbench.harness.protocols import score_under
 from colorbench.plugins import Registry, load
 from colorbench.runs import executors
 from colorbench.runs import folder as files
+from colorbench.runs.context import CellRequest, Context
 from colorbench.runs.folder import RunFolder, cell_name
-from colorbench.runs.plan import CellRequest, Context
 from colorbench.runs.records import DONE, CellRecord, OtherProtocols, protocol_of, protocol_record
 
 

@@ -27,9 +27,9 @@ from colorbench.protocol import ASKED_WITH, Protocol
 from colorbench.report import results
 from colorbench.runs import executors
 from colorbench.runs import folder as files
+from colorbench.runs.context import Context
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import key_of
-from colorbench.runs.plan import Context
 from colorbench.runs.records import DONE, OtherProtocols, protocol_record
 
 EVERY = "all"

@@ -33,21 +33,9 @@ from colorbench.options import configure
 from colorbench.plugins import Registry
 from colorbench.runs import executors
 from colorbench.runs import folder as files
+from colorbench.runs.context import Context, with_needed
 from colorbench.runs.folder import RunFolder, cell_name
-from colorbench.runs.plan import (
-    KEPT,
-    READY,
-    STALE,
-    TO_DO,
-    UNSCORED,
-    Context,
-    Planned,
-    new_record,
-    plan,
-    refuse_stale,
-    waiting,
-    with_needed,
-)
+from colorbench.runs.plan import KEPT, READY, STALE, TO_DO, UNSCORED, Planned, new_record, plan, refuse_stale, waiting
 from colorbench.runs.records import DONE, FAILED, SKIPPED, CellRecord
 
 BYTES_PER_PIXEL = 2.2  # of a prediction as PNG, about

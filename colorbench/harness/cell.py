@@ -47,6 +47,7 @@ from colorbench.harness.trained import load_base, load_cell, with_weights
 from colorbench.harness.trainer import Trainer, TrainingJob
 from colorbench.metrics.extra import with_statistics
 from colorbench.options import recorded_spec
+from colorbench.runs.context import CellRequest
 from colorbench.runs.executors import end_if_alone
 from colorbench.runs.folder import (
     DETAILS,
@@ -67,7 +68,7 @@ from colorbench.runs.folder import (
     write_cell,
 )  # fmt: skip
 from colorbench.runs.identity import differences, option_fields, predictions_key, stage_fields
-from colorbench.runs.plan import CellRequest, is_validated
+from colorbench.runs.plan import is_validated
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord
 
 

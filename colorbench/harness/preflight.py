@@ -38,7 +38,7 @@ from colorbench.metrics.extra import compute, join, with_statistics
 from colorbench.metrics.pair import Pair
 from colorbench.options import without_files
 from colorbench.protocol import Protocol
-from colorbench.runs.plan import CellRequest, Plugins
+from colorbench.runs.context import CellRequest, Plugins
 from colorbench.seeds import seed_for
 
 MOST = 2000  # training images that a metric sees: more change its statistics little, and cost each command

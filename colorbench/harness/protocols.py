@@ -18,7 +18,7 @@ from colorbench.harness.predict import kept
 from colorbench.harness.scoring import score_all
 from colorbench.metrics import score
 from colorbench.protocol import CONVERSION, Protocol
-from colorbench.runs.plan import CellRequest
+from colorbench.runs.context import CellRequest
 from colorbench.runs.records import CellRecord
 
 

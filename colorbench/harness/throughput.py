@@ -21,8 +21,8 @@ from colorbench.contract import ModelSpec, Preset
 from colorbench.errors import one_line
 from colorbench.harness.predict import inputs_of
 from colorbench.harness.scoring import SAMPLES
+from colorbench.runs.context import Context
 from colorbench.runs.folder import environment_key, write_aside
-from colorbench.runs.plan import Context
 from colorbench.runs.records import DONE, Timing, encode
 
 BENCHMARK = Path(__file__).with_name("benchmark.py")

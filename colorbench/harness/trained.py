@@ -17,6 +17,7 @@ from colorbench.errors import UserError, reason, shown, whatever_raised
 from colorbench.harness.networks import build, build_published, load_weights
 from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
+from colorbench.runs.fields import changes_since
 from colorbench.runs.folder import WEIGHTS, RunFolder
 from colorbench.runs.records import CellRecord
 
@@ -77,8 +78,6 @@ def find_model(
     spec = _colorizing(known or registry.find("model", [name])[0])
     if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))
-    from colorbench.runs.plan import changes_since  # which imports this module
-
     if why := changes_since(folder, trained[0], registry):
         print(f"{name} of {folder.path} was made otherwise, and is used as it is: {'; '.join(why)}", file=sys.stderr)
     network = load_cell(folder, name, trained[0].seed, registry).eval()

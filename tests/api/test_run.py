@@ -24,8 +24,9 @@ from colorbench.api.settings import options_of
 from colorbench.api.train import prepare
 from colorbench.presets import PRESETS
 from colorbench.runs.executors import shows_bars
+from colorbench.runs.fields import own_fields
 from colorbench.runs.folder import TRAINING, RunFolder
-from colorbench.runs.plan import RESUMABLE, own_fields
+from colorbench.runs.plan import RESUMABLE
 
 SMALL = {"preset": "smoke", "size": 16, "timing": False}
 

@@ -18,7 +18,7 @@ from colorbench.harness.scoring import SAMPLES, WORST, score_all
 from colorbench.harness.trained import load_model
 from colorbench.metrics.pair import mean
 from colorbench.protocol import COLORBENCH
-from colorbench.runs.plan import with_needed
+from colorbench.runs.context import with_needed
 
 SMALL = replace(COLORBENCH, size=16)
 

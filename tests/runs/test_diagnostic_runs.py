@@ -11,7 +11,8 @@ from colorbench import code, plugins
 from colorbench.metrics import Pair, score_batch
 from colorbench.metrics.terms import Terms
 from colorbench.presets import PRESETS
-from colorbench.runs.plan import computed, own_fields
+from colorbench.runs.context import computed
+from colorbench.runs.fields import own_fields
 
 EXAMPLE = REPOSITORY / "examples" / "error_by_hue.py"
 DIAGNOSTIC = '''

@@ -18,8 +18,8 @@ from colorbench.errors import UserError
 from colorbench.options import configure, parsed
 from colorbench.plugins import Plugin, Registry
 from colorbench.presets import PRESETS
+from colorbench.runs.fields import own_fields
 from colorbench.runs.folder import RunFolder
-from colorbench.runs.plan import own_fields
 
 OPTIONS = """
 from dataclasses import dataclass
