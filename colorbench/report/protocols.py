@@ -13,6 +13,7 @@ from colorbench.report.markdown import MODEL, bullets, escaped, number, table, t
 from colorbench.report.results import Results
 from colorbench.runs.records import DONE, ProtocolRecord
 
+CHANGE = "change_percent"
 SMALL = 0.1  # dB, below which papers do not tell models apart
 
 
@@ -20,19 +21,31 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
     """A row per model of `order` and protocol that its predictions were scored under; empty if there is none.
 
     Columns: `model`, `protocol`, `images`, `seeds`, the mean of each of `protocol.SCORES` over the images, each image's
-    first averaged over the seeds, and `psnr_range`, max - min of the model's PSNR over its protocols in dB.
+    first averaged over the seeds, the ends of the interval of the PSNR, and `psnr_range`, max - min of the model's PSNR
+    over its protocols in dB. In a series also `change_percent`, by how much the MSE differs from that under the first
+    protocol, paired by image and seed, with the ends of its interval.
     """
+    others, names = results.record.others, [protocol.name for protocol in _protocols(results)]
     rows = []
-    for (model, protocol), cells in results.protocols.groupby(["model", "protocol"]) if len(results.protocols) else ():
-        seeds = [of_seed for _, of_seed in cells.groupby("seed")]
-        means = {name: float(statistics.estimate([np.array([s[name] for s in seeds])]).value) for name in SCORES}
-        rows.append({"model": model, "protocol": protocol, "images": len(seeds[0]), "seeds": len(seeds), **means})
-    names = [protocol.name for protocol in _protocols(results)]
-    frame = pd.DataFrame(rows, columns=["model", "protocol", "images", "seeds", *SCORES])
+    for model, of_model in results.protocols.groupby("model") if len(results.protocols) else ():
+        by_protocol = {
+            str(protocol): {name: np.stack([of_seed[name] for _, of_seed in cells.groupby("seed")]) for name in SCORES}
+            for protocol, cells in of_model.groupby("protocol")  # each (S, I)
+        }
+        for protocol, columns in by_protocol.items():
+            means = {name: statistics.estimate([columns[name]]) for name in SCORES}
+            seeds, images = columns["psnr"].shape
+            row = {"model": model, "protocol": protocol, "images": images, "seeds": seeds}
+            row |= {name: float(mean.value) for name, mean in means.items()} | means["psnr"].fields("psnr")
+            first = by_protocol.get(names[0]) if others and others.varied else None
+            if first and first["mse"].shape == columns["mse"].shape:
+                row |= statistics.estimate([columns["mse"], first["mse"]], _change).fields(CHANGE)
+            rows.append(row)
+    frame = pd.DataFrame(rows, columns=[*(rows[0] if rows else ("model", "protocol", "psnr"))])
     frame = frame[frame["model"].isin(order) & frame["protocol"].isin(names)]
     places = frame["model"].map([*order].index), frame["protocol"].map(names.index)
     frame = frame.iloc[np.lexsort(places[::-1])].reset_index(drop=True)
-    if (others := results.record.others) and others.varied:
+    if others and others.varied:
         values = {protocol.name: protocol.settings[others.varied] for protocol in others.protocols}
         frame.insert(2, others.varied, frame["protocol"].map(values))
     psnr = frame.groupby("model")["psnr"]
@@ -46,7 +59,7 @@ def render(frame: pd.DataFrame, results: Results) -> str:
     wide["range"] = frame.groupby("model")["psnr_range"].first()
     psnr = [number(f"{escaped(name)}, dB", name, ",.2f") for name in names]
     more = [
-        MODEL, text("protocol"), number("MSE", "mse", ",.1f"), number("PSNR, dB", "psnr", ",.2f"),
+        MODEL, text("protocol"), number("MSE", "mse", ",.1f"), number("PSNR, dB", "psnr", ",.2f", ends=True),
         number("SSIM", "ssim", ",.4f"), number("CIEDE2000", "ciede2000", ",.2f"),
         number("colorfulness", "colorfulness", ",.1f"),
     ]  # fmt: skip
@@ -62,6 +75,10 @@ def render(frame: pd.DataFrame, results: Results) -> str:
         bullets([*_notes(frame, results), *notes.of_rows(frame.drop_duplicates("model"), results)]),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _change(mse: np.ndarray, first: np.ndarray) -> np.ndarray:
+    return 0.0 - statistics.gain(mse, first)
 
 
 def _protocols(results: Results) -> list[ProtocolRecord]:
@@ -81,8 +98,8 @@ def _headline(frame: pd.DataFrame, bounds: Container[str]) -> str:
         f"By protocol alone the same predictions of {low['model']} have {low['psnr']:.2f} dB ({low['protocol']}) or "
         f"{high['psnr']:.2f} dB ({high['protocol']})"
     )
-    told = high["psnr"] - low["psnr"] >= SMALL
-    return said + (": a figure of one protocol says nothing against one of another." if told else ".")
+    differ = high["psnr"] - low["psnr"] >= SMALL
+    return said + (": a figure of one protocol says nothing against one of another." if differ else ".")
 
 
 def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:

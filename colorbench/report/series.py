@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,16 @@ from matplotlib.figure import Figure
 from colorbench.report import notes
 from colorbench.report.figures import COLORS, literal, plain, png
 from colorbench.report.markdown import MODEL, bullets, escaped, number, pictures, table
+from colorbench.report.protocols import CHANGE
 from colorbench.report.results import Results
 from colorbench.runs.records import DONE
 
 FIGURE = "series.png"
 WIDE = 20  # largest over least value from which the axis is logarithmic
-CAPTION = "PSNR by {}, a line for each model; the first value is that of the evaluation"
+CAPTION = (
+    "PSNR by {}, a line for each model, with its 95 % interval; the first value is that of the evaluation. The change "
+    "along a line is more certain than the line, since the images are the same: see the tables"
+)
 NAMED = "degradation"  # a field whose values are NAME:NUMBER, a curve for each name
 
 
@@ -47,21 +51,26 @@ def render(frame: pd.DataFrame, results: Results, drawn: bool) -> str:
     values = {name: str(value) for name, value in _values(results)}
     for group, rows in curves(frame, results).items():
         ordered = rows.sort_values("x", kind="stable")["protocol"].unique()
-        psnr, mse = (
-            rows.pivot(index="model", columns="protocol", values=score).reindex(rows["model"].unique())
-            for score in ("psnr", "mse")
-        )
-        psnr["change"] = 100 * (mse[ordered[1:]].mean(axis=1) / mse[ordered[0]] - 1)
-        shown = [number(escaped(values[name]), name, ",.2f") for name in ordered]
-        shown.append(number("mean change of MSE, %", "change", "+,.1f"))
         blocks += [
             f"## PSNR in dB by {escaped(f'{field} {group}'.strip())}",
-            table(psnr.reset_index(), [MODEL, *shown]),
+            _table(rows, "psnr", ",.2f", {name: values[name] for name in ordered}),
+            f"Change of MSE from {escaped(values[ordered[0]])}, in percent:",
+            _table(rows, CHANGE, "+,.1f", {name: values[name] for name in ordered[1:]}),
         ]
     caption = {FIGURE: CAPTION.format(field)} if drawn else {}
     said = [*_notes(frame, results), *notes.of_rows(frame.drop_duplicates("model"), results)]
     blocks += [escaped(notes.made_with(results)), "## Notes", bullets(said), *pictures(caption)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _table(rows: pd.DataFrame, score: str, form: str, titles: Mapping[str, str]) -> str:
+    """A score with its intervals: a row per model, a column per protocol of `titles`."""
+    ends = [
+        rows.pivot(index="model", columns="protocol", values=f"{score}{end}").add_suffix(end)
+        for end in ("", "_low", "_high")
+    ]
+    wide = pd.concat(ends, axis=1).reindex(rows["model"].unique()).reset_index()
+    return table(wide, [MODEL, *(number(escaped(title), name, form, ends=True) for name, title in titles.items())])
 
 
 def draw(frame: pd.DataFrame, results: Results) -> bytes | None:
@@ -80,6 +89,7 @@ def draw(frame: pd.DataFrame, results: Results) -> bytes | None:
         for i, (model, curve) in enumerate(rows.groupby("model", sort=False)):
             style = {"color": COLORS[i % len(COLORS)], "linestyle": ("-", "--", ":")[i // len(COLORS) % 3]}
             axes.plot(curve["x"], curve["psnr"], label=literal(str(model)), marker="o", markersize=3, **style)
+            axes.fill_between(curve["x"], curve["psnr_low"], curve["psnr_high"], color=style["color"], alpha=0.1, lw=0)
         above = rows.loc[rows["x"] > 0, "x"]
         if len(above) and above.max() / above.min() >= WIDE:
             axes.set_xscale("symlog", linthresh=float(above.min()))
@@ -112,8 +122,10 @@ def _notes(frame: pd.DataFrame, results: Results) -> Iterator[str]:
         f"of the evaluation, has {value}. All compare with the same truth, and the predicted ab gets the true L."
     )
     yield (
-        "Mean change of MSE: the mean MSE over all values but the first, against that of the first. A model that does "
-        "not see what is varied has a flat line."
+        "In brackets: 95 % intervals over test images and training seeds together. The change of MSE is paired: the "
+        "same images and seeds under both values. A model that does not see what is varied has a flat line."
     )
+    if of_one := sorted(frame.loc[frame["seeds"] == 1, "model"].unique()):
+        yield f"Of one seed, so that the intervals are over the images alone: {', '.join(of_one)}."
     if left := sorted({cell.model for cell in results.outcomes if cell.status == DONE} - {*frame["model"]}):
         yield f"Left out, as not asked or not the same since: {', '.join(left)}; the same command asks them."
