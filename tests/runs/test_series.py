@@ -56,7 +56,7 @@ def test_a_series_asks_the_trained_networks_under_each_value(bench, photos, tmp_
     assert row["change_percent"] == pytest.approx(100 * (noisy / first - 1), abs=1e-3)
     assert row["change_percent_low"] < row["change_percent"] < row["change_percent_high"]
     assert row["psnr_low"] < row["psnr"] < row["psnr_high"]
-    assert "Of one seed, so that the intervals are over the images alone: tiny, " in result.stdout
+    assert "Of one seed, so that the intervals are over the images alone: " in result.stdout
     # The other way to the same numbers: an evaluation under a protocol that states the value.
     (tmp_path / "stated.py").write_text(STATED)
     assert evaluate(bench, photos, "--plugin", tmp_path / "stated.py", "--protocol", "noisy").exit_code == 0
