@@ -317,7 +317,7 @@ class ModelSpec:
         if self.build is made_elsewhere and self.pictures is None:
             raise ValueError(f"model {self.name!r} has neither build nor pictures; give one of them")
         if not all(map(callable, (self.build, self.schedule, callable if self.convert is None else self.convert))):
-            raise ValueError(f"model {self.name!r}: build, schedule or convert is no function")
+            raise ValueError(f"model {self.name!r}: build, schedule or convert is not a function")
         width, size = self.published_width, self.published_size
         if not isinstance(width, int | float) or not 0 < width < math.inf:
             raise ValueError(f"model {self.name!r}: published_width is {width!r}; give a factor above 0")
@@ -326,10 +326,10 @@ class ModelSpec:
         if isinstance(self.takes, str) or not all(name.isidentifier() for name in self.takes):
             raise ValueError(f"model {self.name!r}: takes is {self.takes!r}; give names, such as ('hints',)")
         if not all(isinstance(weights, PublishedWeights) for weights in self.weights):
-            raise TypeError(f"model {self.name!r}: weights is no sequence of colorbench.PublishedWeights")
+            raise TypeError(f"model {self.name!r}: weights is not a sequence of colorbench.PublishedWeights")
         parameters = getattr(type(self.options), "__dataclass_params__", None)
         if not isinstance(self.options, Mapping) and not (parameters and parameters.frozen):
-            raise TypeError(f"model {self.name!r}: options is no instance of a frozen dataclass, and no mapping")
+            raise TypeError(f"model {self.name!r}: options is neither an instance of a frozen dataclass nor a mapping")
 
     @property
     def option_values(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,13 @@ from colorbench.protocol import Protocol
 from colorbench.seeds import seed_for
 
 Patch = tuple[int, int, int, int]  # which image of the batch; top, left and side in pixels
+
+# How the corners of points are drawn from a generator: in 0..side, of this shape.
+PLACES: Mapping[str, Callable[[np.random.Generator, int, tuple[int, int]], np.ndarray]] = {
+    # A standard deviation of a quarter of the side: as R. Zhang et al. train and test.
+    "normal": lambda random, side, shape: random.normal(side / 2, side / 4, shape),
+    "uniform": lambda random, side, shape: random.uniform(0, side, shape),
+}
 
 
 def reveal(ab: Tensor, patches: Iterable[Patch]) -> Tensor:
@@ -37,13 +44,5 @@ def draw(ab: Tensor, digests: Sequence[str], protocol: Protocol) -> Tensor:
 
 def _patches(image: int, digest: str, protocol: Protocol) -> list[Patch]:
     random, room = np.random.default_rng(seed_for("hints", digest)), protocol.size - protocol.hint_size
-    shape = protocol.hints, 2
-    corners = protocol.choose(
-        "hint_places",
-        {
-            # A standard deviation of a quarter of the side: as R. Zhang et al. train and test.
-            "normal": lambda: random.normal((room + 1) / 2, (room + 1) / 4, shape),
-            "uniform": lambda: random.uniform(0, room + 1, shape),
-        },
-    )()
+    corners = protocol.choose("hint_places", PLACES)(random, room + 1, (protocol.hints, 2))
     return [(image, top, left, protocol.hint_size) for top, left in corners.clip(0, room).astype(int).tolist()]

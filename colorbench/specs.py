@@ -94,11 +94,11 @@ def _refuse_misfit_metric(spec: MetricSpec) -> None:
             raise ValueError(f"metric {spec.name!r}: {field} is {value!r}; it has to be one of {known}")
     named = isinstance(spec.compute, tuple | list) and spec.reduce and {*spec.compute} <= {*SCORES}
     if not (named or callable(spec.compute)):
-        raise ValueError(f"metric {spec.name!r}: compute is no function, nor names of scores for `reduce` to join")
+        raise ValueError(f"metric {spec.name!r}: compute is neither a function nor scores for `reduce` to join")
     if isinstance(spec.takes, str) or not all(isinstance(name, str) for name in spec.takes):
         raise ValueError(f"metric {spec.name!r}: takes is {spec.takes!r}; give names of arrays, such as ('depth',)")
     if isinstance(spec.notes, str) or not all(isinstance(text, str) for text in (*spec.notes, spec.missing)):
-        raise ValueError(f"metric {spec.name!r}: notes is no sequence of text, or missing is no text")
+        raise ValueError(f"metric {spec.name!r}: notes is not a sequence of text, or missing is not text")
 
 
 def _refuse_misfit_degradation(spec: DegradationSpec) -> None:
@@ -119,7 +119,7 @@ def _refuse_misfit_diagnostic(spec: DiagnosticSpec) -> None:
     if spec.terms is None and spec.draw is None and not spec.statistics:
         raise ValueError(f"{name} has neither terms nor statistics nor draw; give one of them")
     if not callable(spec.statistics) and not all(isinstance(each, Statistic) for each in spec.statistics):
-        raise ValueError(f"{name}: statistics is no sequence of Statistic, nor a function that gives one")
+        raise ValueError(f"{name}: statistics is neither a sequence of Statistic nor a function that returns one")
     if spec.page not in ("details", "comparison", "ablations"):
         raise ValueError(f"{name}: page is {spec.page!r}; it has to be 'details', 'comparison' or 'ablations'")
     texts = (spec.table, spec.gains, spec.summed, spec.caption, *(() if callable(spec.notes) else spec.notes))

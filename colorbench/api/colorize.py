@@ -109,6 +109,8 @@ def _targets(found: Sequence[tuple[Path, PurePath]], models: Sequence[str], out:
             raise UserError(f"cannot write {out}: there is no folder {Path(out).parent}; name another with --out")
         return [[Path(out)]]
     folder = Path(out or "")
+    if why_no_folder := next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None):
+        raise UserError(f"cannot write into {out}: {why_no_folder} is a file; name a folder, or a .png, with --out")
     return [[folder / f"{name}-{model.replace('/', '-')}.png" for model in models] for _, name in found]
 
 

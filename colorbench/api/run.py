@@ -92,6 +92,9 @@ class Pictures(Mapping[str, Image.Image]):
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        return f"Pictures({str(self.file)!r}: {len(self)} of {self.size} px)"
+
 
 class Predictions(dict[str, Pictures]):
     """The kept predictions by model. What has none raises a UserError that is a KeyError, too."""

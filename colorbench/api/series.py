@@ -48,15 +48,24 @@ def parse_series(text: str, registry: Registry) -> tuple[str, list[str | int]]:
         raise UserError(f"--vary {text} has no values; say {field}=VALUE,VALUE")
     if field == "degradation":
         known = registry.specs["degradation"]
-        names = [*known] if words == [EVERY] else words
+        names = [name for word in words for name in ([*known] if word == EVERY else [word])]
         registry.find("degradation", [name.partition(":")[0] for name in names])
-        named = ([name] if ":" in name else [f"{name}:{s:g}" for s in known[name].strengths] for name in names)
+        named = ([_plain(name)] if ":" in name else [f"{name}:{s:g}" for s in known[name].strengths] for name in names)
         return field, list(dict.fromkeys(value for values in named for value in values))
     if isinstance(getattr(Protocol, field), str):
         return field, list(dict.fromkeys(words))
     if wrong := [word for word in words if not re.fullmatch(r"\d{1,18}", word)]:
-        raise UserError(f"--vary {text}: {', '.join(wrong)} is no whole number; say {field}=1,10")
+        raise UserError(f"--vary {text}: {', '.join(wrong)} is not a whole number; say {field}=1,10")
     return field, list(dict.fromkeys(map(int, words)))
+
+
+def _plain(value: str) -> str:
+    """NAME:STRENGTH with the strength as its plugin's own are written: "noise:5" for "noise:5.0"."""
+    name, _, strength = value.partition(":")
+    try:
+        return f"{name}:{float(strength):g}"
+    except ValueError:  # the protocol refuses it
+        return value
 
 
 def evaluate_series(

@@ -195,8 +195,9 @@ def _ablations(given: Names, models: Sequence[str], registry: Registry) -> list[
         raise UserError(f"there is no ablation of {', '.join(models)}; leave out --ablations, or name other --models")
     wanted = listed(given)
     wanted = list(changes) if "all" in wanted else wanted
-    refuse_unknown(f"ablation of {', '.join(models)}:", wanted, changes)
-    return [name for change in wanted for name in changes[change]]
+    full = {name for names in changes.values() for name in names}  # as the tables write them
+    refuse_unknown(f"ablation of {', '.join(models)}:", [name for name in wanted if name not in full], changes)
+    return [name for change in wanted for name in changes.get(change, [change])]
 
 
 def specs_of(given: Mapping[str, str | Path] | Sequence[str], as_is: bool) -> list[ModelSpec]:

@@ -29,7 +29,7 @@ def add(name: str, file: Path, plugin_files: Sequence[Path] = ()) -> Path:
     with _aside(weights, "new") as aside:
         try:
             if not stat.S_ISREG(file.stat().st_mode):  # reading from a pipe might never end
-                raise UserError(f"cannot read {file}: it is no file; name the file of the weights")
+                raise UserError(f"cannot read {file}: it is not a file; name the file of the weights")
             shutil.copyfile(file, aside)
         except OSError as error:
             if error.filename != str(file):

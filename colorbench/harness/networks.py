@@ -126,7 +126,7 @@ def notes_of(network: nn.Module) -> tuple[str, ...]:
     if isinstance(notes, str):
         return (notes,)
     if not isinstance(notes, Sequence) or not all(isinstance(note, str) for note in notes):
-        raise ValueError("the network's attribute notes is no sequence of text; make it a list of sentences")
+        raise ValueError("the network's attribute notes is not a sequence of text; make it a list of sentences")
     return tuple(notes)
 
 
@@ -194,7 +194,7 @@ def misfit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     for key, due in own.items():
         given = state[key]
         if not isinstance(given, Tensor) or given.layout != torch.strided or given.is_nested or given.is_quantized:
-            return f"{key} is no dense tensor of plain numbers"
+            return f"{key} is not a dense tensor of plain numbers"
         if given.is_complex() or given.is_meta:
             return f"{key} is complex, or without values"
         if given.shape != due.shape:

@@ -104,7 +104,7 @@ def _made(stage: Stage, groups: list[dict[str, Any]]) -> Optimizer:
     try:
         optimizer = make(groups, stage.learning_rate, **options)
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"{type(optimizer).__name__} is no torch.optim.Optimizer")
+            raise TypeError(f"{type(optimizer).__name__} is not a torch.optim.Optimizer")
         taken = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
         due = {id(parameter) for group in groups for parameter in group["params"]}
         if lost := len(due - taken):

@@ -112,6 +112,7 @@ def check_protocol(protocol: Protocol) -> None:
     """Score two pictures under a protocol. Raises UserError if one of its fields says what the code does not know, if
     nothing is left to score at its size, or if its numbers lead to none."""
     L = torch.full((1, 1, protocol.size, protocol.size), 50.0)
+    protocol.choose("hint_places", hints.PLACES)
     try:
         picture, truth = (recombine(L * share, torch.cat((L, L), dim=1), protocol) for share in (1.0, 0.5))
         luminance(picture, protocol)

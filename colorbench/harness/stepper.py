@@ -146,7 +146,7 @@ def _refuse_unmeasured(network: nn.Module, stage: Stage) -> None:
     saved = {name for name, _ in network.named_buffers()} & network.state_dict().keys()
     if absent := [name for name in network.measured if name not in saved]:
         raise ValueError(
-            f"measured names {absent[0]!r}, which is no buffer that is saved; there are: {', '.join(saved) or 'none'}"
+            f"measured names {absent[0]!r}, which is not a saved buffer; there are: {', '.join(saved) or 'none'}"
         )
 
 

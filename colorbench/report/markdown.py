@@ -230,7 +230,12 @@ def _published() -> list[Column]:
 def _shown(value: Any, form: str) -> str:
     if pd.isna(value):
         return NONE
-    return INFINITE if value == np.inf else f"{value:{form}}"
+    if value == np.inf:
+        return INFINITE
+    if form.endswith("g") and abs(value) >= 1e4:  # which it would write with an exponent
+        form = ",.0f"
+    # The sign of a rounded 0 says on which side of 0 the end of an interval is; of a score it says nothing.
+    return f"{value:{form}}" if form.startswith("+") else f"{value:z{form}}"
 
 
 def _scaled(value: Any, row: Row) -> str:

@@ -72,7 +72,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | os.PathLike):
-            raise UserError(f"{type(path).__name__} is no path of a run folder; give that as text")
+            raise UserError(f"{type(path).__name__} is not the path of a run folder; give that as text")
         if not str(path):
             raise UserError("the name of the run folder is empty; name a folder")
         self.path = Path(path)
@@ -86,7 +86,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self.path} is a file; name the folder of a run")
         if not self.exists():
-            raise UserError(f"{self.path} is no run folder: it has no record.json; name one that a run made")
+            raise UserError(f"{self.path} is not a run folder: it has no record.json; name one that a run made")
         self.refuse_foreign()
         return decode(self.path / RECORD, RunRecord)
 

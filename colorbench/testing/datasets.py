@@ -83,7 +83,7 @@ def names(dataset: Dataset) -> str | None:
         seen = set[str]()
         for picture in pictures:
             if not isinstance(picture.name, str) or not picture.name or picture.name in seen:
-                raise ValueError(f"{split}: the name {picture.name!r} is no text, or comes twice; make names unique")
+                raise ValueError(f"{split}: the name {picture.name!r} is not text, or comes twice; make names unique")
             seen.add(picture.name)
     return f"such as {next(iter(next(iter(dataset.sample.values())))).name!r}"
 

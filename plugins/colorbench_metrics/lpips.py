@@ -34,7 +34,7 @@ def network(vgg16: dict[str, Tensor], weights: Any) -> nn.Module:
 
     due = [(1, channels, 1, 1) for channels in CHANNELS]
     if not isinstance(weights, list | tuple) or [tuple(getattr(each, "shape", ())) for each in weights] != due:
-        raise ValueError(f"the weights of the layers are no list of tensors of shape {', '.join(map(str, due))}")
+        raise ValueError(f"the weights of the layers are not a list of tensors of shape {', '.join(map(str, due))}")
     if not all(each.is_floating_point() and each.isfinite().all() for each in weights):
         raise ValueError("the weights of the layers are not all finite numbers")
     layers = architecture(weights=None).features

@@ -161,7 +161,7 @@ def test_a_folder_is_opened_without_reading_its_tables(run, tmp_path):
     shutil.copy(run.path / "cells/tiny/seed-0/scores.parquet", tmp_path / "copy/cells/tiny/seed-0")
     with pytest.raises(UserError, match=r"predictions.zip is damaged"):
         opened.predictions["tiny"][run.scores["image"].iloc[0]]
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         colorbench.open_run(tmp_path)
 
 
@@ -226,7 +226,7 @@ def test_a_setting_of_another_kind_is_told_in_one_line(models, settings, line, t
 
 @pytest.mark.parametrize("path", [5, None, b"run"])
 def test_a_run_folder_that_is_no_path_is_told_in_one_line(path):
-    with pytest.raises(UserError, match=rf"^{type(path).__name__} is no path of a run folder; give that as text$"):
+    with pytest.raises(UserError, match=rf"^{type(path).__name__} is not the path of a run folder; give that as text$"):
         colorbench.open_run(path)
 
 

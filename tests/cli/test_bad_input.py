@@ -134,9 +134,9 @@ def test_an_empty_word_is_not_taken_for_a_default(colorbench, arguments, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("report", "absent"), "no run folder"),
-        (("evaluate", "absent", "--data", "portraits"), "no run folder"),
-        (("colorize", "absent.jpg", "--model", "grey", "--run", "absent"), "no run folder"),
+        (("report", "absent"), "not a run folder"),
+        (("evaluate", "absent", "--data", "portraits"), "not a run folder"),
+        (("colorize", "absent.jpg", "--model", "grey", "--run", "absent"), "not a run folder"),
         (("colorize", "absent.jpg", "--model", "grey"), "either weights=FILE or run=FOLDER"),
         (("colorize", "absent.jpg", "--model", "gray", "--run", "absent"), "did you mean 'grey'?"),
         (("list", "models", "--plugin", "absent.py"), "cannot load the plugin absent.py"),

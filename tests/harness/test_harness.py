@@ -132,7 +132,7 @@ def test_load_model_wants_either_weights_or_a_run(registry, given):
     [
         ({"name": 5}, "unknown model 5; there is"),
         ({"weights": 5}, "weights is 5; give the path of a file"),
-        ({"weights": None, "run": 5}, "int is no path of a run folder"),
+        ({"weights": None, "run": 5}, "int is not the path of a run folder"),
         ({"plugins": 5}, r"plugins has \[5\]; give a file, or several in a list"),
         ({"plugins": [None]}, r"plugins has \[None\]; give a file"),
     ],

@@ -326,8 +326,8 @@ def test_a_model_says_what_it_takes_in_a_sequence():
         ({"published_width": float("nan")}, "published_width is nan"),
         ({"published_size": "256"}, "published_size is '256'; give a side in pixels"),
         ({"published_size": 0}, "published_size is 0"),
-        ({"convert": {}}, "build, schedule or convert is no function"),
-        ({"schedule": None}, "build, schedule or convert is no function"),
+        ({"convert": {}}, "build, schedule or convert is not a function"),
+        ({"schedule": None}, "build, schedule or convert is not a function"),
     ],
 )
 def test_a_model_says_only_what_it_can_mean(fields, said):

@@ -115,8 +115,8 @@ def test_a_published_file_need_not_have_it_and_a_trained_cell_must(network, tmp_
     ("change", "stage", "reason"),
     [
         ({}, Stage("count", 2, measures=True), "stage 'count' measures; leave epochs at 1, not 2"),
-        ({"measured": ["means"]}, MEASURE, "measured names 'means', which is no buffer that is saved; there are: mean"),
-        ({"measured": ["convolution.weight"]}, MEASURE, "which is no buffer"),
+        ({"measured": ["means"]}, MEASURE, "measured names 'means', which is not a saved buffer; there are: mean"),
+        ({"measured": ["convolution.weight"]}, MEASURE, "which is not a saved buffer"),
         ({"measured": "mean"}, MEASURE, "needs a method measure(batches), and measured, a list of the buffers"),
         ({"measure": 5}, MEASURE, "needs a method measure(batches), and measured, a list of the buffers"),
         ({"measure": lambda self, b: (yield)}, MEASURE, "measure is a generator, which has measured nothing"),

@@ -182,7 +182,7 @@ def test_the_groups_of_a_function_keep_their_own_rates():
     [
         ({"optimizer_options": {"beta": 1}}, "TypeError: Adam.__init__() got an unexpected keyword argument 'beta'"),
         ({"optimizer": "adamw", "optimizer_options": {"betas": 3}}, "its optimizer cannot be made (TypeError"),
-        ({"optimizer": lambda groups, lr: None}, "NoneType is no torch.optim.Optimizer"),
+        ({"optimizer": lambda groups, lr: None}, "NoneType is not a torch.optim.Optimizer"),
         ({"optimizer": lambda groups, lr: torch.optim.SGD(groups[0]["params"][:1], lr)}, "leaves out 1 of the 2"),
         ({"optimizer": lambda groups, lr: torch.optim.SGD([torch.ones(1)], lr)}, "leaves out 2 of the 2 parameters"),
         ({"optimizer": own_groups, "weight_decay": 0.1}, "unexpected keyword argument 'weight_decay'"),

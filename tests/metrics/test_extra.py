@@ -123,10 +123,10 @@ def test_a_reduce_that_returns_no_number_is_refused_by_name(reduce):
     [
         ({"better": "more"}, "better is 'more'; it has to be one of 'lower', 'higher', 'zero', ''"),
         ({"space": "hsv"}, "space is 'hsv'"),
-        ({"compute": ["mse"]}, "compute is no function, nor names of scores"),
-        ({"compute": ["hue"], "reduce": np.mean}, "compute is no function, nor names of scores"),
-        ({"notes": "a sentence"}, "notes is no sequence of text"),
-        ({"missing": None}, "missing is no text"),
+        ({"compute": ["mse"]}, "compute is neither a function nor scores"),
+        ({"compute": ["hue"], "reduce": np.mean}, "compute is neither a function nor scores"),
+        ({"notes": "a sentence"}, "notes is not a sequence of text"),
+        ({"missing": None}, "missing is not text"),
     ],
 )
 def test_a_spec_that_says_something_else_is_refused_by_name(fields, said):

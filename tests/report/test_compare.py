@@ -70,7 +70,7 @@ def test_every_row_is_called_by_what_became_of_it(runs):
 
 def test_python_compares_as_the_command_does(runs):
     pd.testing.assert_frame_equal(colorbench.compare(*runs), compare(*map(RunFolder, runs)))
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         colorbench.compare(runs[0], runs[0].parent)
 
 

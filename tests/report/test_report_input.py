@@ -121,8 +121,8 @@ def test_the_name_of_a_run_folder_is_checked(whole, tmp_path, colorbench):
     for folder, line in (
         (whole.folder.path, f"{link} is a link"),
         (whole.folder.path / "record.json", "record.json is a file; name the folder of a run"),
-        (tmp_path, f"{tmp_path} is no run folder: it has no record.json"),
-        (tmp_path / "absent", "absent is no run folder"),
+        (tmp_path, f"{tmp_path} is not a run folder: it has no record.json"),
+        (tmp_path / "absent", "absent is not a run folder"),
         ("", "the name of the run folder is empty; name a folder"),
     ):
         result = colorbench("report", folder)
@@ -390,7 +390,7 @@ def test_a_run_is_published_into_an_empty_folder_alone(whole, tmp_path):
         with pytest.raises(UserError, match=re.escape(str(target))) as raised:
             publish(whole.folder.path, target)
         assert len(str(raised.value).splitlines()) == 1
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         publish(tmp_path / "full", tmp_path / "new")
     with pytest.raises(UserError, match="empty"):
         publish("", tmp_path / "new")

@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no run folder"),
+        (None, "not a run folder"),
         (b'{"half', "damaged"),
         (b"", "damaged"),
         (b"\xff\xfe", "damaged"),

@@ -231,7 +231,7 @@ def test_links_and_what_is_no_run_are_refused(three, tmp_path):
     cell = three.folder / "b" / "cells" / "tiny" / "seed-1"
     (cell / "traceback.txt").symlink_to(tmp_path / "secret")
     assert f"{cell / 'traceback.txt'} is a link" in refused(three)
-    assert "is no run folder" in refused(three, "a", "nowhere")
+    assert "is not a run folder" in refused(three, "a", "nowhere")
 
 
 def test_what_is_there_already_is_left_alone(three, tmp_path):

@@ -251,7 +251,7 @@ def test_a_variant_of_unknown_options_is_an_error_at_registration(optional):
 @pytest.mark.parametrize("options", ["Options", "[('depth', 1)]", "Loose()"])
 def test_options_are_a_frozen_dataclass_or_a_mapping(optional, options):
     optional.change("OPTIONS = Options()", f"@dataclass\nclass Loose:\n    depth: int = 1\n\n\nOPTIONS = {options}")
-    with pytest.raises(UserError, match="options is no instance of a frozen dataclass, and no mapping"):
+    with pytest.raises(UserError, match="options is neither an instance of a frozen dataclass nor a mapping"):
         plugins.load([optional.file])
 
 

@@ -75,8 +75,9 @@ def test_a_series_asks_the_trained_networks_under_each_value(bench, photos, tmp_
     [
         ("size=16,32", "unknown field for --vary 'size' (did you mean 'hint_size'?); there is: hints, "),
         ("hints=", "--vary hints= has no values; say hints=VALUE,VALUE"),
-        ("hints=1,-2,x", "--vary hints=1,-2,x: -2, x is no whole number; say hints=1,10"),
-        ("hints=" + "9" * 5000, "is no whole number; say hints=1,10"),
+        ("hints=1,-2,x", "--vary hints=1,-2,x: -2, x is not a whole number; say hints=1,10"),
+        ("hints=" + "9" * 5000, "is not a whole number; say hints=1,10"),
+        ("hint_places=corner", "unknown hint_places in protocol hint_places=corner: 'corner'; there is: normal, uniform"),
         ("degradation=blurr:2", "unknown degradation 'blurr' (did you mean 'blur'?)"),
         ("degradation=blur:x", "the protocol's degradation cannot be 'blur:x'; give NAME:STRENGTH, such as 'blur:2'"),
         ("degradation=blur:0", "the protocol's degradation cannot be 'blur:0'"),
@@ -97,6 +98,8 @@ def test_a_degradation_without_a_strength_has_its_own(registry):
     )
     every = parse_series("degradation=all", registry)[1]
     assert len(every) == sum(len(each.strengths) for each in registry.specs["degradation"].values())
+    assert parse_series("degradation=all,noise", registry)[1] == every
+    assert parse_series("degradation=noise:5,noise:5.0", registry)[1] == ["noise:5"]
     assert parse_series("hints=0,10,10", registry) == ("hints", [0, 10])
 
 

@@ -377,7 +377,7 @@ def dataset(found, refuses=True):
     [
         (dataset(splits(Shade), refuses=False), "refuses", "is taken as argument"),
         (dataset(splits(Shade, testing=range(3))), "opens", "splits testing; name them train, val, test"),
-        (dataset(splits(Shade, name="same")), "names", "'same' is no text, or comes twice"),
+        (dataset(splits(Shade, name="same")), "names", "'same' is not text, or comes twice"),
         (dataset(splits(ByChance)), "digests", "is another when the dataset is opened again"),
         (dataset(splits(Wide)), "pictures load", "uint8 (32, 32); uint8 (h, w, 3) is due"),
         (dataset(splits(Unseeded)), "pictures load", "others each time"),
