@@ -77,7 +77,10 @@ def test_a_series_asks_the_trained_networks_under_each_value(bench, photos, tmp_
         ("hints=", "--vary hints= has no values; say hints=VALUE,VALUE"),
         ("hints=1,-2,x", "--vary hints=1,-2,x: -2, x is not a whole number; say hints=1,10"),
         ("hints=" + "9" * 5000, "is not a whole number; say hints=1,10"),
-        ("hint_places=corner", "unknown hint_places in protocol hint_places=corner: 'corner'; there is: normal, uniform"),
+        (
+            "hint_places=corner",
+            "unknown hint_places in protocol hint_places=corner: 'corner'; there is: normal, uniform",
+        ),
         ("degradation=blurr:2", "unknown degradation 'blurr' (did you mean 'blur'?)"),
         ("degradation=blur:x", "the protocol's degradation cannot be 'blur:x'; give NAME:STRENGTH, such as 'blur:2'"),
         ("degradation=blur:0", "the protocol's degradation cannot be 'blur:0'"),
