@@ -120,7 +120,7 @@ def test_a_photo_beyond_the_limit_of_pillow_is_colored(colorbench, run_of_grey, 
         ("photo.png", "it is the photo itself"),
         ("symlink.png", "it is the photo itself"),
         ("hardlink.png", "it is the photo itself"),
-        ("full", "cannot write full/photo-grey.png: File exists"),
+        ("full", "cannot write into full: full is a file; name a folder"),
     ],
 )
 def test_where_no_png_can_be_written_is_one_line(colorbench, run_of_grey, tmp_path, monkeypatch, out, message):
