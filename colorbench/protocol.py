@@ -128,11 +128,7 @@ class Protocol:
     @property
     def damage(self) -> tuple[str, float]:
         """The name and strength of the degradation; strength 0 if there is none, NaN if it is no number."""
-        name, _, strength = self.degradation.partition(":")
-        try:
-            return name, float(strength or 0)
-        except ValueError:
-            return name, math.nan
+        return damage_of(self.degradation)
 
     def on_input_of(self, other: Protocol) -> Protocol:
         """The scoring half of this protocol with the input half of `other`."""
@@ -148,6 +144,15 @@ class Protocol:
         told = {name: v for name, v in values.items() if name not in _LATER or v != getattr(Protocol, name)}
         content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def damage_of(degradation: str) -> tuple[str, float]:
+    """The name and strength of "NAME:STRENGTH"; strength 0 without one, NaN if it is no number."""
+    name, _, strength = degradation.partition(":")
+    try:
+        return name, float(strength or 0)
+    except ValueError:
+        return name, math.nan
 
 
 COLORBENCH = Protocol()

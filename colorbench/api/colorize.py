@@ -109,8 +109,9 @@ def _targets(found: Sequence[tuple[Path, PurePath]], models: Sequence[str], out:
             raise UserError(f"cannot write {out}: there is no folder {Path(out).parent}; name another with --out")
         return [[Path(out)]]
     folder = Path(out or "")
-    if why_no_folder := next((part for part in (folder, *folder.parents) if part.exists() and not part.is_dir()), None):
-        raise UserError(f"cannot write into {out}: {why_no_folder} is a file; name a folder, or a .png, with --out")
+    # os.path, since Path.exists raises an OSError for a name that is too long.
+    if file := next((p for p in (folder, *folder.parents) if os.path.exists(p) and not os.path.isdir(p)), None):
+        raise UserError(f"cannot write into {out}: {file} is a file; name a folder, or a .png, with --out")
     return [[folder / f"{name}-{model.replace('/', '-')}.png" for model in models] for _, name in found]
 
 

@@ -23,7 +23,7 @@ from colorbench.errors import UserError, refuse_unknown
 from colorbench.harness.preflight import check_protocol
 from colorbench.harness.protocols import predict_under
 from colorbench.plugins import Registry
-from colorbench.protocol import ASKED_WITH, Protocol
+from colorbench.protocol import ASKED_WITH, Protocol, damage_of
 from colorbench.report import results
 from colorbench.runs import executors
 from colorbench.runs import folder as files
@@ -50,22 +50,16 @@ def parse_series(text: str, registry: Registry) -> tuple[str, list[str | int]]:
         known = registry.specs["degradation"]
         names = [name for word in words for name in ([*known] if word == EVERY else [word])]
         registry.find("degradation", [name.partition(":")[0] for name in names])
-        named = ([_plain(name)] if ":" in name else [f"{name}:{s:g}" for s in known[name].strengths] for name in names)
-        return field, list(dict.fromkeys(value for values in named for value in values))
+        named = ([name] if ":" in name else [f"{name}:{s:g}" for s in known[name].strengths] for name in names)
+        by_damage: dict[tuple[str, float], str | int] = {}
+        for value in (value for values in named for value in values):
+            by_damage.setdefault(damage_of(value), value)  # noise:5.0 is noise:5
+        return field, list(by_damage.values())
     if isinstance(getattr(Protocol, field), str):
         return field, list(dict.fromkeys(words))
     if wrong := [word for word in words if not re.fullmatch(r"\d{1,18}", word)]:
         raise UserError(f"--vary {text}: {', '.join(wrong)} is not a whole number; say {field}=1,10")
     return field, list(dict.fromkeys(map(int, words)))
-
-
-def _plain(value: str) -> str:
-    """NAME:STRENGTH with the strength as its plugin's own are written: "noise:5" for "noise:5.0"."""
-    name, _, strength = value.partition(":")
-    try:
-        return f"{name}:{float(strength):g}"
-    except ValueError:  # the protocol refuses it
-        return value
 
 
 def evaluate_series(

@@ -232,7 +232,7 @@ def _shown(value: Any, form: str) -> str:
         return NONE
     if value == np.inf:
         return INFINITE
-    if form.endswith("g") and abs(value) >= 1e4:  # which it would write with an exponent
+    if form.endswith("g") and 9999.5 <= abs(value) < 1e15:  # which it would write with an exponent
         form = ",.0f"
     # The sign of a rounded 0 says on which side of 0 the end of an interval is; of a score it says nothing.
     return f"{value:{form}}" if form.startswith("+") else f"{value:z{form}}"

@@ -41,7 +41,7 @@ def summarize(results: Results, order: Sequence[str]) -> pd.DataFrame:
             if first and first["mse"].shape == columns["mse"].shape:
                 row |= statistics.estimate([columns["mse"], first["mse"]], _change).fields(CHANGE)
             rows.append(row)
-    frame = pd.DataFrame(rows, columns=[*(rows[0] if rows else ("model", "protocol", "psnr"))])
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["model", "protocol", "psnr"])
     frame = frame[frame["model"].isin(order) & frame["protocol"].isin(names)]
     places = frame["model"].map([*order].index), frame["protocol"].map(names.index)
     frame = frame.iloc[np.lexsort(places[::-1])].reset_index(drop=True)
@@ -78,6 +78,7 @@ def render(frame: pd.DataFrame, results: Results) -> str:
 
 
 def _change(mse: np.ndarray, first: np.ndarray) -> np.ndarray:
+    # Not the negated gain: no change would be -0.0, as if it were below 0.
     return 0.0 - statistics.gain(mse, first)
 
 

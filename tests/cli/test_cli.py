@@ -172,7 +172,7 @@ def test_ablations_run_beside_their_parent_and_all_leaves_them_out(colorbench, t
     assert (wrong.exit_code, "(did you mean 'no-part'?)" in one_line(wrong)) == (2, True)
     none = colorbench(*common, "--models", "cnn", "--ablations", "all")
     assert (none.exit_code, "there is no ablation of cnn" in one_line(none)) == (2, True)
-    for asked in ("no-part", "all"):
+    for asked in ("no-part", "all", "whole/no-part"):
         result = colorbench(*common, "--models", "whole", "--ablations", asked)
         assert result.exit_code == 0, result.stderr
         assert "| whole/no-part |" in (tmp_path / "run/ablations.md").read_text()

@@ -121,6 +121,7 @@ def test_a_photo_beyond_the_limit_of_pillow_is_colored(colorbench, run_of_grey, 
         ("symlink.png", "it is the photo itself"),
         ("hardlink.png", "it is the photo itself"),
         ("full", "cannot write into full: full is a file; name a folder"),
+        ("x" * 300, "File name too long"),
     ],
 )
 def test_where_no_png_can_be_written_is_one_line(colorbench, run_of_grey, tmp_path, monkeypatch, out, message):

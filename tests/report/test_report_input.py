@@ -14,7 +14,7 @@ from run_folders import HERE, IMAGES, FakeRun, npz, published
 from colorbench import report
 from colorbench.errors import UserError
 from colorbench.protocol import SCORES
-from colorbench.report.markdown import escaped
+from colorbench.report.markdown import escaped, number
 from colorbench.report.publish import publish
 from colorbench.runs.folder import SAMPLES, SET_SCORES, RunFolder, to_parquet, write_cell
 from colorbench.runs.records import MetricRecord, Split
@@ -300,6 +300,16 @@ def test_text_that_somebody_else_wrote_is_not_markup(tmp_path, errors, details):
 )  # fmt: skip
 def test_markup_is_escaped_and_nothing_else(text, shown):
     assert escaped(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "shown"),
+    [(0.12345, ",.4g", "0.1235"), (9999.7, ",.4g", "10,000"), (12345.6, ",.4g", "12,346"), (1e300, ",.4g", "1e+300"),
+     (-0.001, ",.2f", "0.00"), (-0.001, "+,.1f", "-0.0"), (np.inf, ",.2f", "∞")],
+)  # fmt: skip
+def test_a_number_has_no_exponent_and_a_score_of_0_no_sign(value, form, shown):
+    column = number("score", "score", form)
+    assert column.show(value, pd.Series()) == shown
 
 
 # ---- the columns that no metric may be called

@@ -103,6 +103,7 @@ def test_a_degradation_without_a_strength_has_its_own(registry):
     assert len(every) == sum(len(each.strengths) for each in registry.specs["degradation"].values())
     assert parse_series("degradation=all,noise", registry)[1] == every
     assert parse_series("degradation=noise:5,noise:5.0", registry)[1] == ["noise:5"]
+    assert parse_series("degradation=noise:0.1234567", registry)[1] == ["noise:0.1234567"]
     assert parse_series("hints=0,10,10", registry) == ("hints", [0, 10])
 
 
