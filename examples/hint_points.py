@@ -8,8 +8,9 @@ A point of R. Zhang et al. 2017 has 6 px to a side at 256 px; 2 px at 64 px is t
 
 from dataclasses import replace
 
-from colorbench import hookimpl
 from colorbench_protocols import ZHANG_SWEEP
+
+from colorbench import hookimpl
 
 
 @hookimpl

@@ -114,7 +114,7 @@ def test_tensors_that_share_memory_are_saved_each(tmp_path):
 @pytest.mark.parametrize(
     ("bias", "reason"),
     [
-        (torch.zeros(2).to_sparse(), "no dense tensor"),
+        (torch.zeros(2).to_sparse(), "not a dense tensor"),
         (torch.zeros(2, dtype=torch.complex64), "complex"),
         (torch.zeros(2, device="meta"), "without values"),
         (torch.zeros(2, dtype=torch.int64), r"torch\.int64, not torch\.float32"),
@@ -201,7 +201,7 @@ def test_notes_are_text():
     assert notes_of(network) == ("One.", "Two.")
     for wrong in (3, None, ["One.", 2], {"a": 1}):
         network.notes = wrong
-        with pytest.raises(ValueError, match="no sequence of text"):
+        with pytest.raises(ValueError, match="not a sequence of text"):
             notes_of(network)
 
 

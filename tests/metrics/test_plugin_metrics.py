@@ -239,8 +239,8 @@ def test_lpips_without_its_weights_says_what_to_do(random_lpips, tmp_path, monke
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ({"lin0": torch.ones(1, 64, 1, 1)}, r"no list of tensors of shape \(1, 64, 1, 1\), \(1, 128"),
-        ([torch.ones(64)] * 5, "no list of tensors"),
+        ({"lin0": torch.ones(1, 64, 1, 1)}, r"not a list of tensors of shape \(1, 64, 1, 1\), \(1, 128"),
+        ([torch.ones(64)] * 5, "not a list of tensors"),
         ([torch.full((1, channels, 1, 1), torch.nan) for channels in CHANNELS], "not all finite numbers"),
     ],
 )
