@@ -230,9 +230,10 @@ class Published:
 class PublishedWeights:
     """A file of weights that others published: `colorbench weights` lists, fetches, checks and keeps it.
 
-    `file` is the name under which it is kept. `url` downloads it without signing in; "" if nothing does. `page` tells
-    about it. `sha256` is its hash in hexadecimal, or the first 8 or more digits if no more are known. `size` is in
-    bytes, 0 if unknown. `licence` and `trained_on` are a few words, such as "BSD-2-Clause" and "ImageNet".
+    `file` is the name under which it is kept. `url` downloads it without signing in; "" if nothing does. `page`
+    tells about it. `sha256` is its hash in hexadecimal, or the first 8 or more digits if no more are known. `size`
+    is in bytes, 0 if unknown; a download needs it, to know where to stop. `licence` and `trained_on` are a few
+    words, such as "BSD-2-Clause" and "ImageNet".
     """
 
     file: str
@@ -250,6 +251,8 @@ class PublishedWeights:
             raise ValueError(f"published weights {self.file}: sha256 is {self.sha256!r}; give 8 to 64 digits, 0-9 a-f")
         if not all(re.match("https?://", address) for address in (self.page, self.url or self.page)):
             raise ValueError(f"published weights {self.file}: url and page have to begin with https:// or http://")
+        if self.url and self.size <= 0:
+            raise ValueError(f"published weights {self.file}: size is {self.size}; give the bytes that url downloads")
 
 
 def made_elsewhere(**_: Any) -> nn.Module:

@@ -24,17 +24,17 @@ class CutOffError(DownloadError):
     """Only a part of it came, which another download goes on with."""
 
     def __init__(self, came: int, total: int) -> None:
-        super().__init__(f"it was cut off after {came:,} of {f'{total:,}' if total else 'unknown'} bytes")
+        super().__init__(f"it was cut off after {came:,} of {total:,} bytes")
 
 
-def download(url: str, part: Path, size: int = 0) -> None:
+def download(url: str, part: Path, size: int) -> None:
     """Download the file at `url` into `part`, after what is there already if the server can do so.
 
-    `size` is the length that is due in bytes, 0 for any. Raises DownloadError, and OSError if `part` cannot be written;
+    `size` is the length that is due in bytes. Raises DownloadError, and OSError if `part` cannot be written;
     what has come until then stays in `part`.
     """
     there = part.stat().st_size if part.exists() else 0
-    if size and there == size:
+    if there == size:
         return
     with _asked(url, there) as answer:
         start, total = _extent(answer)
@@ -44,9 +44,9 @@ def download(url: str, part: Path, size: int = 0) -> None:
             return
         if not answer.ok or start not in (0, there):
             raise DownloadError(f"the server answers {answer.status_code} {answer.reason}".rstrip())
-        if size and total not in (0, size):
+        if total not in (0, size):
             raise DownloadError(f"the file there has {total:,} bytes, not {size:,}")
-        _receive(answer, part, start, size or total)
+        _receive(answer, part, start, size)
 
 
 def _asked(url: str, start: int) -> requests.Response:
@@ -71,13 +71,13 @@ def _extent(answer: requests.Response) -> tuple[int, int]:
 
 
 def _receive(answer: requests.Response, part: Path, start: int, total: int) -> None:
-    bar = tqdm(desc=part.name.strip("."), initial=start, total=total or None, unit="B", unit_scale=True, disable=None)
+    bar = tqdm(desc=part.name.strip("."), initial=start, total=total, unit="B", unit_scale=True, disable=None)
     with part.open("ab" if start else "wb") as file, bar:
         try:
             for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
                 bar.update(len(chunk))
-                if total and file.tell() > total:
+                if file.tell() > total:
                     raise DownloadError(f"the server sends more than {total:,} bytes")
         except requests.RequestException as error:
             raise CutOffError(file.tell(), total) from error

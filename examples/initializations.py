@@ -3,7 +3,8 @@
     colorbench run --plugin examples/initializations.py --models cnn --option cnn.rate_factor=0.5,1,2,4 --select val \\
         --ablations init-torch,init-kaiming,init-xavier,init-normal
 
-Layers whose weights begin at zero keep them, as in a residual that begins with nothing. A refiner's base is left alone.
+Layers whose weights begin at zero keep them, as in a residual that begins with nothing; so do submodules that no stage
+trains, such as a table of colors. A refiner's base is left alone.
 Weights that an option took from a file are replaced: such a model does not begin anew.
 """
 
@@ -12,6 +13,7 @@ from functools import wraps
 
 from colorbench import hookimpl, plugins
 from colorbench.contract import untrained
+from colorbench.presets import PRESETS
 
 WEIGHTS = {  # what draws the weights; biases are 0, except for torch's own
     "torch": "torch's own: uniform, of the variance 1 / (3 inputs)",
@@ -21,7 +23,7 @@ WEIGHTS = {  # what draws the weights; biases are 0, except for torch's own
 }
 
 
-def begun(network, how):
+def begun(network, how, frozen):
     from torch import nn
 
     draw = {
@@ -30,7 +32,8 @@ def begun(network, how):
         "normal": lambda weight: nn.init.normal_(weight, std=0.02),
     }
     layers = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
-    for layer in (module for module in network.modules() if isinstance(module, layers)):
+    kept = {layer for name in frozen for layer in network.get_submodule(name).modules()}
+    for layer in (module for module in network.modules() if isinstance(module, layers) and module not in kept):
         if not (isinstance(layer.weight, nn.Parameter) and layer.weight.requires_grad and layer.weight.any()):
             continue
         if how == "torch":
@@ -42,10 +45,15 @@ def begun(network, how):
     return network
 
 
-def rebuilt(build, how):
-    @wraps(build)  # its code counts, too
+def always_frozen(spec):
+    stages = [stage for stage in spec.schedule(PRESETS["first"]) if not stage.measures]
+    return set.intersection(*(set(stage.frozen) for stage in stages))
+
+
+def rebuilt(spec, how):
+    @wraps(spec.build)  # its code counts, too
     def first(**given):
-        return begun(build(**given), how)
+        return begun(spec.build(**given), how, always_frozen(spec))
 
     return first
 
@@ -55,5 +63,5 @@ def register_models(register):
     for spec in plugins.load().specs["model"].values():
         if spec.parent is None and spec.schedule is not untrained:
             for how, what in WEIGHTS.items():
-                variant = replace(spec.variant(f"init-{how}"), build=rebuilt(spec.build, how))
+                variant = replace(spec.variant(f"init-{how}"), build=rebuilt(spec, how))
                 register(replace(variant, summary=f"{spec.name} with first weights by {what}"))

@@ -24,21 +24,21 @@ from colorbench.runs.folder import write_aside
 def colorize(
     image: Picture,
     model: str,
-    run: str | Path | None = None,
-    weights: str | Path | None = None,
+    weights: str | Path,
     hints: Picture | None = None,
     intensity: float = 1.0,
     plugins: str | Path | Iterable[str | Path] = (),
 ) -> Image.Image:
     """Color a picture of any size. Returns RGB of 8 bit, or RGBA if the picture has alpha.
 
-    `image` is a file, a PIL image, or uint8 RGB (h, w, 3); its luminance is kept. The model is loaded from `run`, or
-    from `weights`: a file, or "published" for those that are kept. `hints` is a picture of the same size, transparent
-    except for the pixels whose color is given, for a model that takes hints. ab is multiplied by `intensity`. Raises
-    UserError if the picture or the model cannot be read, and for other hints.
+    `image` is a file, a PIL image, or uint8 RGB (h, w, 3); its luminance is kept. `weights` is a file, or
+    "published" for those that are kept; `open_run(FOLDER).colorize` uses a model that was trained here. `hints` is
+    a picture of the same size, transparent except for the pixels whose color is given, for a model that takes
+    hints. ab is multiplied by `intensity`. Raises UserError if the picture or the model cannot be read, and for
+    other hints.
     """
     _refuse_intensity(intensity)
-    return color_picture(find_model(load(plugins), model, weights, run), image, hints, intensity)
+    return color_picture(find_model(load(plugins), model, weights, None), image, hints, intensity)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ KINDS = ("models", "datasets", "metrics", "protocols", "degradations", "diagnost
 @click.argument("what", type=click.Choice(KINDS), default="models")
 @plugin_option
 def list_(what: str, plugins: Sequence[Path]) -> None:
-    """List models (the default), datasets, metrics, protocols, degradations, diagnostics, presets or plugins."""
+    """List models (the default), datasets, metrics, protocols, degradations, diagnostics, presets or plugins.
+
+    Of models, `--models all` leaves out ablations, which are MODEL/CHANGE, and those with "not in all".
+    """
     from colorbench.plugins import load
     from colorbench.presets import PRESETS
     from colorbench.protocol import SCORES
@@ -33,7 +36,7 @@ def list_(what: str, plugins: Sequence[Path]) -> None:
     else:
         kind = what.removesuffix("s")
         specs = registry.specs[kind].items()
-        rows = [(name, registry.origins[kind, name], _absence(s) or s.summary) for name, s in specs]
+        rows = [(name, registry.origins[kind, name], _absence(s) or s.summary + _apart(s)) for name, s in specs]
         if what == "metrics":
             rows = [(name, "the protocol", summary) for name, summary in SCORES.items()] + rows
     print_rows(rows)
@@ -43,3 +46,7 @@ def _absence(spec: Any) -> str:
     """Why what is listed cannot be used here; "" if it can."""
     missing = getattr(spec, "missing", "")
     return f"MISSING: {missing}" if missing else ""
+
+
+def _apart(spec: Any) -> str:
+    return "" if getattr(spec, "in_all", True) or getattr(spec, "parent", None) else " (not in all)"

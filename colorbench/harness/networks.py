@@ -179,6 +179,8 @@ def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Mod
     if why := misfit(state, trained_state(network, base)):
         raise UserError(f"{file} does not fit: {why}; {remedy}")
     learned = {name for name, _ in network.named_parameters()}
+    own = network.state_dict()
+    state = {key: value.to(own[key].dtype) for key, value in state.items()}  # of float64 some may be too large
     # A buffer may have infinities, such as a mask of attention.
     if broken := [k for k, v in state.items() if v.isnan().any() or (k in learned and not v.isfinite().all())]:
         raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights without them")

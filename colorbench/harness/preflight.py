@@ -198,7 +198,7 @@ def _steps(cell: Cell, network: nn.Module, stage: Stage) -> tuple[int, float]:
             started = time.perf_counter()
             for update in stepper.step(first(batch, count), 0.0, count):
                 if lost := [name for name, loss in update.losses.items() if not loss.isfinite()]:
-                    raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]])} in the first step")
+                    raise ValueError(f"loss {lost[0]!r} is {float(update.losses[lost[0]].detach())} in the first step")
             _synchronize()
     return loader.length, time.perf_counter() - started
 

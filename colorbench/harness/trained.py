@@ -13,7 +13,7 @@ from torch import nn
 
 from colorbench import published
 from colorbench.contract import ModelSpec
-from colorbench.errors import UserError, reason, shown, whatever_raised
+from colorbench.errors import UserError, reason, refuse_unknown, shown, whatever_raised
 from colorbench.harness.networks import build, build_published, load_weights
 from colorbench.options import recorded_spec
 from colorbench.plugins import Registry, load
@@ -45,8 +45,6 @@ def load_model(
     Says on standard error if the model's code has changed since. Raises UserError when the model is unknown, was not
     trained in that run, or the weights are not kept, do not fit or are damaged.
     """
-    if not isinstance(weights, str | os.PathLike | None):
-        raise UserError(f"weights is {shown(weights)}; give the path of a file")
     return _placed(find_model(load(plugins), name, weights, run, seed).network, device)
 
 
@@ -61,6 +59,8 @@ def find_model(
     registry: Registry, name: str, weights: str | Path | None, run: str | Path | None, seed: int | None = None
 ) -> Loaded:
     """What `load_model` loads, with plugins that are loaded already."""
+    if not isinstance(weights, str | os.PathLike | None):
+        raise UserError(f"weights is {shown(weights)}; give the path of a file")
     if weights is not None and run is None:
         spec = _colorizing(registry.find("model", [name])[0])
         file = published.resolved(registry, {name: Path(weights)})[name]
@@ -75,6 +75,9 @@ def find_model(
     known = recorded_spec(registry, trained[0]) if trained else None
     if trained and known is None:
         raise UserError(f"{name!r} of {folder.path} is not installed; give its plugin, which was {trained[0].origin}")
+    if folder.record and not known and name not in registry.specs["model"]:
+        trained_here = dict.fromkeys(cell.model for cell in folder.cells() if cell.has_weights)
+        refuse_unknown(f"model of {folder.path}", [name], trained_here)
     spec = _colorizing(known or registry.find("model", [name])[0])
     if folder.record and not trained:
         raise UserError(f"{folder.path} has no finished {name!r}" + (f" of seed {seed}" if seed is not None else ""))

@@ -73,10 +73,9 @@ class Place:
         self.address = f"http://127.0.0.1:{server.server_port}"
         self.declare(f"{self.address}/file")
 
-    def declare(self, url, sha256=None, size=None):
+    def declare(self, url, sha256=None):
         sha256 = sha256 or hashlib.sha256(self.content).hexdigest()
-        size = len(self.content) if size is None else size
-        weights = (NAME, url, "https://example.org", sha256, "MIT", "ImageNet", size)
+        weights = (NAME, url, "https://example.org", sha256, "MIT", "ImageNet", len(self.content))
         text = TINY.replace("OPTIONS))", f"OPTIONS, weights=[PublishedWeights{weights!r}]))")
         self.plugin.write_text(text.replace("import ModelSpec", "import ModelSpec, PublishedWeights"))
 
@@ -197,9 +196,8 @@ def test_verify_names_what_is_damaged_or_unknown(weights, place):
 
 
 @pytest.mark.parametrize("path", ["/file", "/moved"])
-@pytest.mark.parametrize("size", [None, 0])
-def test_weights_are_fetched_once(weights, place, server, path, size):
-    place.declare(place.address + path, size=size)
+def test_weights_are_fetched_once(weights, place, server, path):
+    place.declare(place.address + path)
     assert weights("fetch", "tiny").exit_code == 0
     assert place.whole
     assert [path.name for path in place.kept.iterdir() if path.suffix == ".part"] == []
@@ -321,10 +319,16 @@ def test_a_full_disk_keeps_what_came(weights, place, monkeypatch):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"file": "../x"}, "name the file in letters"), ({"sha256": "12"}, "sha256 is"), ({"url": "ftp://x"}, "https://")],
+    [
+        ({"file": "../x"}, "name the file in letters"),
+        ({"sha256": "12"}, "sha256 is"),
+        ({"page": "ftp://x"}, "https://"),
+        ({"url": "ftp://x"}, "https://"),
+        ({"url": "https://x"}, "size is 0; give the bytes"),
+    ],
 )
 def test_a_declaration_that_cannot_be_used_is_refused(change, said):
-    sound = {"file": NAME, "url": "https://x", "page": "https://x", "sha256": "0" * 64, "licence": "", "trained_on": ""}
+    sound = {"file": NAME, "url": "", "page": "https://x", "sha256": "0" * 64, "licence": "", "trained_on": ""}
     assert package.PublishedWeights(**sound).size == 0
     with pytest.raises(ValueError, match=said):
         package.PublishedWeights(**(sound | change))

@@ -120,6 +120,7 @@ def test_tensors_that_share_memory_are_saved_each(tmp_path):
         (torch.zeros(2, dtype=torch.int64), r"torch\.int64, not torch\.float32"),
         (torch.full((2,), float("nan")), "not finite"),
         (torch.full((2,), float("inf")), "not finite"),
+        (torch.full((2,), 1e300, dtype=torch.float64), "not finite"),
     ],
 )
 def test_weights_that_are_no_plain_numbers_are_refused_in_one_line(tmp_path, bias, reason):

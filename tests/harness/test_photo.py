@@ -417,6 +417,8 @@ def test_python_colors_as_the_command_does(empty):
     assert package.colorize(Image.new("LA", (20, 20)), "warm", **given).mode == "RGBA"
     with pytest.raises(UserError, match="the intensity is -1"):
         package.colorize(empty.folder / "a.png", "warm", intensity=-1, **given)
+    with pytest.raises(UserError, match="weights is 13; give the path of a file"):
+        package.colorize(empty.folder / "a.png", "warm", weights=13)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

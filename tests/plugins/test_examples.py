@@ -95,3 +95,9 @@ def test_other_first_weights_leave_a_base_and_what_begins_at_zero(initialized):
     assert not network.residual.weight.any()
     own = build(initialized["enhanced-unet"], SMOKE.width, SMOKE.size, base)
     assert not torch.equal(network.down1[0].weight, own.down1[0].weight)
+
+
+def test_other_first_weights_leave_what_no_stage_trains(initialized):
+    own, other = (build(initialized[name], SMOKE.width, 16) for name in ("eccv16", "eccv16/init-normal"))
+    assert torch.equal(own.model_out.weight, other.model_out.weight), "the colors of its classes"
+    assert not torch.equal(own.model8[0].weight, other.model8[0].weight)
