@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,15 +21,15 @@ from colorbench.contract import ModelSpec, Preset
 from colorbench.errors import one_line
 from colorbench.harness.predict import inputs_of
 from colorbench.harness.scoring import SAMPLES
+from colorbench.runs import executors
 from colorbench.runs.context import Context
 from colorbench.runs.folder import environment_key, write_aside
 from colorbench.runs.records import DONE, Timing, encode
 
 BENCHMARK = Path(__file__).with_name("benchmark.py")
 REQUEST = "COLORBENCH_TIMING"  # the environment variable that tells the benchmark what to time
-START_SECONDS = 6.0  # until a process has imported torch and loaded the network
+START_SECONDS = 2.0  # until a process has loaded the network, and after the measurement
 MAX_SECONDS, MIN_ROUNDS = 0.4, 7  # of each of the four benchmarks
-NOT_ITS = ("PYTEST_", "RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_")
 
 
 def time_models(context: Context, models: Sequence[ModelSpec], seeds: Sequence[int]) -> None:
@@ -72,30 +72,42 @@ def timing_seconds(step: float, inference: float) -> float:
 
 def _measure(request: dict[str, Any], inputs: dict[str, Tensor]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(inputs, file := Path(folder, "inputs"))
-        # An empty configuration, and no plugin but the benchmark's: whatever pytest is told where we stand stays out.
-        config, out = Path(folder, "pytest.ini"), Path(folder, "benchmark.json")
-        config.write_text("[pytest]\n")
-        command = [
-            sys.executable, "-m", "pytest", str(BENCHMARK), "-q",
-            "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
-            "-c", str(config), f"--benchmark-json={out}", "--benchmark-warmup=on", "--benchmark-warmup-iterations=3",
-            f"--benchmark-max-time={MAX_SECONDS}", f"--benchmark-min-rounds={MIN_ROUNDS}",
-            "--benchmark-calibration-precision=1",
-        ]  # fmt: skip
-        # Nor does it belong to the processes of `accelerate launch`, which would have it wait for the others.
-        # As when it trains, its threads do not spin while they wait.
-        env = {"OMP_WAIT_POLICY": "PASSIVE"} | {k: v for k, v in os.environ.items() if not k.startswith(NOT_ITS)}
-        asked = json.dumps(request | {"inputs": str(file)}, default=str)
-        env |= {REQUEST: asked, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            errors = [line for line in done.stdout.splitlines() if line.startswith("E  ")] or done.stderr.splitlines()
-            return {"failed": one_line((errors or ["no output"])[-1])}
-        results: dict[str, Any] = {"step_1": None, "step_n": None}
-        for benchmark in json.loads(out.read_text())["benchmarks"]:
-            if benchmark["extra_info"].pop("trains", True):
-                stats = benchmark["stats"]
-                results[benchmark["params"]["what"]] = {key: stats[key] for key in ("median", "iqr", "rounds")}
-            results |= benchmark["extra_info"]
-        return results
+        torch.save(inputs, Path(folder, "inputs"))
+        try:
+            return executors.call(_benchmarked, (request, folder))
+        except RuntimeError as error:  # of the benchmark, or its process has ended
+            return {"failed": one_line(str(error))}
+
+
+def _benchmarked(asked: tuple[dict[str, Any], str]) -> dict[str, Any]:
+    """What pytest-benchmark measures, in a process of its own. Raises RuntimeError with what failed."""
+    import pytest
+
+    request, folder = asked
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]
+    os.environ |= {
+        REQUEST: json.dumps(request | {"inputs": f"{folder}/inputs"}, default=str),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    # An empty configuration, and no plugin but the benchmark's: whatever pytest is told where we stand stays out.
+    config, out = Path(folder, "pytest.ini"), Path(folder, "benchmark.json")
+    config.write_text("[pytest]\n")
+    command = [
+        str(BENCHMARK), "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider",
+        "-c", str(config), f"--benchmark-json={out}", "--benchmark-warmup=on", "--benchmark-warmup-iterations=3",
+        f"--benchmark-max-time={MAX_SECONDS}", f"--benchmark-min-rounds={MIN_ROUNDS}",
+        "--benchmark-calibration-precision=1",
+    ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
+        status = pytest.main(command)
+    if status:
+        lines = printed.getvalue().splitlines() or ["no output"]
+        raise RuntimeError(next((line for line in reversed(lines) if line.startswith("E  ")), lines[-1]))
+    results: dict[str, Any] = {"step_1": None, "step_n": None}
+    for benchmark in json.loads(out.read_text())["benchmarks"]:
+        if benchmark["extra_info"].pop("trains", True):
+            stats = benchmark["stats"]
+            results[benchmark["params"]["what"]] = {key: stats[key] for key in ("median", "iqr", "rounds")}
+        results |= benchmark["extra_info"]
+    return results

@@ -338,7 +338,7 @@ def test_an_interrupted_cell_leaves_no_process_and_can_go_on(tmp_path):
     assert not work.timing
     assert work.seconds > estimate.training + estimate.prediction  # the report
     assert replace(work, timing=True).seconds - work.seconds == pytest.approx(estimate.timing)
-    assert estimate.timing > 5  # a process of its own
+    assert estimate.timing > 3  # four measurements, in a process of its own
 
 
 def test_a_notebook_counts_as_a_place_for_bars(monkeypatch):
