@@ -31,7 +31,7 @@ from colorbench.testing.pictures import smooth_images
 
 SIZE, WIDTH, BATCH = PRESETS["smoke"].size, PRESETS["smoke"].width, 4
 IMAGES = 7  # to train on: an epoch of two steps, the second smaller than the first
-STEPS = 8  # on one batch in each stage
+STEPS = 5  # on one batch in each stage
 HINTED = replace(COLORBENCH, size=SIZE, hints=10)  # what takes no hints gets none
 
 

@@ -19,7 +19,7 @@ from colorbench.report.files import read_table
 from colorbench.runs.folder import DETAILS, LOSSES, SAMPLES, SCORES, SET_SCORES, sha256, to_parquet
 from colorbench.runs.records import checksum_of
 
-CASES = int(os.environ.get("COLORBENCH_FORGED_CASES", "60"))
+CASES = int(os.environ.get("COLORBENCH_FORGED_CASES", "30"))
 SIDE, PARTS = 64, ("skin", "lips", "eyes", "background")
 DEEP = b"[" * 300 + b"]" * 300
 HOSTILE = [

@@ -86,7 +86,7 @@ def test_a_killed_run_is_taken_up_where_it_was(fresh, tmp_path):
     fresh.change("yield Update", "import time\n            time.sleep(0.02)\n            yield Update")
     fresh.change('build, schedule, refines="tiny"', 'build, stages, refines="tiny"')
     fresh.change(
-        "OPTIONS = {}", "def stages(preset):\n    return [Stage('first', 1), Stage('second', 30)]\n\n\nOPTIONS = {}"
+        "OPTIONS = {}", "def stages(preset):\n    return [Stage('first', 1), Stage('second', 10)]\n\n\nOPTIONS = {}"
     )
     command = [sys.executable, "-m", "colorbench", "run", *map(str, fresh.arguments("grey,on-tiny")), "--no-timing"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -125,7 +125,8 @@ def two_processes(*arguments):
 def test_two_processes_share_the_work(tmp_path, colorbench):
     """Counts are joined, gradients averaged, statistics alike, and one process alone saves and reports."""
     models = ("--models", "mean-color,gan,classifier-prior", "--plugin", EXAMPLE)
-    arguments = ("run", *models, "--preset", "smoke", "--no-timing", "--out")
+    # Of 32 images one is left over, for one of the two.
+    arguments = ("run", *models, "--preset", "smoke", "--batch-size", 31, "--no-timing", "--out")
     done = two_processes(*arguments, tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("# Comparison on") == 1
@@ -138,12 +139,6 @@ def test_two_processes_share_the_work(tmp_path, colorbench):
     weights = (tmp_path / n / "cells/classifier-prior/seed-0/weights.safetensors" for n in ("one", "two"))
     alone, shared = (load_file(file)["prior"] for file in weights)
     assert alone.equal(shared)
-
-
-def test_a_few_images_left_over_are_no_trap_for_several_processes(tmp_path):
-    arguments = ("run", "--models", "cnn", "--preset", "smoke", "--batch-size", "31", "--no-timing", "--out")
-    done = two_processes(*arguments, tmp_path / "run")
-    assert done.returncode == 0, done.stderr
 
 
 def test_one_of_two_processes_that_fails_ends_both_with_its_reason(fresh):

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from conftest import Bench, call
 
-ROUNDS, BITS = 8, 3
+ROUNDS, BITS = 4, 3
 TABLES = ("comparison.csv", "comparison.md", "details.csv", "details.md")
-AGAIN = 12  # of how many cases the run is asked for again, too
+AGAIN = 8  # of how many cases the run is asked for again, too
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_flipped_bits_never_give_other_numbers(run, monkeypatch):
             cases, refused = cases + 1, refused + (result.exit_code == 2)
         file.write_bytes(content)
     print(f"{cases} reports of a run with flipped bits in one of {len(files)} files, {refused} refused")
-    assert cases >= 200
+    assert cases >= 100
     assert refused > cases / 2
 
 
@@ -82,4 +82,4 @@ def test_a_run_asked_for_again_mends_or_refuses_flipped_bits(finished, tmp_path)
             mended += 1
         else:
             assert result.stderr.strip().splitlines()[-1].startswith("colorbench: "), name
-    assert mended >= 3
+    assert mended >= 2

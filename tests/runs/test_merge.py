@@ -85,7 +85,7 @@ def test_the_table_is_that_of_one_run_which_made_all_cells_itself(three, apart):
     assert not [*three.folder.glob(".merged*")]
 
 
-def test_what_comes_after_a_run_works_on_a_merged_one(three):
+def test_what_comes_after_a_run_works_on_a_merged_one(three, photo_zip):
     assert merged(three).exit_code == 0
     asked = ("tiny,on-tiny", "--seed", 0, "--seed", 1)
     plan = three.plan(*asked)
@@ -93,7 +93,7 @@ def test_what_comes_after_a_run_works_on_a_merged_one(three):
     assert [line.split()[3] for line in plan.stdout.splitlines()[:-1]] == ["done"] * 4
     again = three(*asked)
     assert (again.exit_code, "4 of 4 are done already" in again.stderr) == (0, True)
-    for verb in (("report",), ("score",), ("evaluate", "--data", "portraits")):
+    for verb in (("report",), ("score",), ("evaluate", "--data", photo_zip)):
         more = () if verb[0] == "report" else ("--plugin", three.file)
         result = call(verb[0], three.run, *verb[1:], *more)
         assert result.exit_code == 0, result.stderr
