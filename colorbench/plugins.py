@@ -87,11 +87,12 @@ def load(
     registry = Registry(weights or {}, origins={("metric", name): "the protocol" for name in (*SCORES, *KEYS)})
     registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
     registry.origins["protocol", COLORBENCH.name] = "colorbench"
+    installed: Any = entry_points(group="colorbench")
+    package = {dist: (dist.name, dist.version) for dist in {entry.dist for entry in installed}}  # read at each access
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
-    installed: list[Any] = sorted(entry_points(group="colorbench"), key=lambda e: (e.dist.name != "colorbench", e.name))
-    for entry in installed:
+    for entry in sorted(installed, key=lambda e: (package[e.dist][0] != "colorbench", e.name)):
         if (only is None or entry.name in only) and entry.name not in _loading:
-            origin = f"{entry.value} ({entry.dist.name} {entry.dist.version})"
+            origin = f"{entry.value} ({' '.join(package[entry.dist])})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
     for file in paths_of(files):
         if not file.is_file():
