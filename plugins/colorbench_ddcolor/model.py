@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import timm
 import torch
 import torch.nn.functional as F
+from colorbench_layers.spectral import Critic, scaled, spectral
+from colorbench_layers.vgg import FeatureLoss, ImageNet
 from timm.layers.norm import LayerNorm2d
 from torch import Tensor, nn
 
 from colorbench.color import lab_to_rgb
 from colorbench.contract import Batch, Update
 from colorbench.harness.networks import held
-from colorbench_ddcolor.discriminator import Discriminator, scaled, spectral
-from colorbench_ddcolor.losses import Perceptual, colorfulness_error, saturated
+from colorbench_ddcolor.losses import SEEN, colorfulness_error, saturated
 from colorbench_ddcolor.options import ENCODERS, Options
 
 QUERIES = 100
@@ -44,8 +46,8 @@ class DDColor(nn.Module):
     def __init__(self, width: float, size: int, options: Options) -> None:
         super().__init__()
         self.generator = Generator(options.encoder, width)
-        self.discriminator = Discriminator(width, size)
-        self.perceptual = Perceptual(options.vgg, width)
+        self.discriminator = Critic(scaled(64, width), size, partial(nn.ReLU, inplace=True))
+        self.perceptual = FeatureLoss(SEEN, options.vgg, width)
         self.colorfulness_weight = options.colorfulness_loss
         self.notes = [UNTRAINED_ENCODER] + ([] if options.vgg else [RANDOM_FEATURES])
 
@@ -64,7 +66,7 @@ class DDColor(nn.Module):
             judged = self.discriminator(rgb)
         losses = {
             "l1": L1_WEIGHT * F.l1_loss(ab, batch.ab),
-            "perceptual": PERCEPTUAL_WEIGHT * self.perceptual(rgb, truth),
+            "perceptual": PERCEPTUAL_WEIGHT * self.perceptual(*map(self.generator.normalized, (rgb, truth))),
             "adversarial": _verdict(judged, real=True),
         }
         if self.colorfulness_weight:
@@ -77,9 +79,6 @@ class DDColor(nn.Module):
 
 class Generator(nn.Module):
     """L (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W) in Lab units."""
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, encoder: str, width: float) -> None:
         super().__init__()
@@ -98,16 +97,14 @@ class Generator(nn.Module):
         self.last_up = Upsample(c256, c256, scale=4, batch_norm=False)  # H
         self.color_decoder = ColorDecoder((c512, c512, c256), c256, scaled(2048, width))
         self.refine = spectral(nn.Conv2d(QUERIES + 3, 2, 1))
-        # ImageNet's mean and deviation in RGB
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.normalized = ImageNet()
 
     def forward(self, L: Tensor) -> Tensor:
         if L.shape[-2] % STRIDE or L.shape[-1] % STRIDE:
             sides = f"{L.shape[-2]} x {L.shape[-1]}"
             raise ValueError(f"ddcolor needs a height and width that are multiples of {STRIDE}, not {sides}")
         grey = lab_to_rgb(torch.cat((L, L.new_zeros(len(L), 2, *L.shape[2:])), dim=1))
-        x = (grey - self.mean) / self.std
+        x = self.normalized(grey)
 
         maps = [norm(map) for norm, map in zip(self.norms, self.encoder(x), strict=True)]  # H/4, H/8, H/16, H/32
         up, scales = maps.pop(), []

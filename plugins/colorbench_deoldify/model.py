@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from colorbench_layers.spectral import Critic, SelfAttention, initialized, scaled, spectral
+from colorbench_layers.vgg import FeatureLoss, ImageNet
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -19,11 +22,12 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from colorbench.color import lab_to_rgb, rgb_to_lab
 from colorbench.contract import Batch, Update
 from colorbench.harness.networks import held
-from colorbench_deoldify.critic import Critic, Features
-from colorbench_deoldify.layers import SelfAttention, initialized, scaled, spectral
 from colorbench_deoldify.options import Options
 
 RENDER_BASE = 16  # pixels to one unit of the render factor
+DROPPED = 0.15  # share of the critic's channels
+# The last ReLU of the third, fourth and fifth stage of VGG16 with batch normalization, and their weights.
+LAYERS = {22: 20.0, 32: 70.0, 42: 10.0}
 FEATURE_WEIGHT = {"artistic": 2.0, "stable": 1.5}  # of the feature loss beside the critic's verdict
 LUMA = 0.299, 0.587, 0.114  # ITU-R BT.601
 
@@ -38,20 +42,16 @@ class DeOldify(nn.Module):
     """The generator and its critic. `width` multiplies every channel count but those of input and output."""
 
     unpublished = ("critic",)
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, width: float, size: int, options: Options) -> None:
         super().__init__()
         self.generator = Generator(width, deep=options.architecture == "artistic")
-        self.critic = Critic(width, size)
-        self.features = Features(options.vgg, width)
+        self.critic = Critic(scaled(256, width), size, partial(nn.LeakyReLU, 0.2, inplace=True), DROPPED)
+        self.features = FeatureLoss(LAYERS, options.vgg, width)
         self.feature_weight = FEATURE_WEIGHT[options.architecture]
         self.side = RENDER_BASE * (options.render_factor or max(1, round(size / RENDER_BASE)))
         self.notes = [UNTRAINED_ENCODER] + ([] if options.vgg else [RANDOM_FEATURES])
-        # ImageNet's mean and deviation in RGB
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
+        self.normalized = ImageNet()
 
     def forward(self, L: Tensor) -> Tensor:
         """L (B, 1, H, W) in 0..100 -> ab float32 (B, 2, H, W) in Lab units, of colors in sRGB.
@@ -59,8 +59,8 @@ class DeOldify(nn.Module):
         Colored as a square of the render factor; the chroma of that, enlarged, goes onto the picture.
         """
         grey = lab_to_rgb(torch.cat((L, L.new_zeros(len(L), 2, *L.shape[2:])), dim=1))
-        colored = self.generator((_resized(grey, (self.side, self.side)) - self.mean) / self.std)
-        colored = _resized((colored * self.std + self.mean).clamp(0, 1), (L.shape[2], L.shape[3]))
+        colored = self.generator(self.normalized(_resized(grey, (self.side, self.side))))
+        colored = _resized(self.normalized.undone(colored).clamp(0, 1), (L.shape[2], L.shape[3]))
         # U and V of YUV from one, Y from the other: the difference of a color and its luma is a function of U and V.
         return rgb_to_lab((grey + colored - _luma(colored)).clamp(0, 1))[:, 1:]
 
@@ -68,7 +68,7 @@ class DeOldify(nn.Module):
         """The stages of NoGAN: "generator" by the feature loss, "critic" alone, then "gan", both by turns."""
         grey = lab_to_rgb(torch.cat((batch.L, torch.zeros_like(batch.ab)), dim=1))
         truth = lab_to_rgb(torch.cat((batch.L, batch.ab), dim=1))
-        grey, truth = ((rgb - self.mean) / self.std for rgb in (grey, truth))
+        grey, truth = self.normalized(grey), self.normalized(truth)
         if len(grey) == 1:  # batch normalization needs two values, and H/32 may be one pixel
             grey, truth = grey.repeat(2, 1, 1, 1), truth.repeat(2, 1, 1, 1)
         stage = batch.settings.get("stage", "generator")

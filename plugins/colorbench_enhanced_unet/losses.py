@@ -6,16 +6,17 @@ AB is ab / 110 (B, 2, H, W), RGB is in 0..1 (B, 3, H, W); a hat stands for what 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from colorbench_layers.vgg import Features, ImageNet
 from torch import Tensor, nn
-from torchvision.models import vgg
 
 from colorbench.color import lab_to_rgb
+
+PHI = 3, 8, 15, 22  # the last ReLU of each of VGG16's first four stages
 
 Reduction = Callable[[Tensor], Tensor]
 
@@ -87,7 +88,7 @@ def min_max(image: Tensor) -> Tensor:
 
 
 def appearance(
-    features: VGG16Features, L: Tensor, final: Tensor, target: Tensor, style_of: Tensor, reduce: Reduction
+    features: nn.Module, L: Tensor, final: Tensor, target: Tensor, style_of: Tensor, reduce: Reduction
 ) -> dict[str, Tensor]:
     """L_perceptual = || phi(RGB^) - phi(RGB) ||^2 and L_style = || G(RGB^) - G(RGB_base) ||^2.
 
@@ -116,63 +117,10 @@ def gram(features: Tensor) -> Tensor:
         return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
 
-class VGG16Features(nn.Module):
-    """phi: torchvision's VGG16 (Simonyan and Zisserman 2015) after the last ReLU of each of its first four stages.
+def vgg16(weights: Path | None, width: float) -> nn.Module:
+    """phi: sRGB (B, 3, H, W) in 0..1 -> the float32 maps of `PHI`, the k-th at H / 2^(k - 1).
 
-    `weights` is a file of torchvision's VGG16. Without one the features are random, the same in every run, with
-    their channels multiplied by `width`. The kernels are constants: they follow the module to its device, but are
-    neither parameters nor state. Raises ValueError if the file holds no VGG16 of torchvision.
+    `weights` is a file of torchvision's VGG16. Without one the features are random, the same in every run, with their
+    channels multiplied by `width`. Raises UserError or ValueError if the file holds no VGG16 of torchvision.
     """
-
-    STAGES = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512)  # channels; 2 x 2 max pooling between the stages
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, weights: Path | None, width: float) -> None:
-        super().__init__()
-        scale = 1 if weights else width
-        channels: list[str | int] = []
-        for stage in self.STAGES:
-            channels += [*(max(8, round(count * scale)) for count in stage), "M"]
-        with torch.random.fork_rng(devices=[]):  # a first initialization, which is replaced, draws nothing
-            self.layers = vgg.make_layers(channels[:-1])  # type: ignore[arg-type]  # not the pooling at the end
-        if weights:
-            _read(self.layers, weights)
-        else:
-            _randomize(self.layers)
-        for layer in self.layers:
-            for name, parameter in [*layer.named_parameters()]:
-                delattr(layer, name)
-                layer.register_buffer(name, parameter.detach(), persistent=False)
-        # ImageNet's mean and deviation in RGB, with which torchvision trained
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
-
-    def forward(self, rgb: Tensor) -> list[Tensor]:
-        """sRGB (B, 3, H, W) in 0..1 -> the float32 map of each stage, the k-th at H / 2^(k - 1)."""
-        x, maps = (rgb - self.mean) / self.std, []
-        for layer in self.layers:
-            if isinstance(layer, nn.MaxPool2d):
-                maps.append(x.float())
-            x = layer(x)
-        return [*maps, x.float()]
-
-
-def _read(layers: nn.Sequential, file: Path) -> None:
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        layers.load_state_dict({name: state[f"features.{name}"] for name in layers.state_dict()})
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, LookupError, TypeError) as error:
-        raise ValueError(f"{file} holds no VGG16 weights of torchvision ({type(error).__name__})") from error
-
-
-@torch.no_grad()
-def _randomize(layers: nn.Sequential) -> None:
-    """He et al. 2015, so that the maps of all layers are of one magnitude."""
-    generator = torch.Generator().manual_seed(16)  # its own, and fixed: every run is scored by the same features
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):
-            kernel = torch.randn(layer.weight.shape, generator=generator)
-            layer.weight.copy_(kernel * (2 / (9 * layer.in_channels)) ** 0.5)
-            layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0, 0, 0]))
+    return nn.Sequential(ImageNet(), Features(PHI, weights, width))

@@ -28,13 +28,13 @@ from colorbench_enhanced_unet.losses import (
     ATTENDED,
     DIVERSITY,
     REDUCTIONS,
-    VGG16Features,
     appearance,
     attention_error,
     chroma,
     min_max,
     rgb,
     squared,
+    vgg16,
 )
 from colorbench_enhanced_unet.options import BOTTLENECK, Options
 
@@ -97,7 +97,7 @@ class EnhancedUNet(nn.Module):
         self.prior = nn.Sequential(nn.Linear(4, 64), nn.SiLU(), nn.Linear(64, EMBEDDING)) if has_prior else None
 
         sees_vgg = options.perceptual_loss or options.style_loss
-        self.vgg = VGG16Features(options.vgg, width) if sees_vgg else None
+        self.vgg = vgg16(options.vgg, width) if sees_vgg else None
         self.notes = [RANDOM_FEATURES] if sees_vgg and not options.vgg else []
 
     def forward(self, L: Tensor) -> Tensor:

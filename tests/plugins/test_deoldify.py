@@ -6,10 +6,8 @@ import colorbench_deoldify as plugin
 import pytest
 import torch
 import torch.nn.functional as F
-from colorbench_deoldify.critic import Features
 from colorbench_deoldify.model import DeOldify, Generator
 from colorbench_deoldify.options import Options
-from torchvision.models import vgg
 
 from colorbench.color import lab_to_rgb, rgb_to_lab
 from colorbench.contract import Batch
@@ -220,7 +218,7 @@ def test_a_released_file_loads_and_gives_its_output(name, sizes, tmp_path):
     load_published(network, spec, tmp_path / "gen.pth")
     L = smooth(2, 48, 48)
     grey = lab_to_rgb(torch.cat((L, 0 * L, 0 * L), dim=1))
-    picture = ((grey - network.mean) / network.std).double()
+    picture = network.normalized(grey).double()
     with torch.no_grad():
         count = count_parameters(network, L)
         expected = transcription({key: value.double() for key, value in state.items()}, picture, is_deep(sizes))
@@ -262,7 +260,7 @@ def test_a_picture_is_colored_as_a_square_and_keeps_its_luma():
         ab = network(L)
     (picture, output), grey = asked[0], lab_to_rgb(torch.cat((L, 0 * L, 0 * L), dim=1))
     assert picture.shape == (1, 3, 48, 48)
-    colored = (output * network.std + network.mean).clamp(0, 1)
+    colored = network.normalized.undone(output).clamp(0, 1)
     red, green, blue = F.interpolate(colored, (40, 64), mode="bilinear", antialias=True).unbind(1)
     U = -0.14713 * red - 0.28886 * green + 0.436 * blue
     V = 0.615 * red - 0.51499 * green - 0.10001 * blue
@@ -304,9 +302,7 @@ def test_losses_are_those_of_the_release():
     L, ab = smooth(3, 32, 32), 20 * torch.randn(3, 2, 32, 32)
     with torch.no_grad():
         generator, critic = network.updates(Batch(L, ab, {"stage": "gan"}))
-        grey, truth = (
-            (lab_to_rgb(torch.cat((L, x), dim=1)) - network.mean) / network.std for x in (torch.zeros_like(ab), ab)
-        )
+        grey, truth = (network.normalized(lab_to_rgb(torch.cat((L, x), dim=1))) for x in (torch.zeros_like(ab), ab))
         colored = network.generator(grey)
         fake, real = network.critic(colored), network.critic(truth)
         expected = {
@@ -317,24 +313,6 @@ def test_losses_are_those_of_the_release():
         torch.testing.assert_close(dict(generator.losses), expected)
         expected = {"real": -F.logsigmoid(real).mean() / 2, "fake": -F.logsigmoid(-fake).mean() / 2}
         torch.testing.assert_close(dict(critic.losses), expected)
-
-
-def test_the_feature_loss_reads_torchvision_s_file(tmp_path):
-    layers = vgg.make_layers(vgg.cfgs["D"], batch_norm=True).eval()
-    for name, value in layers.state_dict().items():
-        if "running" in name:
-            value.uniform_(0.5, 2)
-    torch.save({f"features.{name}": value for name, value in layers.state_dict().items()}, tmp_path / "vgg.pth")
-    features, (picture, truth) = Features(tmp_path / "vgg.pth", 1 / 8), torch.randn(2, 1, 3, 32, 32)
-    assert features.state_dict() == {}
-    expected = 0
-    with torch.no_grad():
-        for taken, weight in ((23, 20), (33, 70), (43, 10)):  # the layers before the last three poolings
-            expected += weight * (layers[:taken](picture) - layers[:taken](truth)).abs().mean()
-    torch.testing.assert_close(features(picture, truth), expected)
-    torch.save({"x": torch.zeros(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(ValueError, match="holds no VGG16-BN weights of torchvision"):
-        Features(tmp_path / "vgg.pth", 1 / 8)
 
 
 def test_refuses_odd_sides_other_architectures_and_negative_factors():
