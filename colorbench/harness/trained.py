@@ -75,7 +75,7 @@ def find_model(
     known = recorded_spec(registry, trained[0]) if trained else None
     if trained and known is None:
         raise UserError(f"{name!r} of {folder.path} is not installed; give its plugin, which was {trained[0].origin}")
-    if folder.record and not known and name not in registry.specs["model"]:
+    if folder.exists() and not known and name not in registry.specs["model"]:
         trained_here = dict.fromkeys(cell.model for cell in folder.cells() if cell.has_weights)
         refuse_unknown(f"model of {folder.path}", [name], trained_here)
     spec = _colorizing(known or registry.find("model", [name])[0])

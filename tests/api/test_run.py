@@ -244,8 +244,8 @@ def test_a_number_as_text_is_refused(tmp_path):
 def test_a_model_whose_plugin_is_not_given_says_which(run):
     with pytest.raises(UserError, match=r"'tiny' of .* is not installed; give its plugin, which was \S*tiny\.py"):
         colorbench.open_run(run.path).colorize(np.zeros((16, 16, 3), np.uint8), model="tiny")
-    with pytest.raises(UserError, match=r"unknown model of \S* 'tyni' \(did you mean 'tiny'\?\); there is: \S*"):
-        colorbench.open_run(run.path).colorize(np.zeros((16, 16, 3), np.uint8), model="tyni")
+    with pytest.raises(UserError, match=r"unknown model of \S* 'tinny' \(did you mean 'tiny'\?\); there is: \S*"):
+        colorbench.open_run(run.path).colorize(np.zeros((16, 16, 3), np.uint8), model="tinny")
 
 
 def test_importing_costs_no_torch_and_every_name_is_there():
