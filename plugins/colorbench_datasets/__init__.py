@@ -160,9 +160,12 @@ def celeba_hq(argument: str) -> Splits:
     splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for number, original in ((int(first), int(last)) for first, last in rows):
         splits["train" if original <= 162_770 else "val" if original <= 182_637 else "test"].append(number)
-    sizes = [len({*numbers}) for numbers in splits.values()]
-    if sizes != [24_183, 2_993, 2_824]:
-        raise ValueError(f"celeba-hq: {MAPPING} gives splits of {sizes} images, not 24183, 2993, 2824; {found.source}")
+    sizes, distinct = [len(numbers) for numbers in splits.values()], {*splits["train"], *splits["val"], *splits["test"]}
+    if sizes != [24_183, 2_993, 2_824] or len(distinct) != 30_000:
+        raise ValueError(
+            f"celeba-hq: {MAPPING} gives splits of {sizes} images, {len(distinct):,} of them distinct, not 24183, 2993 "
+            f"and 2824, each once; {found.source}"
+        )
     return {split: found.complete(numbers) for split, numbers in splits.items()}
 
 

@@ -110,6 +110,9 @@ def test_celeba_hq_is_split_as_its_originals_are(packed, tmp_path):
     assert {split: len(pictures) for split, pictures in splits.items()} == {"train": 24183, "val": 2993, "test": 2824}
     assert splits["val"][0].name == "CelebA-HQ-img/24183.jpg"
     assert "lacks 1 of its 24,183 images" in refusal("celeba-hq", packed(names[1:]))
+    for twice in ([*rows, rows[0]], [*rows[:-1], "0 1 190000.jpg"]):  # in one split, and in two
+        (tmp_path / datasets.MAPPING).write_text("\n".join(twice))
+        assert "of them distinct" in refusal("celeba-hq", packed(names))
     (tmp_path / datasets.MAPPING).write_text("\n".join(rows[1:]))
     assert "gives splits of [24182, 2993, 2824] images" in refusal("celeba-hq", packed(names))
     (tmp_path / datasets.MAPPING).unlink()
