@@ -28,7 +28,7 @@ from colorbench.plugins import Registry
 from colorbench.protocol import Protocol
 from colorbench.runs import folder as files
 from colorbench.runs.context import Context
-from colorbench.runs.fields import changes_since
+from colorbench.runs.fields import changes_since, code_to_predict
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import predictions_key
 from colorbench.runs.records import DONE, FAILED, TRAINED, CellRecord, Trained, protocol_of
@@ -98,7 +98,8 @@ def _evaluate_cell(context: Context, source: RunFolder, trained: CellRecord) -> 
     """Predict and score a cell of another run, unless that is done."""
     cell_dir = context.folder.cell_dir(trained.model, trained.seed)
     there = context.folder.cell(trained.model, trained.seed)
-    keys = DONE, predictions_key(trained, context.inputs), context.scoring
+    now = msgspec.structs.replace(trained, predicted_with=code_to_predict(source, trained, context.registry))
+    keys = DONE, predictions_key(now, context.inputs), context.scoring
     if (there.status, there.predicted_by, there.scored_by) == keys and not files.damaged_files(cell_dir, there):
         return
     record = msgspec.structs.replace(

@@ -49,6 +49,7 @@ from colorbench.metrics.extra import with_statistics
 from colorbench.options import recorded_spec
 from colorbench.runs.context import CellRequest
 from colorbench.runs.executors import end_if_alone
+from colorbench.runs.fields import code_to_predict
 from colorbench.runs.folder import (
     DETAILS,
     LOSSES,
@@ -232,7 +233,10 @@ def _score(cell: Cell, record: CellRecord) -> None:
         with Keeper(request.cell_dir, test.names[: request.keep] if cell.is_main else ()) as keeper:
             scored = score_all(keeper.follow(predictions), test, *by)
             keeper.commit(record)
-        record.predicted_by, record.given = key, given_to(cell.spec, test, request.protocol)
+        trained_in = RunFolder(request.trained_in or request.run)
+        record.predicted_with = code_to_predict(trained_in, record, cell.registry)
+        record.predicted_by = predictions_key(record, request.inputs)
+        record.given = given_to(cell.spec, test, request.protocol)
     if cell.is_main:
         tables = {SCORES: scored.scores, DETAILS: scored.details, SET_SCORES: scored.set_scores}
         content = {name: to_parquet(_labelled(table, record)) for name, table in tables.items() if len(table)}

@@ -125,7 +125,8 @@ def of_rows(frame: pd.DataFrame, results: Results) -> Iterator[str]:
 
 def _made_from(cell: CellRecord) -> dict[str, Any]:
     """What made a cell, but for its seed and the weights, which depend on the seed, of what it builds on."""
-    fields: dict[str, Any] = {**cell.made_from, "seed": None}
+    code = cell.predicted_with or "as trained"
+    fields: dict[str, Any] = {**cell.made_from, "seed": None, "code that predicts": code}
     return fields | {name: {**fields[name], "weights": None} for name in ("base", "trained_as") if name in fields}
 
 

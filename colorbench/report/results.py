@@ -25,7 +25,7 @@ from colorbench.runs.folder import (
     read_checked,
 )  # fmt: skip
 from colorbench.runs.folder import SCORES as SCORES_FILE
-from colorbench.runs.identity import predictions_key
+from colorbench.runs.identity import key_of, predictions_key
 from colorbench.runs.records import DONE, TRAINED, CellRecord, RunRecord, Timing
 
 SHORT_KEY = 8  # digits that tell the rows of one model apart
@@ -137,14 +137,19 @@ def _rows(cells: Sequence[CellRecord]) -> Rows:
     ways: dict[str, set[str]] = {}
     for cell in cells:
         if cell.status == DONE:
-            ways.setdefault(cell.model, set()).add(cell.row)
+            ways.setdefault(cell.model, set()).add(_way(cell))
     rows = {}
     for cell in cells:
         keys = ways.get(cell.model, set())
         digits = SHORT_KEY if len({key[:SHORT_KEY] for key in keys}) == len(keys) else None
         split = len(keys) > 1 and cell.status == DONE
-        rows[cell.model, cell.seed] = f"{cell.model}@{cell.row[:digits] or 'older'}" if split else cell.model
+        rows[cell.model, cell.seed] = f"{cell.model}@{_way(cell)[:digits] or 'older'}" if split else cell.model
     return rows
+
+
+def _way(cell: CellRecord) -> str:
+    """How a cell was made: its row, and the code that predicted if that is not the code that trained."""
+    return key_of([cell.row, cell.predicted_with]) if cell.predicted_with else cell.row
 
 
 def _rows_timed(timings: Iterable[Timing], done: Sequence[CellRecord], rows: Rows) -> Iterator[tuple[str, Timing]]:
@@ -166,6 +171,8 @@ def _kept(record: RunRecord, done: Sequence[CellRecord], rows: Rows) -> dict[str
         base = cell.made_from.get("base", {}).get("weights")
         if base and weights.get((cell.refines or "", cell.seed), base) != base:
             reasons = [*reasons, f"its base {cell.refines} has been trained again since"]
+        if cell.predicted_with and not reasons:
+            reasons = ["its predictions are by other code than its training"]
         for why in reasons:
             kept.setdefault(rows[cell.model, cell.seed], []).append(one_line(why))
     return {row: list(dict.fromkeys(why)) for row, why in kept.items()}

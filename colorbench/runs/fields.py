@@ -9,12 +9,20 @@ import msgspec
 from colorbench.code import own_code, plugin_code
 from colorbench.contain import contained
 from colorbench.contract import ModelSpec, Preset
-from colorbench.errors import reason, whatever_raised
+from colorbench.errors import UserError, reason, whatever_raised
 from colorbench.options import names_content, recorded_spec
 from colorbench.plugins import Registry
 from colorbench.runs.context import Context
 from colorbench.runs.folder import RunFolder
-from colorbench.runs.identity import ELSEWHERE_CODE, TRAINING_CODE, canonical, differences, option_fields, stage_fields
+from colorbench.runs.identity import (
+    ELSEWHERE_CODE,
+    TRAINING_CODE,
+    canonical,
+    differences,
+    key_of,
+    option_fields,
+    stage_fields,
+)
 from colorbench.runs.records import CellRecord
 
 
@@ -46,15 +54,38 @@ def own_fields(spec: ModelSpec, preset: Preset, registry: Registry, untrained: b
             stages = [] if untrained else [stage_fields(stage) for stage in spec.schedule(preset)]
     except whatever_raised() as error:  # said again, with all else that is wrong with the model, before it trains
         stages = [{"fails": reason(error)}]
-    known = spec.name in registry.specs["model"]
-    source = registry.plugin_of("model", spec.name if known else spec.parent or "").source
-    code = plugin_code(source, spec.build, spec.schedule, reports=False) if source else {}
-    named = {f"plugin {name}": code[name] for name in code}
+    named = _code_of(spec, registry)
     if stages:
         named |= {"colorbench's training": own_code(TRAINING_CODE)}
     if spec.pictures:
         named |= {"colorbench's reading of pictures": own_code(ELSEWHERE_CODE)}
     return {"options": option_fields(spec), "stages": stages, "code": named}
+
+
+def _code_of(spec: ModelSpec, registry: Registry) -> dict[str, str]:
+    known = spec.name in registry.specs["model"]
+    source = registry.plugin_of("model", spec.name if known else spec.parent or "").source
+    code = plugin_code(source, spec.build, spec.schedule, reports=False) if source else {}
+    return {f"plugin {name}": code[name] for name in code}
+
+
+def code_to_predict(folder: RunFolder, record: CellRecord, registry: Registry) -> str | msgspec.UnsetType:
+    """The key of the code by which a trained cell, and what it refines, would predict now.
+
+    UNSET if that is the code by which they were trained, or if their plugins are not there.
+    """
+    trained, now, cell = [], [], record
+    while cell.has_weights and (spec := recorded_spec(registry, cell)):
+        code = cell.made_from.get("code", {})
+        trained.append({name: code[name] for name in code if name.startswith("plugin ")})
+        now.append(_code_of(spec, registry))
+        if not cell.refines:
+            return msgspec.UNSET if now == trained else key_of(now)
+        try:
+            cell = folder.cell(cell.refines, cell.seed)
+        except UserError:  # said when it is loaded
+            break
+    return msgspec.UNSET
 
 
 def changes_since(folder: RunFolder, record: CellRecord, registry: Registry) -> list[str]:

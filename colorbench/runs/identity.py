@@ -41,8 +41,8 @@ def key_of(fields: Any) -> str:
 
 
 def predictions_key(record: CellRecord, inputs: str) -> str:
-    """The key of the predictions that the weights of a cell give."""
-    return key_of([record.weights_sha256, record.key, inputs])
+    """The key of the predictions that the weights of a cell give, by the code that the record names."""
+    return key_of([record.weights_sha256, record.key, inputs, *filter(None, [record.predicted_with])])
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

@@ -12,7 +12,7 @@ import msgspec
 from colorbench.contract import ModelSpec
 from colorbench.errors import UserError
 from colorbench.runs.context import Context
-from colorbench.runs.fields import training_fields
+from colorbench.runs.fields import code_to_predict, training_fields
 from colorbench.runs.folder import AGAIN, TRAINING, WEIGHTS, damaged_files, environment_key, read_cell
 from colorbench.runs.identity import differences, key_of, predictions_key
 from colorbench.runs.records import FAILED, CellRecord, MadeFrom
@@ -97,6 +97,9 @@ def _plan_cell(
         return Planned(spec, seed, STALE, fresh, folder, why)
     if why and not keep:
         return Planned(spec, seed, STALE, there, folder, why)
+    if there.predicted_with and not why:  # by code that was another, and may be so no more
+        now = code_to_predict(context.folder, there, context.registry)
+        there = msgspec.structs.replace(there, predicted_with=now)
     if damaged or not is_scored(context, there):
         return Planned(spec, seed, UNSCORED, there, folder, why)
     return Planned(spec, seed, KEPT if why else READY, there, folder, why)

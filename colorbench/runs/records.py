@@ -95,9 +95,10 @@ class CellRecord(Record, kw_only=True):
     `trained_on` is the data that published weights were trained on; it is unset if the cell was trained here.
     `made_from` has the fields that the weights depend on and `key` is its hash; `row` is the same without the seed:
     what is averaged over seeds has one `row`. `files` has the checksum of each file of the cell. `predicted_by` and
-    `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is older
-    than keys. `given` names what the model was given beside L for its predictions. `failed_diagnostics` has the reason
-    of each that failed on them.
+    `scored_by` are the keys of its predictions and of what scored them; "" if there are none, or if the cell is
+    older than keys. `predicted_with` is the code of plugins that predicted, if not the code that trained. `given`
+    names what the model was given beside L for its predictions. `failed_diagnostics` has the reason of each that
+    failed on them.
     """
 
     model: Name
@@ -132,6 +133,7 @@ class CellRecord(Record, kw_only=True):
     options_given: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     sweep: str | msgspec.UnsetType = msgspec.UNSET
     validated_by: Key | msgspec.UnsetType = msgspec.UNSET
+    predicted_with: Key | msgspec.UnsetType = msgspec.UNSET
     trained_on: str | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:

@@ -183,6 +183,16 @@ def test_seeds_that_were_made_in_two_ways_are_two_rows(tmp_path, errors):
     assert "- From cnn@aaaaaaaa to cnn@bbbbbbbb: stages[0].learning_rate 0.1 -&gt; 0.001." in text
 
 
+def test_seeds_that_other_code_predicted_are_a_row_of_their_own(tmp_path, errors):
+    run = FakeRun(tmp_path, ["cnn"], seeds=(0, 1, 2))
+    for seed, code in ((0, {}), (1, {"predicted_with": "c" * 16}), (2, {"predicted_with": "c" * 16})):
+        run.cell("cnn", seed, errors, **code)
+    frame = run.frame()
+    assert sorted(frame.seeds) == ["0", "1 2"]
+    assert frame.index.str.fullmatch("cnn@(older|[0-9a-f]{8,16})").all()
+    assert "code that predicts as trained -&gt; cccccccccccccccc" in run.text("comparison.md")
+
+
 def test_a_timing_stands_beside_the_row_that_was_timed_alone(tmp_path, errors):
     run = FakeRun(tmp_path, ["cnn", "old", "other"], seeds=(0, 1))
     for seed, row in enumerate("ab"):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import call, contents, jpegs, one_line
@@ -383,6 +384,39 @@ def test_other_verbs_say_that_a_cell_was_made_otherwise(bench, capsys):
     colored = call("colorize", photo, "--model", "tiny", "--run", bench.run, "--plugin", bench.file, "--out", out)
     assert colored.exit_code == 0, colored.stderr
     assert said in capsys.readouterr().err + colored.stderr
+
+
+TEN, SIXTY = "10 * self.convolution", "60 * self.convolution"
+
+
+@pytest.mark.parametrize("model", ["tiny", "on-tiny"])
+def test_an_evaluation_by_other_code_is_made_anew_when_the_code_changes(bench, photo_zip, model):
+    """Also a refiner's, whose base is what the edit changes."""
+    arguments = ("evaluate", bench.run, "--data", photo_zip, "--plugin", bench.file, "--out", bench.folder / "out")
+
+    def mse():
+        result = call(*arguments)
+        assert result.exit_code == 0, result.stderr
+        return pd.read_csv(bench.folder / "out/comparison.csv").set_index("model").mse[model]
+
+    before = mse()
+    bench.change(TEN, SIXTY)
+    assert mse() != before
+    bench.change(SIXTY, TEN)
+    assert mse() == before
+
+
+def test_predictions_by_other_code_are_made_anew_in_the_run_itself(bench):
+    before = bench.table().mse["tiny"]
+    bench.change(TEN, SIXTY)
+    (bench.cell() / "predictions.zip").unlink()
+    kept = bench("tiny", "--keep", "tiny")
+    assert kept.exit_code == 0, kept.stderr
+    assert bench.table().mse.filter(like="tiny").iloc[0] != before
+    bench.change(SIXTY, TEN)
+    assert "to be scored" in bench.plan("tiny").stdout
+    assert bench("tiny").exit_code == 0
+    assert bench.table().mse["tiny"] == before
 
 
 def test_an_expression_too_deep_to_be_read_as_a_tree_counts_by_its_text(tmp_path):
