@@ -81,6 +81,11 @@ def score_protocols(
             f"protocol {context.protocol.name} has changed since {folder.path} was made under it; nothing was "
             "scored: give the changed protocol another name, or leave it out"
         )
+    if (there := folder.record.others) and there.varied:
+        raise UserError(
+            f"{folder.path} holds answers to several values of {there.varied}, which this would replace; score the run "
+            "itself, or another evaluation of it, made with --out"
+        )
     with folder.held():
         cells = [cell for cell in folder.cells() if cell.status == DONE]
         if lacking := [cell.model for cell in cells if not _keeps_all(context, cell)] or (

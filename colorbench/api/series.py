@@ -30,7 +30,7 @@ from colorbench.runs import folder as files
 from colorbench.runs.context import Context
 from colorbench.runs.folder import RunFolder, cell_name
 from colorbench.runs.identity import key_of
-from colorbench.runs.records import DONE, OtherProtocols, protocol_record
+from colorbench.runs.records import DONE, OtherProtocols, protocol_of, protocol_record
 
 EVERY = "all"
 
@@ -67,19 +67,24 @@ def evaluate_series(
 ) -> Run:
     """`evaluate`, and then ask the same trained models under protocols that differ in one field from that one.
 
-    `varied` is "FIELD=V1,V2", see `parse_series`; `others` are further settings of `evaluate`. What is there already is
-    kept. Raises UserError for a series that cannot be, with nothing changed, and, once all else is written, naming the
-    models that could not be asked.
+    `varied` is "FIELD=V1,V2", see `parse_series`; `others` are further settings of `evaluate`. Values that are
+    there already are kept, and stay in the series. Raises UserError for a series that cannot be, with nothing
+    changed, and, once all else is written, naming the models that could not be asked.
     """
     registry = load_registry(plugin_files, {})
     field, values = parse_series(varied, registry)
     base = protocol_to_score(RunFolder(run), registry, others.get("protocol"))
     changed: list[dict[str, Any]] = [{field: value} for value in values if value != getattr(base, field)]
     members = [replace(base, name=f"{field}={each[field]}", **each) for each in changed]
+    if not members:
+        raise UserError(f"--vary {varied} has no value but {getattr(base, field)}, as without it; give others")
     for protocol in members:
         check_protocol(protocol)
     named = filter(None, [dataset_name(data), others.get("protocol"), field])
-    evaluated = evaluate(run, data, out or str(Path(run, "evaluations", "-".join(named))), plugin_files, **others)
+    target = RunFolder(out or Path(run, "evaluations", "-".join(named)))
+    if target.exists():
+        _drop_damaged(target)
+    evaluated = evaluate(run, data, target.path, plugin_files, **others)
     context = context_to_score(evaluated.folder, registry, data, tuple(plugin_files))
     record = context.folder.record
     command = next(there for there in reversed(record.commands) if " --vary " not in there)
@@ -96,39 +101,81 @@ def evaluate_series(
 def _ask(context: Context, protocols: Sequence[Protocol], field: str, trained_in: Path) -> list[str]:
     """Write what each cell answers as soon as it has, and return a reason for each that fails."""
     folder, record, failed = context.folder, context.folder.record, []
-    others, tables = _there(context, protocols, field)
+    others, there = _there(context, protocols, field)
+    every, tables = [protocol_of(told) for told in others.protocols], dict[str, pd.DataFrame]()
     for cell in [cell for cell in folder.cells() if cell.status == DONE]:
         name, key = cell_name(cell.model, cell.seed), (cell.predicted_by, cell.scored_by)
-        if others.cells.get(name) == key:
-            continue
-        request = context.request(cell, folder.cell_dir(cell.model, cell.seed), trained_in=trained_in)
-        try:
-            tables[name] = executors.call(partial(predict_under, protocols), request)
-        except (RuntimeError, UserError) as error:  # what is raised there, and the end of its process
-            failed.append(f"{cell.model} seed {cell.seed}: {error}")
-            continue
-        others.cells[name] = key
+        known = there.get((name, key), pd.DataFrame({"protocol": []}))
+        asked = [protocol for protocol in every if protocol.name not in set(known.protocol)]
+        if asked:
+            request = context.request(cell, folder.cell_dir(cell.model, cell.seed), trained_in=trained_in)
+            try:
+                answers = executors.call(partial(predict_under, asked), request)
+            except (RuntimeError, UserError) as error:  # what is raised there, and the end of its process
+                failed.append(f"{cell.model} seed {cell.seed}: {error}")
+                continue
+            known = pd.concat([known, answers], ignore_index=True) if len(known) else answers
+        tables[name], others.cells[name] = known, key
         content = files.to_parquet(pd.concat(tables.values(), ignore_index=True))
         record.others, record.files[files.PROTOCOLS] = others, files.sha256(content)
         files.write_aside(folder.path / files.PROTOCOLS, content)
         folder.write(record)
-        say(f"{cell.model} seed {cell.seed}: asked with {len(protocols)} values of {field}")
+        if asked:
+            say(f"{cell.model} seed {cell.seed}: asked with {len(asked)} values of {field}")
     return failed
 
 
 def _there(
     context: Context, protocols: Sequence[Protocol], field: str
-) -> tuple[OtherProtocols, dict[str, pd.DataFrame]]:
-    """What the folder has of this very series, and the rows by cell; else a series without any."""
-    folder, told = context.folder, [protocol_record(protocol) for protocol in protocols]
-    damages = {name for name, strength in (protocol.damage for protocol in protocols) if strength}
-    plugins = {context.registry.plugin_of("degradation", name).source for name in damages}
-    code = key_of([plugin_code(source) for source in sorted(plugins)])
-    there = folder.record.others
-    if there and (there.protocols, there.varied, there.code) == (told, field, code):
+) -> tuple[OtherProtocols, dict[tuple[str, tuple[str, str]], pd.DataFrame]]:
+    """The series with the values that the folder has of it already, none asked yet; and the rows that are there, by
+    the name of the cell and the keys that it had."""
+    folder, registry, there = context.folder, context.registry, context.folder.record.others
+    old = _protocols_of(there) if there and there.varied == field else []
+    tables: dict[tuple[str, tuple[str, str]], pd.DataFrame] = {}
+    if there and old and old[0] == protocols[0] and there.code == _code(registry, old):
+        protocols = _in_order([*protocols, *(one for one in old if one not in protocols)], field)
         rows = results.read(folder).protocols
         cells: Any = iter(rows.groupby(["model", "seed"])) if len(rows) else ()
-        tables = {cell_name(model, int(seed)): of_cell for (model, seed), of_cell in cells}
-        kept = {name: keys for name, keys in there.cells.items() if name in tables}
-        return OtherProtocols(told, kept, field, code), tables
-    return OtherProtocols(told, {}, field, code), {}
+        of_cells = {cell_name(model, int(seed)): of_cell for (model, seed), of_cell in cells}
+        tables = {(name, keys): of_cells[name] for name, keys in there.cells.items() if name in of_cells}
+    return OtherProtocols([*map(protocol_record, protocols)], {}, field, _code(registry, protocols)), tables
+
+
+def _protocols_of(there: OtherProtocols) -> list[Protocol]:
+    try:
+        return [protocol_of(record) for record in there.protocols]
+    except UserError:  # of another version, whose answers are asked for again
+        return []
+
+
+def _in_order(protocols: Sequence[Protocol], field: str) -> list[Protocol]:
+    """The first, and then the others curve by curve, each from the least value on."""
+
+    def place(protocol: Protocol) -> tuple[str, float]:
+        if field == "degradation":
+            return protocol.damage
+        return ("", 0.0) if isinstance(value := getattr(protocol, field), str) else ("", value)
+
+    curves = list(dict.fromkeys(place(protocol)[0] for protocol in protocols))
+    return [protocols[0], *sorted(protocols[1:], key=lambda one: (curves.index(place(one)[0]), place(one)[1]))]
+
+
+def _code(registry: Registry, protocols: Sequence[Protocol]) -> str:
+    """The key of the code of the degradations; "" if a plugin of one is not there."""
+    names = {name for name, strength in (protocol.damage for protocol in protocols) if strength}
+    if not names <= registry.specs["degradation"].keys():
+        return ""
+    sources = {registry.plugin_of("degradation", name).source for name in names}
+    return key_of([plugin_code(source) for source in sorted(sources)])
+
+
+def _drop_damaged(folder: RunFolder) -> None:
+    """Forget protocols.parquet if it is not what was written: it is asked for again."""
+    with folder.held():
+        record, file = folder.record, folder.path / files.PROTOCOLS
+        if files.PROTOCOLS in files.damaged_files(folder.path, record):
+            say(f"{file} is damaged or absent, and is made again")
+            del record.files[files.PROTOCOLS]
+            record.others = None
+            folder.write(record)

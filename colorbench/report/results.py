@@ -97,7 +97,8 @@ def read(folder: RunFolder) -> Results:
     try:
         protocols = _table(folder, record, same, rows, PROTOCOLS)
     except UserError as error:  # no other command makes this one again
-        raise UserError(f"{error}; `colorbench score` with --protocol makes it again") from error
+        verb = "evaluate` with --vary" if record.others and record.others.varied else "score` with --protocol"
+        raise UserError(f"{error}; `colorbench {verb} makes it again") from error
     validated = [cell for cell in done if cell.validated_by == predictions_key(cell, record.validation or "")]
     val_scores = _table(folder, record, validated, rows, VAL_SCORES)
     samples, pictures = _pictures(folder, record, {rows[cell.model, cell.seed]: cell for cell in reversed(done)})

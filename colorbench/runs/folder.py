@@ -236,8 +236,8 @@ def add_files(folder: Path, record: CellRecord, files: Mapping[str, bytes]) -> N
         record.files[name] = sha256(content)
 
 
-def damaged_files(folder: Path, record: CellRecord) -> list[str]:
-    """The files of a cell that are absent, or are not what its record says."""
+def damaged_files(folder: Path, record: CellRecord | RunRecord) -> list[str]:
+    """The files of a cell or run that are absent, or are not what its record says."""
     bad = []
     for name, checksum in record.files.items():
         try:

@@ -70,9 +70,37 @@ def test_a_series_asks_the_trained_networks_under_each_value(bench, photos, tmp_
     assert (folder / "protocols.parquet").read_bytes() == before
 
 
+def test_further_values_join_a_series(bench, photos):
+    folder = bench.run / "evaluations" / "photos-degradation"
+    for text, asked in (("noise:50", 2), ("noise:5,fading:0.8", 2), ("noise:5", None)):  # the first, too, without any
+        result = evaluate(bench, photos, "--vary", f"degradation={text}")
+        assert result.exit_code == 0, result.stderr
+        assert (f"asked with {asked} values" in result.stderr) if asked else ("asked with" not in result.stderr)
+    table = pd.read_csv(folder / "protocols.csv", keep_default_na=False).set_index("model")
+    assert table.loc["tiny", "degradation"].tolist() == ["none", "noise:5", "noise:50", "fading:0.8"]
+    scored = call("score", folder, "--protocol", "all")
+    assert scored.exit_code == 2
+    assert "holds answers to several values of degradation" in one_line(scored)
+
+
+@pytest.mark.parametrize("damage", ["edited", "absent"])
+def test_a_damaged_series_is_asked_for_again(bench, photos, damage):
+    file = bench.run / "evaluations" / "photos-hints" / "protocols.parquet"
+    assert evaluate(bench, photos, "--vary", "hints=1").exit_code == 0
+    before = file.read_bytes()
+    file.unlink() if damage == "absent" else file.write_bytes(before[:-1])
+    reported = call("report", file.parent)
+    assert (reported.exit_code, "evaluate` with --vary makes it again" in one_line(reported)) == (2, True)
+    again = evaluate(bench, photos, "--vary", "hints=1")
+    assert again.exit_code == 0, again.stderr
+    assert "is damaged or absent, and is made again" in again.stderr
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("hints=0", "--vary hints=0 has no value but 0, as without it; give others"),
         ("size=16,32", "unknown field for --vary 'size' (did you mean 'hint_size'?); there is: hints, "),
         ("hints=", "--vary hints= has no values; say hints=VALUE,VALUE"),
         ("hints=1,-2,x", "--vary hints=1,-2,x: -2, x is not a whole number; say hints=1,10"),
