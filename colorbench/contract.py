@@ -395,11 +395,14 @@ class DatasetSpec:
     sequence, even one with millions of pictures made on demand: if a split has more than 20,000 pictures and a run uses
     fewer, only those are made. The `digest` of a picture may come from a list: nothing is read to check it.
     Raises ValueError with one line that says what is wrong with the argument.
+
+    With `complete`, a picture that cannot be read is an error; otherwise up to 5 % of a split are named and left out.
     """
 
     name: str
     summary: str
     open: Callable[[str], Mapping[str, Sequence[Picture]]]
+    complete: bool = False
 
 
 @dataclass(frozen=True)

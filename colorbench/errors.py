@@ -35,7 +35,8 @@ def words_of(error: BaseException) -> str:
 def reason(error: BaseException) -> str:
     """What an exception says, in one line of which an end is left out that nobody would read."""
     kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    line = one_line(f"{kind}{words_of(error)}".removesuffix(": "))
+    words = words_of(error).partition("Exception raised from ")[0]  # then torch lists its own functions
+    line = one_line(f"{kind}{words}".removesuffix(": "))
     return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import math
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from colorbench.harness.recolor import color, color_picture, hints_of
 from colorbench.harness.trained import Loaded, find_model
 from colorbench.plugins import load
 from colorbench.runs.folder import write_aside
+
+MOST_INTENSITY = 100  # far beyond every color that sRGB has
 
 
 def colorize(
@@ -192,5 +193,5 @@ def _write(model: Loaded, photo: Photo, out: Path, settings: ColorizeSettings) -
 
 
 def _refuse_intensity(intensity: float) -> None:
-    if not 0 <= intensity < math.inf:
-        raise UserError(f"the intensity is {intensity}; give a number from 0 on, such as 1.2")
+    if not 0 <= intensity <= MOST_INTENSITY:
+        raise UserError(f"the intensity is {intensity}; give a number from 0 to {MOST_INTENSITY}, such as 1.2")

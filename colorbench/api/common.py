@@ -18,7 +18,7 @@ from colorbench.color import recombine
 from colorbench.contract import ModelSpec, Preset
 from colorbench.data.cache import Data, decode_all
 from colorbench.data.loader import to_lab
-from colorbench.data.splits import open_splits, refuse_inside
+from colorbench.data.splits import has_to_be_complete, open_splits, refuse_inside
 from colorbench.errors import UserError, refuse_unknown, why_no_file
 from colorbench.harness import device
 from colorbench.harness.cell import make, packed
@@ -77,7 +77,8 @@ def make_context(
     check_protocol(protocol)
     damage_of(protocol, registry)
     refuse_inside(folder.path, source, registry)
-    data = decode_all(source, open_splits(source, registry, limits), protocol)
+    found = open_splits(source, registry, limits)
+    data = decode_all(source, found, protocol, has_to_be_complete(source, registry))
     env = environment(registry.plugins, device.describe())
     return Context(folder, registry, source, data, preset, protocol, env, **others)
 

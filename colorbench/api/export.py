@@ -17,7 +17,7 @@ from colorbench.api.settings import refuse_number
 from colorbench.color import luminance, recombine
 from colorbench.data.cache import Images, decode_all
 from colorbench.data.loader import to_rgb
-from colorbench.data.splits import open_splits, refuse_inside
+from colorbench.data.splits import has_to_be_complete, open_splits, refuse_inside
 from colorbench.errors import UserError, reason, refuse_empty, whatever_raised
 from colorbench.harness.predict import BATCH, Damage, damage_of, to_pixels
 from colorbench.harness.preflight import check_protocol
@@ -48,7 +48,8 @@ def export(
     check_protocol(fed)
     damage = damage_of(fed, registry)
     used = COLORBENCH.on_input_of(fed)  # what another does to a prediction is not done to an input
-    images = decode_all(str(data), open_splits(str(data), registry, {"test": None}), used).splits["test"]
+    found = open_splits(str(data), registry, {"test": None})
+    images = decode_all(str(data), found, used, has_to_be_complete(str(data), registry)).splits["test"]
     folder.mkdir(parents=True, exist_ok=True)
     # A folder aside, so that a full disk leaves none that looks whole.
     with tempfile.TemporaryDirectory(prefix=".exporting-", dir=folder, ignore_cleanup_errors=True) as aside:

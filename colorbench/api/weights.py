@@ -69,7 +69,7 @@ def fetch(name: str, plugin_files: Sequence[Path] = ()) -> Path:
 
 def verify(plugin_files: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
     """The name of each kept file, and what is wrong with it: "" if it has the published hash."""
-    known, folder = published.known(load(plugin_files)), published.folder()
+    known, folder = published.known(load(plugin_files)), _folder()
     for name in sorted(os.listdir(folder) if folder.is_dir() else ()):
         if name in known:
             try:
@@ -80,15 +80,25 @@ def verify(plugin_files: Sequence[Path] = ()) -> Iterator[tuple[str, str]]:
             yield name, "no plugin that is given or installed tells of it"
 
 
+def _folder() -> Path:
+    folder = published.folder()
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; set COLORBENCH_WEIGHTS to one")
+    return folder
+
+
 @contextmanager
 def _aside(weights: PublishedWeights, ending: str) -> Iterator[Path]:
     """Where the file is made before it is kept; nobody else makes it meanwhile. Only a "part" stays there."""
-    folder = published.folder()
+    folder = _folder()
     aside = folder / f".{weights.file}.{ending}"
+    for place in (folder / weights.file, aside):
+        if place.is_dir() and not place.is_symlink():
+            raise UserError(f"{place} is a folder; remove it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / f".{weights.file}.lock", blocking=False):
-            if aside.is_symlink():  # what it leads to is not ours to write
+            if aside.is_symlink() or aside.is_fifo():  # what it leads to is not ours to write, or does not end
                 aside.unlink()
             yield aside
     except filelock.Timeout as error:

@@ -101,13 +101,13 @@ class Data:
         }
 
 
-def decode_all(data: str, splits: Mapping[str, Hashed], protocol: Protocol) -> Data:
+def decode_all(data: str, splits: Mapping[str, Hashed], protocol: Protocol, complete: bool = False) -> Data:
     """Decode every split as the protocol's input, from the cache where it is there. Names unreadable files on
     standard error; those are tried again each time.
 
     The cache is `$COLORBENCH_CACHE`, or the user's cache folder; its entries are keyed by content, protocol and the
-    code that decodes. Raises UserError when more than 5 % of a split cannot be read, for a protocol that asks for an
-    unknown crop or resize, and when the cache cannot be written.
+    code that decodes. Raises UserError when more than 5 % of a split cannot be read, or any image if the data have to
+    be `complete`, for a protocol that asks for an unknown crop or resize, and when the cache cannot be written.
     """
     refuse_unknown("crop of the protocol", [protocol.crop], decode.CROPS)
     refuse_unknown("resize of the protocol", [protocol.resize], decode.RESIZES)
@@ -119,10 +119,12 @@ def decode_all(data: str, splits: Mapping[str, Hashed], protocol: Protocol) -> D
         if not bad:
             continue
         first, why = next(iter(bad.items()))
-        if len(bad) > MOST_UNREADABLE * total:
+        if complete or len(bad) > MOST_UNREADABLE * total:
+            most = "none may be left out: get them again"
+            if not complete:
+                most = f"at most {MOST_UNREADABLE:.0%} may be left out: repair or remove them"
             raise UserError(
-                f"{len(bad)} of {total} {split} images of {data!r} cannot be read, first {first} ({why}); "
-                f"at most {MOST_UNREADABLE:.0%} may be left out: repair or remove them"
+                f"{len(bad)} of {total} {split} images of {data!r} cannot be read, first {first} ({why}); {most}"
             )
         for file, why in bad.items():
             print(f"left out {file}: {why}", file=sys.stderr)

@@ -61,6 +61,12 @@ def open_splits(data: str, registry: Registry, limits: Mapping[str, int | None])
     return {split: splits[split] for split in limits}
 
 
+def has_to_be_complete(data: str, registry: Registry) -> bool:
+    """Whether no picture of `data` may be left out: it names a dataset that says so."""
+    spec = registry.specs["dataset"].get(data.partition(":")[0])
+    return spec is not None and spec.complete
+
+
 def _sources(data: str, registry: Registry, limits: Mapping[str, int | None]) -> list[tuple[Found, Shares]]:
     """Each sequence of pictures that is to be read, and which splits it is shared out to."""
     if (named := _named(data, registry)) is None and (named := _inside(Path(data))) is None:

@@ -178,12 +178,16 @@ def load_published(
 def _load(network: nn.Module, state: Mapping[str, Any], file: Path, base: nn.Module | None, remedy: str) -> None:
     if why := misfit(state, trained_state(network, base)):
         raise UserError(f"{file} does not fit: {why}; {remedy}")
+    # Nor is the running mean or variance of a layer infinite, or the variance below 0.
     learned = {name for name, _ in network.named_parameters()}
+    learned |= {name for name in state if name.endswith(("running_mean", "running_var"))}
     own = network.state_dict()
     state = {key: value.to(own[key].dtype) for key, value in state.items()}  # of float64 some may be too large
     # A buffer may have infinities, such as a mask of attention.
     if broken := [k for k, v in state.items() if v.isnan().any() or (k in learned and not v.isfinite().all())]:
         raise UserError(f"{file} holds values that are not finite in {_some(broken)}; give weights without them")
+    if broken := [k for k, v in state.items() if k.endswith("running_var") and (v < 0).any()]:
+        raise UserError(f"{file} holds variances below 0 in {_some(broken)}; give weights without them")
     network.load_state_dict(state, strict=False)  # no more and no less than is due
 
 
@@ -235,11 +239,13 @@ def _state_in(content: bytes, file: Path) -> Mapping[str, Tensor]:
             with zipfile.ZipFile(packed) as archive:
                 if any(member.compress_type for member in archive.infolist()):  # it may unfold to any size
                     raise ValueError("torch.save compresses nothing")
+                if damaged := archive.testzip():  # which torch.load does not look at
+                    raise ValueError(f"the checksum of {damaged} differs")
         with warnings.catch_warnings(action="ignore"):  # its advice on odd pickles would only blur our one line
             state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here: all mean that this is no plain file of tensors
         raise UserError(
-            f"{file} is truncated, or holds more than tensors, and was not loaded; "
+            f"{file} is truncated or damaged, or holds more than tensors, and was not loaded; "
             "save the model's state_dict() as safetensors or with torch.save"
         ) from error
     for _ in range(DEEPEST):

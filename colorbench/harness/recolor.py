@@ -59,7 +59,10 @@ def hints_of(layer: Picture, photo: Photo, model: Loaded) -> Tensor:
     """
     if "hints" not in model.spec.takes:
         raise UserError(f"{model.spec.name!r} takes no hints; name a model that does")
-    painted = read(layer).shallow
+    try:
+        painted = read(layer).shallow
+    except UserError as error:
+        raise UserError(f"the hints: {error}") from error
     if painted.alpha is None or painted.image.size != photo.image.size:
         what = "has no transparency" if painted.alpha is None else "is {}x{} pixels".format(*painted.image.size)
         due = "{}x{} pixels".format(*photo.image.size)

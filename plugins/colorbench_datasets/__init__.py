@@ -116,8 +116,11 @@ def _ctest10k(found: Found) -> set[int]:
         numbers = [int(number) for number in re.findall(rb"ILSVRC2012_val_(\d{8})", listed)]
     elif (stored := found.beside("ilsvrclin12_val_inds.npy")) is not None:
         try:  # counted from 0
-            numbers = [int(index) + 1 for index in np.load(io.BytesIO(stored), allow_pickle=False).ravel()]
-        except (ValueError, EOFError, MemoryError, OverflowError) as error:
+            indices = np.load(io.BytesIO(stored), allow_pickle=False)
+            if getattr(indices, "dtype", None) is None or indices.dtype.kind not in "iu":
+                raise ValueError("it is not an array of whole numbers")
+            numbers = [int(index) + 1 for index in indices.ravel()]
+        except Exception as error:  # numpy raises many types for a broken file
             raise ValueError(f"imagenet-ctest10k: the list cannot be read ({error}); {CTEST10K}") from error
     else:
         raise ValueError(f"imagenet-ctest10k: there is no list; {CTEST10K}")
@@ -156,7 +159,7 @@ def celeba_hq(argument: str) -> Splits:
     found = find("celeba-hq", argument, CELEBA_HQ)
     if (listed := found.beside(MAPPING)) is None:
         raise ValueError(f"celeba-hq: there is no {MAPPING} in {found.root} or above it; {found.source}")
-    rows = re.findall(rb"^\s*(\d+)\s+\d+\s+(\d+)\.jpg\s*$", listed, re.MULTILINE)
+    rows = re.findall(rb"^\s*(\d{1,9})\s+\d+\s+(\d{1,9})\.jpg\s*$", listed, re.MULTILINE)
     splits: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for number, original in ((int(first), int(last)) for first, last in rows):
         splits["train" if original <= 162_770 else "val" if original <= 182_637 else "test"].append(number)
@@ -188,4 +191,4 @@ DATASETS = {
 @hookimpl
 def register_datasets(register: Callable[[DatasetSpec], None]) -> None:
     for name, (open_, summary) in DATASETS.items():
-        register(DatasetSpec(name, summary, open_))
+        register(DatasetSpec(name, summary, open_, complete=True))

@@ -1,6 +1,7 @@
 """`colorbench weights`: files of published weights, from disk and from a server of this machine."""
 
 import hashlib
+import os
 import re
 import threading
 from functools import partial
@@ -250,6 +251,24 @@ def test_what_a_server_refuses_or_gives_instead_is_one_line(weights, place, serv
         setattr(server, name, value)
     assert refused(weights("fetch", "tiny"), *said)
     assert not place.whole
+
+
+@pytest.mark.parametrize("name", [NAME, f".{NAME}.part", f".{NAME}.new"])
+def test_a_folder_or_pipe_in_the_place_of_a_file_is_no_dead_end(weights, place, server, name):
+    verb = ("add", "tiny", place.file) if name.endswith(".new") else ("fetch", "tiny")
+    (place.kept / name).mkdir(parents=True)
+    assert refused(weights(*verb), f"{name} is a folder; remove it")
+    assert server.asked == []
+    (place.kept / name).rmdir()
+    os.mkfifo(place.kept / name)
+    assert weights(*verb).exit_code == 0
+    assert place.whole
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(weights, place):
+    place.kept.write_text("a file")
+    for verb in (("add", "tiny", place.file), ("fetch", "tiny"), ("verify",)):
+        assert refused(weights(*verb), "kept is not a folder; set COLORBENCH_WEIGHTS to one")
 
 
 def test_a_file_of_another_hash_is_not_kept(weights, place, server):

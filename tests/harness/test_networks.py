@@ -169,13 +169,34 @@ def test_a_buffer_may_have_infinities_but_no_nan(tmp_path):
         load_published(network, spec("a"), tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize(
+    ("value", "said"), [(torch.inf, "not finite in norm.running_var"), (-1.0, "variances below 0")]
+)
+def test_statistics_that_cannot_be_are_refused(tmp_path, value, said):
+    network = Toy()
+    network.norm = torch.nn.BatchNorm2d(1)
+    torch.save(network.state_dict() | {"norm.running_var": torch.tensor([value])}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=said):
+        load_published(network, spec("a"), tmp_path / "w.pth")
+
+
+def test_a_file_whose_own_checksum_differs_is_refused(tmp_path):
+    torch.save(Toy().state_dict(), file := tmp_path / "w.pth")
+    with zipfile.ZipFile(file) as archive:
+        member = next(each for each in archive.infolist() if "/data/" in each.filename)
+        stored = archive.read(member)
+    file.write_bytes(file.read_bytes().replace(stored, bytes(byte ^ 1 for byte in stored)))
+    with pytest.raises(UserError, match=r"w\.pth is truncated or damaged"):
+        load_published(Toy(), spec("a"), file)
+
+
 def test_a_file_that_would_unfold_is_not_read(tmp_path):
     torch.save(Toy().state_dict(), tmp_path / "w.pth")
     with zipfile.ZipFile(tmp_path / "w.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
         for member in plain.infolist():
             bomb.writestr(member.filename, plain.read(member), zipfile.ZIP_DEFLATED)
     load_published(Toy(), spec("a"), tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"bomb\.pth is truncated, or holds more than tensors"):
+    with pytest.raises(UserError, match=r"bomb\.pth is truncated or damaged, or holds more than tensors"):
         load_published(Toy(), spec("a"), tmp_path / "bomb.pth")
 
 

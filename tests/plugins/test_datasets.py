@@ -1,11 +1,19 @@
 """Named data sets: the published test sets by rule or list, complete or refused with one line that says where to go."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from conftest import jpeg
 
+from colorbench import UserError
 from colorbench.data import sources
+from colorbench.data.cache import decode_all
+from colorbench.data.splits import has_to_be_complete, open_splits
+from colorbench.protocol import COLORBENCH
 
 datasets = pytest.importorskip("colorbench_datasets")
+SMALL = replace(COLORBENCH, size=16)
 
 
 @pytest.fixture
@@ -58,6 +66,31 @@ def test_one_that_is_absent_is_named(packed):
 def test_one_that_is_there_twice_is_refused(packed):
     names = ["a/ILSVRC2012_val_00000001.JPEG", "b/ILSVRC2012_val_00000001.JPEG"]
     assert "two of number 1: a/ILSVRC2012_val_00000001.JPEG and b/" in refusal("imagenet-val5k", packed(names))
+
+
+def test_none_may_be_left_out(registry, tmp_path):
+    for number in range(801, 901):
+        (tmp_path / f"{number:04}.png").write_bytes(b"" if number == 850 else jpeg(number))
+    for data, complete in ((f"div2k:{tmp_path}", True), (str(tmp_path), False)):
+        assert has_to_be_complete(data, registry) == complete
+        found = open_splits(data, registry, {"test": None})
+        if not complete:
+            assert len(decode_all(data, found, SMALL).splits["test"]) == 99
+            continue
+        with pytest.raises(
+            UserError, match=r"1 of 100 test images .* first 0850\.png .* none may be left out: get them"
+        ):
+            decode_all(data, found, SMALL, complete)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [np.arange(1e4) + 0.7, np.zeros(1, "datetime64[s]"), np.zeros(1, [("a", "i4")]), b"\x93NUMPY\x01\x00v\x00{"],
+)
+def test_a_list_that_is_no_array_of_whole_numbers_is_refused(packed, tmp_path, indices):
+    file = tmp_path / "ilsvrclin12_val_inds.npy"
+    file.write_bytes(indices) if isinstance(indices, bytes) else np.save(file, indices)
+    assert "the list cannot be read" in refusal("imagenet-ctest10k", packed(imagenet(range(1, 3))))
 
 
 @pytest.mark.parametrize("form", ["npy", "txt"])

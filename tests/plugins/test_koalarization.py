@@ -102,7 +102,7 @@ def test_a_file_of_something_else_is_refused_in_one_line(tmp_path):
     ):
         small(extractor=tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
-    with pytest.raises(UserError, match=r"text\.pth is truncated, or holds more than tensors"):
+    with pytest.raises(UserError, match=r"text\.pth is truncated or damaged, or holds more than tensors"):
         small(extractor=tmp_path / "text.pth")
 
 

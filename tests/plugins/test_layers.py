@@ -47,7 +47,7 @@ def test_another_file_is_refused(batch_norm, name, tmp_path):
     with pytest.raises(ValueError, match=f"holds no {name} weights of torchvision"):
         Features([0], tmp_path / "vgg.pth", 1, batch_norm)
     (tmp_path / "vgg.pth").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"truncated, or holds more than tensors"):
+    with pytest.raises(UserError, match="truncated or damaged, or holds more than tensors"):
         Features([0], tmp_path / "vgg.pth", 1, batch_norm)
 
 
