@@ -88,11 +88,12 @@ def load(
     registry.specs["protocol"][COLORBENCH.name] = COLORBENCH
     registry.origins["protocol", COLORBENCH.name] = "colorbench"
     installed: Any = entry_points(group="colorbench")
-    package = {dist: (dist.name, dist.version) for dist in {entry.dist for entry in installed}}  # read at each access
+    dists = {id(entry.dist): entry.dist for entry in installed}
+    package = {key: (dist.name, dist.version) for key, dist in dists.items()}  # whose file is read at each access
     # The built-in plugins come first, so that whoever takes one of their names is the one refused.
-    for entry in sorted(installed, key=lambda e: (package[e.dist][0] != "colorbench", e.name)):
+    for entry in sorted(installed, key=lambda e: (package[id(e.dist)][0] != "colorbench", e.name)):
         if (only is None or entry.name in only) and entry.name not in _loading:
-            origin = f"{entry.value} ({' '.join(package[entry.dist])})"
+            origin = f"{entry.value} ({' '.join(package[id(entry.dist)])})"
             _add(registry, Plugin(entry.name, origin, entry.module), entry.load)
     for file in paths_of(files):
         if not file.is_file():
