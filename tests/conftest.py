@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -19,6 +20,10 @@ from PIL import Image
 from colorbench import plugins
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_xdist_auto_num_workers():
+    return len(psutil.Process().cpu_affinity()) + 1  # since many tests wait for processes that they start
 
 
 @pytest.fixture(scope="session", autouse=True)
