@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -23,7 +22,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_xdist_auto_num_workers():
-    return len(psutil.Process().cpu_affinity()) + 1  # since many tests wait for processes that they start
+    return (os.cpu_count() or 1) + 1  # since many tests wait for processes that they start
 
 
 @pytest.fixture(scope="session", autouse=True)
