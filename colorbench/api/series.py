@@ -102,26 +102,28 @@ def _ask(context: Context, protocols: Sequence[Protocol], field: str, trained_in
     """Write what each cell answers as soon as it has, and return a reason for each that fails."""
     folder, record, failed = context.folder, context.folder.record, []
     others, there = _there(context, protocols, field)
-    every, tables = [protocol_of(told) for told in others.protocols], dict[str, pd.DataFrame]()
+    every, tables, lacking = [protocol_of(told) for told in others.protocols], dict[str, pd.DataFrame](), []
     for cell in [cell for cell in folder.cells() if cell.status == DONE]:
         name, key = cell_name(cell.model, cell.seed), (cell.predicted_by, cell.scored_by)
         known = there.get((name, key), pd.DataFrame({"protocol": []}))
-        asked = [protocol for protocol in every if protocol.name not in set(known.protocol)]
-        if asked:
-            request = context.request(cell, folder.cell_dir(cell.model, cell.seed), trained_in=trained_in)
-            try:
-                answers = executors.call(partial(predict_under, asked), request)
-            except (RuntimeError, UserError) as error:  # what is raised there, and the end of its process
-                failed.append(f"{cell.model} seed {cell.seed}: {error}")
-                continue
-            known = pd.concat([known, answers], ignore_index=True) if len(known) else answers
-        tables[name], others.cells[name] = known, key
+        if asked := [protocol for protocol in every if protocol.name not in set(known.protocol)]:
+            lacking.append((cell, name, key, known, asked))
+        else:
+            tables[name], others.cells[name] = known, key
+    for cell, name, key, known, asked in lacking:
+        request = context.request(cell, folder.cell_dir(cell.model, cell.seed), trained_in=trained_in)
+        try:
+            answers = executors.call(partial(predict_under, asked), request)
+        except (RuntimeError, UserError) as error:  # what is raised there, and the end of its process
+            failed.append(f"{cell.model} seed {cell.seed}: {error}")
+            continue
+        tables[name] = pd.concat([known, answers], ignore_index=True) if len(known) else answers
+        others.cells[name] = key
         content = files.to_parquet(pd.concat(tables.values(), ignore_index=True))
         record.others, record.files[files.PROTOCOLS] = others, files.sha256(content)
         files.write_aside(folder.path / files.PROTOCOLS, content)
         folder.write(record)
-        if asked:
-            say(f"{cell.model} seed {cell.seed}: asked with {len(asked)} values of {field}")
+        say(f"{cell.model} seed {cell.seed}: asked with {len(asked)} values of {field}")
     return failed
 
 
@@ -134,7 +136,8 @@ def _there(
     old = _protocols_of(there) if there and there.varied == field else []
     tables: dict[tuple[str, tuple[str, str]], pd.DataFrame] = {}
     if there and old and old[0] == protocols[0] and there.code == _code(registry, old):
-        protocols = _in_order([*protocols, *(one for one in old if one not in protocols)], field)
+        joined = {_value(protocol, field): protocol for protocol in (*protocols, *old)}  # noise:5.0 as noise:5
+        protocols = _in_order([*joined.values()], field)
         rows = results.read(folder).protocols
         cells: Any = iter(rows.groupby(["model", "seed"])) if len(rows) else ()
         of_cells = {cell_name(model, int(seed)): of_cell for (model, seed), of_cell in cells}
@@ -149,16 +152,20 @@ def _protocols_of(there: OtherProtocols) -> list[Protocol]:
         return []
 
 
+def _value(protocol: Protocol, field: str) -> tuple[str, float]:
+    """What a protocol has of the field: on which curve it is, and where."""
+    if field == "degradation":
+        return protocol.damage
+    value = getattr(protocol, field)
+    return (value, 0.0) if isinstance(value, str) else ("", value)
+
+
 def _in_order(protocols: Sequence[Protocol], field: str) -> list[Protocol]:
     """The first, and then the others curve by curve, each from the least value on."""
-
-    def place(protocol: Protocol) -> tuple[str, float]:
-        if field == "degradation":
-            return protocol.damage
-        return ("", 0.0) if isinstance(value := getattr(protocol, field), str) else ("", value)
-
-    curves = list(dict.fromkeys(place(protocol)[0] for protocol in protocols))
-    return [protocols[0], *sorted(protocols[1:], key=lambda one: (curves.index(place(one)[0]), place(one)[1]))]
+    places = [_value(protocol, field) for protocol in protocols]
+    curves = list(dict.fromkeys(curve for curve, _ in places))
+    ranked = sorted(zip(places[1:], protocols[1:], strict=True), key=lambda one: (curves.index(one[0][0]), one[0][1]))
+    return [protocols[0], *(protocol for _, protocol in ranked)]
 
 
 def _code(registry: Registry, protocols: Sequence[Protocol]) -> str:

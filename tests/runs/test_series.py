@@ -72,7 +72,7 @@ def test_a_series_asks_the_trained_networks_under_each_value(bench, photos, tmp_
 
 def test_further_values_join_a_series(bench, photos):
     folder = bench.run / "evaluations" / "photos-degradation"
-    for text, asked in (("noise:50", 2), ("noise:5,fading:0.8", 2), ("noise:5", None)):  # the first, too, without any
+    for text, asked in (("noise:50", 2), ("noise:5,fading:0.8", 2), ("noise:5.0", None)):  # the first, too, without any
         result = evaluate(bench, photos, "--vary", f"degradation={text}")
         assert result.exit_code == 0, result.stderr
         assert (f"asked with {asked} values" in result.stderr) if asked else ("asked with" not in result.stderr)
