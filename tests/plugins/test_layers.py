@@ -8,6 +8,7 @@ from colorbench_layers.vgg import FeatureLoss, Features, ImageNet
 from torchvision.models import vgg
 
 from colorbench import UserError
+from colorbench.code import plugin_code
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "batch normalization"])
@@ -67,3 +68,8 @@ def test_normalization_is_undone():
     rgb, normalized = torch.rand(1, 3, 4, 4), ImageNet()
     assert normalized(torch.tensor([0.485, 0.456, 0.406])[None, :, None, None]).abs().max() == 0
     torch.testing.assert_close(normalized.undone(normalized(rgb)), rgb)
+
+
+@pytest.mark.parametrize("model", ["ddcolor", "deoldify", "enhanced-unet"])
+def test_their_code_counts_as_that_of_the_models(registry, model):
+    assert "colorbench_layers" in plugin_code(registry.plugin_of("model", model).source), "also where it is installed"
